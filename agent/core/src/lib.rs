@@ -1,0 +1,31 @@
+//! Holm's pure types: what an event, a topic, a function and an outcome are.
+//!
+//! No I/O, no clock, no tokio: everything here is a value that was checked when it was made. The other rooms parse at
+//! their doors into these types and trust them afterwards.
+
+mod document;
+mod event;
+mod manifest;
+mod name;
+mod outcome;
+mod session;
+mod topic;
+mod trie;
+mod units;
+
+pub use document::{Document, Problem, Problems, Section};
+pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
+pub use manifest::{
+    ConfigKind, ConfigParameter, ConfigValue, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder, ScheduleWhen,
+    SeriesDecl, Trigger, TriggerKind, When,
+};
+pub use name::{FunctionName, NameError};
+pub use outcome::{
+    Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recorded, ResultRow, StateWrite, Usage,
+};
+pub use session::{
+    ClientId, Message, Queued, Received, SessionWrite, StoredBroker, StoredSession, Subscription,
+};
+pub use topic::{TopicError, TopicFilter, TopicName};
+pub use trie::TopicTrie;
+pub use units::{parse_bytes, parse_duration, parse_rate, UnitError};
