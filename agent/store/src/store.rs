@@ -1,0 +1,272 @@
+//! The handle that everybody holds, and the queue behind it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holm_core::{FunctionName, StateWrite};
+
+use crate::overlay::Overlay;
+use crate::reader::StateReader;
+use crate::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, StoreError, Write};
+
+/// Settlements that may wait for the writer before [`Store::queue_blocking`] waits. Two full groups: more would only
+/// add memory, since the writer takes a whole group at a time.
+const QUEUE_CAPACITY: usize = 512;
+
+/// Told when a settlement is on the disk, or why not. Runs on the writer's thread and must not block.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+pub(crate) struct Pending {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) version: u64,
+    pub(crate) done: Option<Done>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) queue: VecDeque<Pending>,
+    pub(crate) overlay: Overlay,
+    pub(crate) accounts: HashMap<FunctionName, Account>,
+    /// Bytes of keys and values by namespace; an upper bound, see [`Store::recount`].
+    pub(crate) namespaces: HashMap<Arc<str>, u64>,
+    pub(crate) closed: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) inner: Mutex<Inner>,
+    /// The writer waits here for work.
+    pub(crate) work: Condvar,
+    /// Guest threads wait here for room.
+    pub(crate) room: Condvar,
+    pub(crate) path: std::path::PathBuf,
+    /// Durable events that were accepted but have not been queued yet: worth a short wait before a commit.
+    pub(crate) expected: AtomicUsize,
+    pub(crate) counters: Counters,
+    next_inbox: AtomicI64,
+    next_local: AtomicI64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) settlements: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) commit_us: AtomicU64,
+    /// The last commit failed, and none has succeeded since.
+    pub(crate) failing: std::sync::atomic::AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(path: std::path::PathBuf, next_inbox: i64, next_local: i64) -> Self {
+        Self {
+            inner: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            path,
+            expected: AtomicUsize::new(0),
+            counters: Counters::default(),
+            next_inbox: AtomicI64::new(next_inbox),
+            next_local: AtomicI64::new(next_local),
+        }
+    }
+
+    /// No code panics while it holds this lock, and if it did, the overlay would still be no worse than a conflict.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the store has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct StoreStats {
+    /// Transactions committed: each is one sync of the log.
+    pub commits: u64,
+    /// Settlements in them.
+    pub settlements: u64,
+    /// Transactions that failed.
+    pub failures: u64,
+    /// Time in commits, in microseconds.
+    pub commit_us: u64,
+    /// Settlements waiting now.
+    pub waiting: usize,
+    /// Whether the last commit failed.
+    pub failing: bool,
+}
+
+/// The handle to the store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Queues a settlement; `done` is told when it is on the disk. Never waits: for the MQTT threads, whose own caps
+    /// bound what they can have queued.
+    pub fn queue(
+        &self,
+        settlement: Settlement,
+        done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) -> Result<(), QueueError> {
+        self.enqueue(self.shared.lock(), settlement, Box::new(done))
+    }
+
+    /// Queues a settlement, after waiting for room if the writer is behind: for guest threads, which it slows down to
+    /// the speed of the disk.
+    pub fn queue_blocking(
+        &self,
+        settlement: Settlement,
+        done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) -> Result<(), QueueError> {
+        let mut inner = self.shared.lock();
+        while inner.queue.len() >= QUEUE_CAPACITY && !inner.closed {
+            inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.enqueue(inner, settlement, Box::new(done))
+    }
+
+    /// Queues writes and waits for the commit. For start-up, deployments and the admin socket.
+    pub fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let settlement = Settlement { writes, ..Settlement::default() };
+        let queued = self.queue(settlement, move |result| drop(sender.send(result)));
+        match queued {
+            Ok(()) => receiver.recv().unwrap_or(Err(CommitError::Closed)),
+            Err(_) => Err(CommitError::Closed),
+        }
+    }
+
+    fn enqueue(&self, mut inner: MutexGuard<'_, Inner>, settlement: Settlement, done: Done) -> Result<(), QueueError> {
+        if inner.closed {
+            return Err(QueueError::Closed);
+        }
+        if settlement.generation.is_some_and(|generation| generation != inner.overlay.generation()) {
+            return Err(QueueError::Stale);
+        }
+        if !inner.overlay.check(&settlement.reads) {
+            return Err(QueueError::Conflict);
+        }
+        charge(&mut inner, &settlement)?;
+        let version = inner.overlay.queue(state_writes(&settlement.writes));
+        if let Some((function, account)) = settlement.account {
+            inner.accounts.entry(function).or_default().add(&account);
+        }
+        inner.queue.push_back(Pending { writes: settlement.writes, version, done: Some(done) });
+        let first = inner.queue.len() == 1;
+        let full = inner.queue.len() == crate::writer::GROUP_TARGET;
+        drop(inner);
+        // The writer is woken for the first of a group and for a full one; in between it is awake or lingering.
+        if first || full {
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Adds to a function's account without a settlement: for events that are not durable. Written with the next
+    /// commit, or within a few seconds.
+    pub fn account(&self, function: &FunctionName, account: &Account) {
+        let mut inner = self.shared.lock();
+        match inner.accounts.get_mut(function) {
+            Some(sum) => sum.add(account),
+            None => {
+                inner.accounts.insert(function.clone(), *account);
+                // So that the writer starts to count the seconds after which they are written.
+                self.shared.work.notify_one();
+            }
+        }
+    }
+
+    /// Counts a namespace exactly. [`QueueError::Quota`] may come from a bound that is too high, because the size of
+    /// what a write replaced was not known: recount, then queue again.
+    pub fn recount(&self, namespace: &Arc<str>, reader: &StateReader) -> Result<(), StoreError> {
+        let mut sizes: HashMap<Arc<str>, u64> = reader.sizes(namespace)?;
+        let mut inner = self.shared.lock();
+        for (key, exists) in inner.overlay.keys(namespace) {
+            let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);
+            match value {
+                Some(value) if exists => sizes.insert(key.clone(), (key.len() + value.len()) as u64),
+                _ => sizes.remove(&key),
+            };
+        }
+        inner.namespaces.insert(namespace.clone(), sizes.values().sum());
+        Ok(())
+    }
+
+    /// The generation that an invocation must name when it settles.
+    pub fn generation(&self) -> u64 {
+        self.shared.lock().overlay.generation()
+    }
+
+    /// A durable event is on its way: the writer may linger for it. Pair with [`Store::arrived`].
+    pub fn expect(&self) {
+        self.shared.expected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The event was queued, or will not be.
+    pub fn arrived(&self) {
+        let _ = self.shared.expected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+
+    /// A fresh id for the inbox.
+    pub fn next_inbox_id(&self) -> InboxId {
+        InboxId(self.shared.next_inbox.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A fresh id for the local lane.
+    pub fn next_local_id(&self) -> LocalId {
+        LocalId(self.shared.next_local.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A reader of state, for one thread.
+    pub fn reader(&self) -> Result<StateReader, StoreError> {
+        StateReader::open(self.shared.clone())
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> StoreStats {
+        let counters = &self.shared.counters;
+        StoreStats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            settlements: counters.settlements.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            commit_us: counters.commit_us.load(Ordering::Relaxed),
+            waiting: self.shared.lock().queue.len(),
+            failing: counters.failing.load(Ordering::Relaxed),
+        }
+    }
+
+    /// No more settlements; the writer commits what is queued and ends.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_one();
+        self.shared.room.notify_all();
+    }
+
+    /// How long a group may linger.
+    pub(crate) const LINGER: Duration = Duration::from_micros(400);
+}
+
+pub(crate) fn state_writes(writes: &[Write]) -> impl Iterator<Item = &StateWrite> {
+    writes.iter().filter_map(|write| if let Write::State(state) = write { Some(state) } else { None })
+}
+
+/// Adds the writes to the namespaces' sizes, or refuses them.
+fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> {
+    let Some((namespace, limit)) = &settlement.quota else { return Ok(()) };
+    let held = inner.namespaces.get(namespace).copied().unwrap_or_default();
+    let (mut more, mut less) = (held, 0);
+    for write in state_writes(&settlement.writes).filter(|write| write.namespace == *namespace) {
+        let old = inner.overlay.get(namespace, &write.key).and_then(|versioned| versioned.value);
+        less += old.map_or(0, |value| (write.key.len() + value.len()) as u64);
+        more += write.value.as_ref().map_or(0, |value| (write.key.len() + value.len()) as u64);
+    }
+    let would_be = more.saturating_sub(less);
+    if would_be > *limit && would_be > held {
+        return Err(QueueError::Quota { would_be, limit: *limit });
+    }
+    if would_be != held {
+        inner.namespaces.insert(namespace.clone(), would_be);
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! The one thread that writes: group commit.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use crate::apply::{self, OutboxBook};
+use crate::store::{Inner, Pending, Shared, Store, state_writes};
+use crate::{CommitError, OutboxCaps, StoreError, sql};
+
+/// The most settlements in one transaction.
+const GROUP_MAX: usize = 256;
+
+/// While more durable events are on their way, a group of fewer than this waits for them, for at most
+/// [`Store::LINGER`].
+pub(crate) const GROUP_TARGET: usize = 48;
+
+/// How long accounts of events that are not durable may wait for a commit to travel with.
+const ACCOUNTS_EVERY: Duration = Duration::from_secs(5);
+
+/// How often old rows are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// The writer. Its owner gives it a thread and calls [`Writer::run`], which ends after [`Store::close`].
+pub struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connection: Connection,
+    pub(crate) book: OutboxBook,
+    pub(crate) caps: OutboxCaps,
+    pub(crate) dedupe_window: Duration,
+}
+
+impl Writer {
+    /// Commits what is queued until the store is closed. Blocks.
+    pub fn run(mut self) {
+        let mut expired = Instant::now();
+        while let Some(group) = self.next_group() {
+            let due = expired.elapsed() >= EXPIRE_EVERY;
+            if due {
+                expired = Instant::now();
+            }
+            self.commit(group, due);
+        }
+        // A clean end leaves one file: everything is moved out of the log.
+        if let Err(error) = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
+            tracing::warn!(%error, "could not empty the write-ahead log at the end");
+        }
+    }
+
+    /// Waits for work; `None` when closed and empty.
+    fn next_group(&self) -> Option<Vec<Pending>> {
+        let shared = &self.shared;
+        let mut inner = shared.lock();
+        loop {
+            if !inner.queue.is_empty() {
+                break;
+            }
+            if inner.closed {
+                return if inner.accounts.is_empty() { None } else { Some(Vec::new()) };
+            }
+            let patience = if inner.accounts.is_empty() { EXPIRE_EVERY } else { ACCOUNTS_EVERY };
+            let (guard, wait) = shared.work.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
+            inner = guard;
+            if wait.timed_out() && inner.queue.is_empty() {
+                // An empty group still writes the accounts, and drops old rows when that is due.
+                return Some(Vec::new());
+            }
+        }
+        inner = self.linger(inner);
+        let size = inner.queue.len().min(GROUP_MAX);
+        let group = inner.queue.drain(..size).collect();
+        drop(inner);
+        shared.room.notify_all();
+        Some(group)
+    }
+
+    /// Waits a moment for settlements that are known to be on their way: sharing a sync with them costs less than the
+    /// wait. With nothing on its way, as with one message in flight, there is no wait.
+    fn linger<'a>(&'a self, mut inner: std::sync::MutexGuard<'a, Inner>) -> std::sync::MutexGuard<'a, Inner> {
+        let start = Instant::now();
+        while inner.queue.len() < GROUP_TARGET && self.shared.expected.load(Ordering::Relaxed) > 0 && !inner.closed {
+            let Some(left) = Store::LINGER.checked_sub(start.elapsed()) else { break };
+            let (guard, _) = self.shared.work.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+            inner = guard;
+        }
+        inner
+    }
+
+    fn commit(&mut self, mut group: Vec<Pending>, expire: bool) {
+        let accounts = std::mem::take(&mut self.shared.lock().accounts);
+        if group.is_empty() && accounts.is_empty() && !expire {
+            return;
+        }
+        #[cfg(feature = "mutants")]
+        if mutant("ack-before-commit") {
+            for pending in &mut group {
+                if let Some(done) = pending.done.take() {
+                    done(Ok(()));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let start = Instant::now();
+        let result = self.transact(&group, &accounts, expire);
+        let counters = &self.shared.counters;
+        match result {
+            Ok(()) => {
+                counters.commits.fetch_add(1, Ordering::Relaxed);
+                counters.settlements.fetch_add(group.len() as u64, Ordering::Relaxed);
+                let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                counters.commit_us.fetch_add(spent, Ordering::Relaxed);
+                if counters.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the store commits again");
+                }
+                let mut inner = self.shared.lock();
+                for pending in &group {
+                    inner.overlay.commit(pending.version, state_writes(&pending.writes));
+                }
+                drop(inner);
+                finish(&mut group, &Ok(()));
+            }
+            Err(error) => {
+                counters.failures.fetch_add(1, Ordering::Relaxed);
+                self.fail(group, accounts, &error);
+            }
+        }
+    }
+
+    /// One transaction. On an error it is rolled back whole.
+    fn transact(
+        &mut self,
+        group: &[Pending],
+        accounts: &std::collections::HashMap<holm_core::FunctionName, crate::Account>,
+        expire: bool,
+    ) -> Result<(), StoreError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(sql("begin a transaction"))?;
+        for write in group.iter().flat_map(|pending| &pending.writes) {
+            #[cfg(feature = "mutants")]
+            if mutant("dedupe-outside") && matches!(write, crate::Write::Remember { .. }) {
+                continue;
+            }
+            apply::apply(&transaction, &mut self.book, write)?;
+        }
+        for (function, account) in accounts {
+            apply::account(&transaction, function, account)?;
+        }
+        if expire {
+            apply::expire(&transaction, &mut self.book, &self.caps, self.dedupe_window, now)?;
+        }
+        apply::close_book(&transaction, &mut self.book, &self.caps, now)?;
+        // The point of no return: when this comes back, the log is synced and everything above has happened.
+        transaction.commit().map_err(sql("commit"))?;
+        #[cfg(feature = "mutants")]
+        if mutant("dedupe-outside") {
+            // The fault: acknowledged effects first, the message ids in a transaction of their own, later.
+            std::thread::sleep(Duration::from_millis(3));
+            for write in group.iter().flat_map(|pending| &pending.writes) {
+                if matches!(write, crate::Write::Remember { .. }) {
+                    apply::apply(&self.connection, &mut self.book, write)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of the group has happened, and nothing that was queued behind it can be trusted.
+    fn fail(
+        &mut self,
+        mut group: Vec<Pending>,
+        accounts: std::collections::HashMap<holm_core::FunctionName, crate::Account>,
+        error: &StoreError,
+    ) {
+        let reason = commit_error(error);
+        if !self.shared.counters.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(error = %chain(error), "the store cannot commit; durable messages are refused until it can");
+        }
+        match OutboxBook::load(&self.connection) {
+            Ok(book) => self.book = book,
+            Err(error) => tracing::error!(error = %chain(&error), "cannot measure the outbox"),
+        }
+        let mut inner = self.shared.lock();
+        for (function, account) in &accounts {
+            inner.accounts.entry(function.clone()).or_default().add(account);
+        }
+        let mut behind: Vec<Pending> = inner.queue.drain(..).collect();
+        // Before anybody is told: whoever runs again must not read what never happened.
+        inner.overlay.discard();
+        drop(inner);
+        self.shared.room.notify_all();
+        finish(&mut group, &Err(reason));
+        finish(&mut behind, &Err(CommitError::Discarded));
+    }
+}
+
+fn finish(group: &mut Vec<Pending>, result: &Result<(), CommitError>) {
+    for pending in group.drain(..) {
+        if let Some(done) = pending.done {
+            done(result.clone());
+        }
+    }
+}
+
+fn commit_error(error: &StoreError) -> CommitError {
+    match error {
+        StoreError::Sql { source: rusqlite::Error::SqliteFailure(failure, _), .. }
+            if failure.code == ErrorCode::DiskFull =>
+        {
+            CommitError::DiskFull
+        }
+        other => CommitError::Failed(chain(other)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether the named fault was asked for: `HOLM_MUTANT=ack-before-commit`, `dedupe-outside` or `sync-normal`.
+#[cfg(feature = "mutants")]
+pub(crate) fn mutant(name: &str) -> bool {
+    std::env::var("HOLM_MUTANT").is_ok_and(|value| value == name)
+}
