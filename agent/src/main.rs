@@ -1,1 +1,91 @@
-fn main() {}
+//! `holmd`: see the library for what it does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use holm_agent::config::Config;
+use holm_agent::node;
+
+/// The Holm agent: runs sandboxed functions on local events.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or Ctrl-C.
+    Run(Options),
+    /// Read the configuration, list all problems, and do nothing else.
+    CheckConfig(Options),
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// agent.toml; agent.d/*.toml beside it is read too. Without it, /etc/holm/agent.toml if there is one.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The data folder, instead of the configured one.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The MQTT address, instead of the configured one.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let (options, check) = match Arguments::parse().command {
+        Command::Run(options) => (options, false),
+        Command::CheckConfig(options) => (options, true),
+    };
+    let standard = PathBuf::from("/etc/holm/agent.toml");
+    let file = options.config.or_else(|| standard.exists().then_some(standard));
+    let config = match Config::read(file.as_deref(), options.data.as_deref(), options.listen) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("holmd: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    if check {
+        println!("the configuration is good");
+        return ExitCode::SUCCESS;
+    }
+    start_logging();
+    // One thread for everything that waits: guests, the store and the feeder have their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("holmd: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(node::run(config));
+    // Threads that did not end in time must not keep a drained node alive.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = node::describe(&error), "the node cannot go on");
+            eprintln!("holmd: {}", node::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To journald where systemd started us, to stderr elsewhere. `HOLM_LOG` filters as `RUST_LOG` does.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::prelude::*;
+    let filter = EnvFilter::try_from_env("HOLM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let registry = tracing_subscriber::registry().with(filter);
+    match journal {
+        Some(journal) => registry.with(journal).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
+    }
+}

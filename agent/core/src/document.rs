@@ -173,7 +173,11 @@ impl<'a> Section<'a> {
     }
 
     /// A text that some parser accepts.
-    pub fn parse<T, E: fmt::Display>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub fn parse<T, E: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
         self.parsed(key, "a text", parse)
     }
 

@@ -16,16 +16,14 @@ mod units;
 pub use document::{Document, Problem, Problems, Section};
 pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
 pub use manifest::{
-    ConfigKind, ConfigParameter, ConfigValue, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder, ScheduleWhen,
-    SeriesDecl, Trigger, TriggerKind, When,
+    ConfigKind, ConfigParameter, ConfigValue, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder,
+    ScheduleWhen, SeriesDecl, Trigger, TriggerKind, When,
 };
 pub use name::{FunctionName, NameError};
 pub use outcome::{
     Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recorded, ResultRow, StateWrite, Usage,
 };
-pub use session::{
-    ClientId, Message, Queued, Received, SessionWrite, StoredBroker, StoredSession, Subscription,
-};
+pub use session::{ClientId, Message, Queued, Received, SessionWrite, StoredBroker, StoredSession, Subscription};
 pub use topic::{TopicError, TopicFilter, TopicName};
 pub use trie::TopicTrie;
-pub use units::{parse_bytes, parse_duration, parse_rate, UnitError};
+pub use units::{UnitError, parse_bytes, parse_duration, parse_rate};

@@ -108,7 +108,7 @@ pub enum MissedRun {
 }
 
 /// Which end of a function starts another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum When {
     /// It succeeded: the event carries its answer.
     #[default]
@@ -308,7 +308,10 @@ fn read(root: &mut Section<'_>) -> Option<Manifest> {
 fn version(text: &str) -> Result<Arc<str>, String> {
     let parts: Vec<&str> = text.split('.').collect();
     let numeric = |part: &&str| {
-        !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'))
+        !part.is_empty()
+            && part.len() <= 9
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part.len() == 1 || !part.starts_with('0'))
     };
     if parts.len() == 3 && parts.iter().all(numeric) {
         Ok(text.into())
@@ -333,8 +336,9 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         let name = schedule.text("name").map_or_else(|| format!("schedule-{index}").into(), Arc::from);
         let cron = schedule.text("cron");
         let interval = schedule.duration_in("interval", Duration::from_millis(100)..=Duration::from_secs(366 * 86_400));
-        let missed =
-            schedule.choice("missed", &[("skip", MissedRun::Skip), ("run-once", MissedRun::RunOnce)]).unwrap_or_default();
+        let missed = schedule
+            .choice("missed", &[("skip", MissedRun::Skip), ("run-once", MissedRun::RunOnce)])
+            .unwrap_or_default();
         let durable = schedule.boolean("durable").unwrap_or(true);
         let when = match (cron, interval) {
             (Some(cron), None) => ScheduleWhen::Cron(cron.into()),
@@ -463,8 +467,7 @@ fn results(section: &mut Section<'_>) -> Vec<(Arc<str>, SeriesDecl)> {
             declaration.problem("", "a series is named by a-z, 0-9 and `-`");
         }
         let unit = declaration.text("unit");
-        let high_priority =
-            declaration.choice("priority", &[("normal", false), ("high", true)]).unwrap_or_default();
+        let high_priority = declaration.choice("priority", &[("normal", false), ("high", true)]).unwrap_or_default();
         series.push((name.into(), SeriesDecl { unit, high_priority }));
     }
     series

@@ -60,9 +60,16 @@ mod tests {
 
     #[test]
     fn names_are_rfc_1035_labels() {
-        for (text, valid) in
-            [("a", true), ("temp-alert2", true), ("", false), ("-a", false), ("a-", false), ("A", false), ("2a", false), ("a.b", false)]
-        {
+        for (text, valid) in [
+            ("a", true),
+            ("temp-alert2", true),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("A", false),
+            ("2a", false),
+            ("a.b", false),
+        ] {
             assert_eq!(FunctionName::new(text).is_ok(), valid, "{text:?}");
         }
         assert!(FunctionName::new(&"a".repeat(64)).is_err());

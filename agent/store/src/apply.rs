@@ -15,29 +15,52 @@ pub(crate) struct OutboxBook {
     sequences: HashMap<Arc<str>, i64>,
     /// Streams whose sequence is not yet written back.
     touched: Vec<Arc<str>>,
-    /// Bytes that wait, by stream.
+    /// Bytes that wait, by stream; without alarms, which are never evicted.
     streams: HashMap<Arc<str>, u64>,
     /// Bytes that wait.
     total: u64,
+    /// The id of the next row. Not SQLite's choice, which would give out the id of an evicted last row again, and the
+    /// uploader asks for what comes after the last one it saw.
+    next_id: i64,
 }
 
 impl OutboxBook {
     pub(crate) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let mut statement = connection
-            .prepare("SELECT stream, sum(length(data)) FROM outbox GROUP BY stream")
+            .prepare("SELECT stream, lane > 0, sum(length(data)) FROM outbox GROUP BY stream, lane > 0")
             .map_err(sql("measure the outbox"))?;
         let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?)))
             .map_err(sql("measure the outbox"))?;
-        let mut book = Self::default();
+        let mut book = Self { next_id: next_id(connection, "outbox")?, ..Self::default() };
         for row in rows {
-            let (stream, bytes) = row.map_err(sql("measure the outbox"))?;
+            let (stream, evictable, bytes) = row.map_err(sql("measure the outbox"))?;
             let bytes = u64::try_from(bytes).unwrap_or_default();
             book.total += bytes;
-            book.streams.insert(stream.into(), bytes);
+            if evictable {
+                book.streams.insert(stream.into(), bytes);
+            }
         }
         Ok(book)
     }
+
+    /// Measures again after a rollback. What was never committed is forgotten even if that fails: a sequence that was
+    /// counted but not written would leave a hole.
+    pub(crate) fn reload(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        self.sequences.clear();
+        self.touched.clear();
+        let next_id = self.next_id;
+        *self = Self::load(connection)?;
+        self.next_id = self.next_id.max(next_id);
+        Ok(())
+    }
+}
+
+/// One more than the highest id of a table. Ids beyond any that can have been given out are damage, and left alone.
+pub(crate) fn next_id(connection: &Connection, table: &str) -> Result<i64, StoreError> {
+    connection
+        .query_row(&format!("SELECT coalesce(max(id), 0) + 1 FROM {table} WHERE id < 1 << 62"), [], |row| row.get(0))
+        .map_err(sql("number the rows"))
 }
 
 /// Applies one write.
@@ -58,7 +81,9 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
                 params![&*state.namespace, &*state.key],
             ),
         },
-        Write::Park { id, function, event, due, fault } => park(connection, id.0, function, event, due.0, fault.as_deref()),
+        Write::Park { id, function, event, due, fault } => {
+            park(connection, id.0, function, event, due.0, fault.as_deref())
+        }
         Write::Unpark(id) => run(connection, "unpark an event", "DELETE FROM inbox WHERE id = ?1", params![id.0]),
         Write::Postpone { id, attempt, due, fault } => run(
             connection,
@@ -85,12 +110,16 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
             let sequence = next_sequence(connection, book, stream)?;
             let bytes = data.len() as u64;
             book.total += bytes;
-            *book.streams.entry(stream.clone()).or_default() += bytes;
+            if *lane != Lane::Alarms {
+                *book.streams.entry(stream.clone()).or_default() += bytes;
+            }
+            let id = book.next_id;
+            book.next_id += 1;
             run(
                 connection,
                 "write to the outbox",
-                "INSERT INTO outbox (lane, stream, sequence, created, content_type, data) VALUES (?1,?2,?3,?4,?5,?6)",
-                params![lane.number(), &**stream, sequence, created.0, content_type.as_deref(), &data[..]],
+                "INSERT INTO outbox (id, lane, stream, sequence, created, content_type, data) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+                params![id, lane.number(), &**stream, sequence, created.0, content_type.as_deref(), &data[..]],
             )
         }
         Write::Local { id, message } => run(
@@ -99,7 +128,9 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
             "INSERT INTO local (id, topic, payload, head) VALUES (?1, ?2, ?3, ?4)",
             params![id.0, message.topic.as_str(), &message.payload.data[..], codec::head(message)?],
         ),
-        Write::LocalDone(id) => run(connection, "clear the local lane", "DELETE FROM local WHERE id = ?1", params![id.0]),
+        Write::LocalDone(id) => {
+            run(connection, "clear the local lane", "DELETE FROM local WHERE id = ?1", params![id.0])
+        }
         Write::Remember { key, seen } => run(
             connection,
             "remember a message id",
@@ -138,14 +169,25 @@ pub(crate) fn account(connection: &Connection, function: &FunctionName, account:
          peak_memory = max(peak_memory, excluded.peak_memory),
          bytes_in = bytes_in + excluded.bytes_in, bytes_out = bytes_out + excluded.bytes_out",
         params![
-            function.as_str(), account.invocations as i64, account.errors as i64, account.wall_us as i64,
-            account.cpu_us as i64, account.peak_memory as i64, account.bytes_in as i64, account.bytes_out as i64
+            function.as_str(),
+            account.invocations as i64,
+            account.errors as i64,
+            account.wall_us as i64,
+            account.cpu_us as i64,
+            account.peak_memory as i64,
+            account.bytes_in as i64,
+            account.bytes_out as i64
         ],
     )
 }
 
 /// Writes back what the book holds, and evicts what is beyond the caps. Last in the transaction.
-pub(crate) fn close_book(connection: &Connection, book: &mut OutboxBook, caps: &OutboxCaps, now: i64) -> Result<(), StoreError> {
+pub(crate) fn close_book(
+    connection: &Connection,
+    book: &mut OutboxBook,
+    caps: &OutboxCaps,
+    now: i64,
+) -> Result<(), StoreError> {
     for stream in book.touched.drain(..) {
         let sequence = book.sequences.get(&stream).copied().unwrap_or_default();
         run(
@@ -165,16 +207,25 @@ pub(crate) fn close_book(connection: &Connection, book: &mut OutboxBook, caps: &
     };
     while let Some(stream) = over(book) {
         let evicted = evict_one(connection, book, stream.as_deref(), now)?;
-        if !evicted {
-            // Only alarms are left, and they are never evicted.
-            break;
+        match stream {
+            _ if evicted => {}
+            // The book counts what is not there: begin anew, or this loop would never end.
+            Some(stream) => drop(book.streams.remove(&stream)),
+            // Only alarms are left.
+            None => break,
         }
     }
     Ok(())
 }
 
 /// Drops rows past their age. Called seldom.
-pub(crate) fn expire(connection: &Connection, book: &mut OutboxBook, caps: &OutboxCaps, dedupe: std::time::Duration, now: i64) -> Result<(), StoreError> {
+pub(crate) fn expire(
+    connection: &Connection,
+    book: &mut OutboxBook,
+    caps: &OutboxCaps,
+    dedupe: std::time::Duration,
+    now: i64,
+) -> Result<(), StoreError> {
     let before = |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     for (lane, age) in [(Lane::Results, caps.results_age), (Lane::Logs, caps.logs_age)] {
         loop {
@@ -196,22 +247,35 @@ pub(crate) fn expire(connection: &Connection, book: &mut OutboxBook, caps: &Outb
     run(connection, "drop old dead letters", "DELETE FROM dead WHERE expires < ?1", params![now])
 }
 
-fn evict_one(connection: &Connection, book: &mut OutboxBook, stream: Option<&str>, now: i64) -> Result<bool, StoreError> {
-    let victim: Option<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM outbox WHERE lane > 0 AND (?1 IS NULL OR stream = ?1) ORDER BY lane DESC, id LIMIT 1",
-        )
-        .and_then(|mut statement| statement.query_map(params![stream], |row| row.get(0))?.next().transpose())
-        .map_err(sql("choose what to evict"))?;
+/// Evicts the oldest row of a stream, or of the last lane that has any. Alarms never go.
+fn evict_one(
+    connection: &Connection,
+    book: &mut OutboxBook,
+    stream: Option<&str>,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let find = |statement: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<Option<i64>, StoreError> {
+        connection
+            .prepare_cached(statement)
+            .and_then(|mut statement| statement.query_map(parameters, |row| row.get(0))?.next().transpose())
+            .map_err(sql("choose what to evict"))
+    };
+    let victim = match stream {
+        Some(stream) => {
+            find("SELECT id FROM outbox WHERE stream = ?1 AND lane > 0 ORDER BY sequence LIMIT 1", &[&stream])?
+        }
+        None => {
+            let oldest =
+                |lane: Lane| find("SELECT id FROM outbox WHERE lane = ?1 ORDER BY id LIMIT 1", &[&lane.number()]);
+            match oldest(Lane::Logs)? {
+                Some(id) => Some(id),
+                None => oldest(Lane::Results)?,
+            }
+        }
+    };
     match victim {
         Some(id) => evict(connection, book, id, "cap", now).map(|()| true),
-        None => {
-            // A stream of alarms may outgrow its cap: stop counting it, or the loop above would never end.
-            if let Some(stream) = stream {
-                book.streams.remove(stream);
-            }
-            Ok(false)
-        }
+        None => Ok(false),
     }
 }
 
@@ -272,9 +336,20 @@ fn park(
         "INSERT INTO inbox (id, function, due, fault, event_id, source, subject, content_type, data, time, time_synced,
          hops, attributes, attempt) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)",
         params![
-            id, function.as_str(), due, fault, &*event.id.0, event.source.as_str(), &*event.subject,
-            event.content_type.as_deref(), &event.data[..], event.time.0, event.time_synced, event.hops,
-            codec::attributes(event), event.attempt
+            id,
+            function.as_str(),
+            due,
+            fault,
+            &*event.id.0,
+            event.source.as_str(),
+            &*event.subject,
+            event.content_type.as_deref(),
+            &event.data[..],
+            event.time.0,
+            event.time_synced,
+            event.hops,
+            codec::attributes(event),
+            event.attempt
         ],
     )
 }
@@ -288,9 +363,12 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
              ON CONFLICT DO UPDATE SET expiry = excluded.expiry, away = NULL",
             params![&*client.0, expiry_seconds],
         ),
-        SessionWrite::Away { client, since } => {
-            run(connection, "park a session", "UPDATE session SET away = ?2 WHERE client = ?1", params![&*client.0, since.0])
-        }
+        SessionWrite::Away { client, since } => run(
+            connection,
+            "park a session",
+            "UPDATE session SET away = ?2 WHERE client = ?1",
+            params![&*client.0, since.0],
+        ),
         SessionWrite::Drop { client } => {
             for statement in [
                 "DELETE FROM session WHERE client = ?1",
@@ -307,8 +385,12 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
             "write a subscription",
             "INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
-                &*client.0, subscription.filter.as_str(), subscription.qos.level(), subscription.no_local,
-                subscription.retain_as_published, subscription.identifier
+                &*client.0,
+                subscription.filter.as_str(),
+                subscription.qos.level(),
+                subscription.no_local,
+                subscription.retain_as_published,
+                subscription.identifier
             ],
         ),
         SessionWrite::Unsubscribe { client, filter } => run(
@@ -323,8 +405,14 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
             "INSERT OR REPLACE INTO queue (client, sequence, qos, retain, released, identifiers, topic, payload, head)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
-                &*client.0, queued.sequence as i64, queued.qos.level(), queued.retain, queued.released,
-                codec::identifiers(queued), queued.message.topic.as_str(), &queued.message.payload.data[..],
+                &*client.0,
+                queued.sequence as i64,
+                queued.qos.level(),
+                queued.retain,
+                queued.released,
+                codec::identifiers(queued),
+                queued.message.topic.as_str(),
+                &queued.message.payload.data[..],
                 codec::head(&queued.message)?
             ],
         ),
@@ -358,9 +446,12 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
             "INSERT OR REPLACE INTO retained VALUES (?1, ?2, ?3)",
             params![topic.as_str(), &message.payload.data[..], codec::head(message)?],
         ),
-        SessionWrite::Retain { topic, message: None } => {
-            run(connection, "clear a retained message", "DELETE FROM retained WHERE topic = ?1", params![topic.as_str()])
-        }
+        SessionWrite::Retain { topic, message: None } => run(
+            connection,
+            "clear a retained message",
+            "DELETE FROM retained WHERE topic = ?1",
+            params![topic.as_str()],
+        ),
     }
 }
 

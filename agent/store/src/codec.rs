@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::{
-    ClientId, Event, EventId, Message, Payload, Qos, Queued, Source, Timestamp, TopicName,
-};
+use holm_core::{ClientId, Event, EventId, Message, Payload, Qos, Queued, Source, Timestamp, TopicName};
 use rusqlite::Row;
 
 use crate::StoreError;
@@ -84,12 +82,7 @@ pub(crate) fn head(message: &Message) -> Result<String, StoreError> {
     serde_json::to_string(&head).map_err(|error| StoreError::Row { table: "message", what: error.to_string() })
 }
 
-pub(crate) fn message(
-    table: &'static str,
-    topic: &str,
-    payload: Vec<u8>,
-    head: &str,
-) -> Result<Message, StoreError> {
+pub(crate) fn message(table: &'static str, topic: &str, payload: Vec<u8>, head: &str) -> Result<Message, StoreError> {
     let bad = |what: String| StoreError::Row { table, what };
     let head: Head = serde_json::from_str(head).map_err(|error| bad(error.to_string()))?;
     let topic_name = |text: &str| TopicName::new(text).map_err(|error| bad(error.to_string()));

@@ -27,6 +27,7 @@ mod outbox;
 mod overlay;
 mod query;
 mod reader;
+mod salvage;
 mod schema;
 mod settle;
 mod store;
@@ -35,7 +36,9 @@ mod writer;
 pub use open::{OpenOptions, Opened, Recovery};
 pub use outbox::{Lane, OutboxCaps};
 pub use overlay::Versioned;
-pub use query::{DeadLetter, FunctionAccount, GapRow, InboxStat, LaneStat, LocalRow, OutboxRow, ParkedEvent, RegistryRow};
+pub use query::{
+    DeadLetter, FunctionAccount, GapRow, InboxStat, LaneStat, LocalRow, OutboxRow, ParkedEvent, RegistryRow,
+};
 pub use reader::StateReader;
 pub use settle::{Account, CommitError, DedupeKey, InboxId, LocalId, QueueError, Settlement, Write};
 pub use store::{Store, StoreStats};
@@ -55,7 +58,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The file is a healthy SQLite database of somebody else.
-    #[error("{path} is an SQLite database, but not one of Holm's (application id {found:#x}); the file was left as it is")]
+    #[error(
+        "{path} is an SQLite database, but not one of Holm's (application id {found:#x}); the file was left as it is"
+    )]
     NotOurs {
         /// The database.
         path: String,

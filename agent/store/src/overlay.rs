@@ -80,7 +80,9 @@ impl Overlay {
         if self.floor > version || self.entries.contains_key(&key) {
             return;
         }
-        self.insert_committed(key, Entry { value, version, committed: true });
+        // The key is not in the map, so it was last written at the floor or before. The lowest version that is true
+        // lets readers of before pass the check, and leaves the floor where it is when this entry is evicted.
+        self.insert_committed(key, Entry { value, version: self.floor, committed: true });
     }
 
     /// Whether everything that was read still stands.
@@ -127,7 +129,8 @@ impl Overlay {
         self.committed.clear();
         self.committed_bytes = 0;
         self.generation += 1;
-        // Readers of before must not pass the check against an empty map.
+        // Readers of before, even of the very last write, must not pass the check against an empty map.
+        self.version += 1;
         self.floor = self.version;
     }
 

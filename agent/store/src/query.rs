@@ -10,7 +10,7 @@ use holm_core::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::reader::read_connection;
-use crate::{Account, DedupeKey, InboxId, Lane, LocalId, Store, StoreError, codec, sql};
+use crate::{Account, InboxId, Lane, LocalId, Store, StoreError, codec, salvage, sql};
 
 /// An event in the inbox.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub struct GapRow {
     pub first: i64,
     /// The last sequence that is gone.
     pub last: i64,
-    /// `cap` or `age`.
+    /// `cap`, `age`, or `damage`: the rows could not be saved from a damaged database.
     pub reason: String,
     /// When, in milliseconds since 1970.
     pub at: i64,
@@ -154,11 +154,12 @@ impl Store {
         })
     }
 
-    /// When the next event of the inbox is due.
-    pub fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let connection = self.read()?;
-        let due: Option<i64> =
-            connection.query_row("SELECT min(due) FROM inbox", [], |row| row.get(0)).map_err(sql("read the inbox"))?;
+    /// When the next event of the inbox is due that is not due yet.
+    pub fn next_due_after(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> = self
+            .read()?
+            .query_row("SELECT min(due) FROM inbox WHERE due > ?1", [now.0], |row| row.get(0))
+            .map_err(sql("read the inbox"))?;
         Ok(due.map(Timestamp))
     }
 
@@ -275,7 +276,8 @@ impl Store {
             "SELECT function, invocations, errors, wall_us, cpu_us, peak_memory, bytes_in, bytes_out FROM account ORDER BY function",
             [],
             |row| {
-                let number = |index| row.get::<_, i64>(index).map(|n| u64::try_from(n).unwrap_or_default()).map_err(sql(action));
+                let number =
+                    |index| row.get::<_, i64>(index).map(|n| u64::try_from(n).unwrap_or_default()).map_err(sql(action));
                 Ok(FunctionAccount {
                     function: row.get(0).map_err(sql(action))?,
                     account: Account {
@@ -298,35 +300,6 @@ impl Store {
             }
         }
         Ok(accounts)
-    }
-
-    /// Whether a message id was settled within the window. Ids that are queued but not committed are the caller's to
-    /// know.
-    pub fn seen(&self, key: &DedupeKey) -> Result<bool, StoreError> {
-        let found: Option<i64> = self
-            .read()?
-            .query_row("SELECT 1 FROM dedupe WHERE key = ?1", [&key.0[..]], |row| row.get(0))
-            .optional()
-            .map_err(sql("look up a message id"))?;
-        Ok(found.is_some())
-    }
-
-    /// Message ids that were settled, newest last.
-    pub fn remembered(&self, limit: usize) -> Result<Vec<DedupeKey>, StoreError> {
-        let action = "read the message ids";
-        let mut keys = collect(
-            &self.read()?,
-            action,
-            "SELECT key FROM dedupe ORDER BY seen DESC LIMIT ?1",
-            [limit as i64],
-            |row| {
-                let bytes: Vec<u8> = row.get(0).map_err(sql(action))?;
-                let key = bytes.try_into().map_err(|_| StoreError::Row { table: "dedupe", what: "a short key".into() })?;
-                Ok(DedupeKey(key))
-            },
-        )?;
-        keys.reverse();
-        Ok(keys)
     }
 
     /// When a schedule last fired.
@@ -360,7 +333,8 @@ impl Store {
             "SELECT id, topic, payload, head FROM local WHERE id > ?1 ORDER BY id LIMIT ?2",
             params![after.0, limit as i64],
             |row| {
-                let (topic, head): (String, String) = (row.get(1).map_err(sql(action))?, row.get(3).map_err(sql(action))?);
+                let (topic, head): (String, String) =
+                    (row.get(1).map_err(sql(action))?, row.get(3).map_err(sql(action))?);
                 let payload = row.get(2).map_err(sql(action))?;
                 let message = codec::message("local", &topic, payload, &head)?;
                 Ok(LocalRow { id: LocalId(row.get(0).map_err(sql(action))?), message })
@@ -379,12 +353,8 @@ impl Store {
     pub fn broker(&self) -> Result<StoredBroker, StoreError> {
         let connection = self.read()?;
         let action = "restore the broker";
-        let mut sessions = collect(
-            &connection,
-            action,
-            "SELECT client, expiry, away FROM session ORDER BY client",
-            [],
-            |row| {
+        let mut sessions =
+            collect(&connection, action, "SELECT client, expiry, away FROM session ORDER BY client", [], |row| {
                 Ok(StoredSession {
                     client: ClientId(row.get::<_, String>(0).map_err(sql(action))?.into()),
                     expiry_seconds: row.get(1).map_err(sql(action))?,
@@ -393,8 +363,7 @@ impl Store {
                     queue: Vec::new(),
                     received: Vec::new(),
                 })
-            },
-        )?;
+            })?;
         for session in &mut sessions {
             let client = &*session.client.0;
             session.subscriptions = subscriptions(&connection, client)?;
@@ -455,19 +424,13 @@ fn queue(connection: &Connection, client: &str) -> Result<Vec<Queued>, StoreErro
 
 fn received(connection: &Connection, client: &str) -> Result<Vec<Received>, StoreError> {
     let action = "restore packet ids";
-    collect(
-        connection,
-        action,
-        "SELECT packet_id, digest, qos FROM received WHERE client = ?1",
-        [client],
-        |row| {
-            Ok(Received {
-                packet_id: row.get(0).map_err(sql(action))?,
-                digest: row.get::<_, i64>(1).map_err(sql(action))? as u64,
-                qos: codec::qos("received", row.get(2).map_err(sql(action))?)?,
-            })
-        },
-    )
+    collect(connection, action, "SELECT packet_id, digest, qos FROM received WHERE client = ?1", [client], |row| {
+        Ok(Received {
+            packet_id: row.get(0).map_err(sql(action))?,
+            digest: row.get::<_, i64>(1).map_err(sql(action))? as u64,
+            qos: codec::qos("received", row.get(2).map_err(sql(action))?)?,
+        })
+    })
 }
 
 fn function(table: &'static str, name: String) -> Result<FunctionName, StoreError> {
@@ -485,7 +448,23 @@ fn collect<T>(
     let mut rows = statement.query(parameters).map_err(sql(action))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(sql(action))? {
-        found.push(read(row)?);
+        match read(row) {
+            Ok(item) => found.push(item),
+            // One row whose content has rotted must not keep all others from being read. It stays where it is.
+            Err(error) if is_of_one_row(&error) => {
+                tracing::error!(%error, action, "a row cannot be read and is passed over");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(found)
+}
+
+/// Whether a row's content is wrong, rather than the file or the disk.
+fn is_of_one_row(error: &StoreError) -> bool {
+    match error {
+        StoreError::Row { .. } => true,
+        StoreError::Sql { source, .. } => salvage::is_content(source),
+        _ => false,
+    }
 }

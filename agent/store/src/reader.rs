@@ -50,7 +50,9 @@ impl StateReader {
         let ask = limit.saturating_add(changed.len());
         let mut statement = self
             .connection
-            .prepare_cached("SELECT key FROM state WHERE namespace = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3")
+            .prepare_cached(
+                "SELECT key FROM state WHERE namespace = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3",
+            )
             .map_err(sql("list keys"))?;
         let rows = statement
             .query_map(rusqlite::params![namespace, after, ask as i64], |row| row.get::<_, String>(0))
@@ -69,11 +71,19 @@ impl StateReader {
         Ok(keys.into_iter().take(limit).collect())
     }
 
+    /// Whether a message id was settled within the window. Ids between arrival and commit are the caller's to know.
+    pub fn seen(&self, key: &crate::DedupeKey) -> Result<bool, StoreError> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM dedupe WHERE key = ?1")
+            .and_then(|mut statement| statement.exists([&key.0[..]]))
+            .map_err(sql("look up a message id"))
+    }
+
     /// Bytes of key and value of every committed key of a namespace.
     pub(crate) fn sizes(&self, namespace: &str) -> Result<HashMap<Arc<str>, u64>, StoreError> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT key, length(value) FROM state WHERE namespace = ?1")
+            .prepare_cached("SELECT key, octet_length(value) FROM state WHERE namespace = ?1")
             .map_err(sql("measure a namespace"))?;
         let rows = statement
             .query_map([namespace], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))

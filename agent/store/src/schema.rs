@@ -14,7 +14,7 @@ const MAJOR: i64 = 1;
 /// Each step brings the database from the version before it to `version`.
 const STEPS: &[(i64, &str)] = &[(1000, include_str!("schema/1000.sql")), (1001, include_str!("schema/1001.sql"))];
 
-/// Refuses what is not ours or not known, without writing.
+/// Refuses what is not ours or not known, without writing. [`StoreError::Row`] is damage.
 pub(crate) fn inspect(connection: &Connection, path: &str) -> Result<(), StoreError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = pragma("user_version").map_err(sql("read the format version"))?;
@@ -22,11 +22,25 @@ pub(crate) fn inspect(connection: &Connection, path: &str) -> Result<(), StoreEr
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(sql("read the schema"))?;
-    if tables > 0 && application != APPLICATION_ID {
+    let ours: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('meta', 'inbox', 'state', 'outbox')",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(sql("read the schema"))?;
+    if tables > 0 && application != APPLICATION_ID && ours < 4 {
         return Err(StoreError::NotOurs { path: path.to_owned(), found: application });
     }
     if version / 1000 > MAJOR {
         return Err(StoreError::FromTheFuture { path: path.to_owned(), found: version, known: MAJOR * 1000 + 999 });
+    }
+    // Our tables under numbers that no release has written: the header is damaged, not the property of somebody else.
+    if tables > 0 && (application != APPLICATION_ID || version < 1000) {
+        return Err(StoreError::Row {
+            table: "sqlite_schema",
+            what: format!("application id {application:#x}, format {version}"),
+        });
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use holm_core::{FunctionName, StateWrite};
 
 use crate::overlay::Overlay;
 use crate::reader::StateReader;
-use crate::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, StoreError, Write};
+use crate::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, StoreError, Write, sql};
 
 /// Settlements that may wait for the writer before [`Store::queue_blocking`] waits. Two full groups: more would only
 /// add memory, since the writer takes a whole group at a time.
@@ -54,6 +54,7 @@ pub(crate) struct Counters {
     pub(crate) settlements: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) commit_us: AtomicU64,
+    pub(crate) inbox_rows: AtomicI64,
     /// The last commit failed, and none has succeeded since.
     pub(crate) failing: std::sync::atomic::AtomicBool,
 }
@@ -70,6 +71,25 @@ impl Shared {
             next_inbox: AtomicI64::new(next_inbox),
             next_local: AtomicI64::new(next_local),
         }
+    }
+
+    /// Counts every namespace again by the database: for start-up, and when queued writes were thrown away.
+    pub(crate) fn measure(inner: &mut Inner, connection: &rusqlite::Connection) -> Result<(), StoreError> {
+        let action = "measure the state";
+        // Octets, as the quota counts: `length` would count the characters of a key.
+        let mut statement = connection
+            .prepare("SELECT namespace, sum(octet_length(key) + octet_length(value)) FROM state GROUP BY namespace")
+            .map_err(sql(action))?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
+            .map_err(sql(action))?;
+        let mut namespaces = HashMap::new();
+        for row in rows {
+            let (namespace, bytes) = row.map_err(sql(action))?;
+            namespaces.insert(Arc::from(namespace), u64::try_from(bytes).unwrap_or_default());
+        }
+        inner.namespaces = namespaces;
+        Ok(())
     }
 
     /// No code panics while it holds this lock, and if it did, the overlay would still be no worse than a conflict.
@@ -177,11 +197,23 @@ impl Store {
         }
     }
 
+    /// Whether the settlement seems to keep within its quota. A "no" may come from a bound that is too high: see
+    /// [`Store::recount`].
+    pub fn fits(&self, settlement: &Settlement) -> bool {
+        settlement.quota.is_none() || size_after(&self.shared.lock(), settlement).is_ok()
+    }
+
+    /// Rows in the inbox.
+    pub fn inbox_rows(&self) -> u64 {
+        u64::try_from(self.shared.counters.inbox_rows.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
     /// Counts a namespace exactly. [`QueueError::Quota`] may come from a bound that is too high, because the size of
     /// what a write replaced was not known: recount, then queue again.
     pub fn recount(&self, namespace: &Arc<str>, reader: &StateReader) -> Result<(), StoreError> {
-        let mut sizes: HashMap<Arc<str>, u64> = reader.sizes(namespace)?;
+        // Locked first: what is committed and leaves the overlay meanwhile would be missed by both counts.
         let mut inner = self.shared.lock();
+        let mut sizes: HashMap<Arc<str>, u64> = reader.sizes(namespace)?;
         for (key, exists) in inner.overlay.keys(namespace) {
             let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);
             match value {
@@ -253,7 +285,15 @@ pub(crate) fn state_writes(writes: &[Write]) -> impl Iterator<Item = &StateWrite
 
 /// Adds the writes to the namespaces' sizes, or refuses them.
 fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> {
-    let Some((namespace, limit)) = &settlement.quota else { return Ok(()) };
+    if let Some((namespace, bytes)) = size_after(inner, settlement)? {
+        inner.namespaces.insert(namespace, bytes);
+    }
+    Ok(())
+}
+
+/// What the settlement's namespace will hold, where that is another size than now.
+fn size_after(inner: &Inner, settlement: &Settlement) -> Result<Option<(Arc<str>, u64)>, QueueError> {
+    let Some((namespace, limit)) = &settlement.quota else { return Ok(None) };
     let held = inner.namespaces.get(namespace).copied().unwrap_or_default();
     let (mut more, mut less) = (held, 0);
     for write in state_writes(&settlement.writes).filter(|write| write.namespace == *namespace) {
@@ -265,8 +305,5 @@ fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> 
     if would_be > *limit && would_be > held {
         return Err(QueueError::Quota { would_be, limit: *limit });
     }
-    if would_be != held {
-        inner.namespaces.insert(namespace.clone(), would_be);
-    }
-    Ok(())
+    Ok((would_be != held).then(|| (namespace.clone(), would_be)))
 }

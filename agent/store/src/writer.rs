@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::apply::{self, OutboxBook};
 use crate::store::{Inner, Pending, Shared, Store, state_writes};
-use crate::{CommitError, OutboxCaps, StoreError, sql};
+use crate::{CommitError, OutboxCaps, StoreError, salvage, sql};
 
 /// The most settlements in one transaction.
 const GROUP_MAX: usize = 256;
@@ -36,11 +36,12 @@ pub struct Writer {
 impl Writer {
     /// Commits what is queued until the store is closed. Blocks.
     pub fn run(mut self) {
-        let mut expired = Instant::now();
+        // With the first commit too: a node that never runs for long would otherwise never drop anything.
+        let mut expired: Option<Instant> = None;
         while let Some(group) = self.next_group() {
-            let due = expired.elapsed() >= EXPIRE_EVERY;
+            let due = expired.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY);
             if due {
-                expired = Instant::now();
+                expired = Some(Instant::now());
             }
             self.commit(group, due);
         }
@@ -107,7 +108,7 @@ impl Writer {
         let result = self.transact(&group, &accounts, expire);
         let counters = &self.shared.counters;
         match result {
-            Ok(()) => {
+            Ok(rows) => {
                 counters.commits.fetch_add(1, Ordering::Relaxed);
                 counters.settlements.fetch_add(group.len() as u64, Ordering::Relaxed);
                 let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -115,6 +116,7 @@ impl Writer {
                 if counters.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the store commits again");
                 }
+                counters.inbox_rows.fetch_add(rows, Ordering::Relaxed);
                 let mut inner = self.shared.lock();
                 for pending in &group {
                     inner.overlay.commit(pending.version, state_writes(&pending.writes));
@@ -129,25 +131,32 @@ impl Writer {
         }
     }
 
-    /// One transaction. On an error it is rolled back whole.
+    /// One transaction; answers by how many rows the inbox has grown. On an error it is rolled back whole.
     fn transact(
         &mut self,
         group: &[Pending],
         accounts: &std::collections::HashMap<holm_core::FunctionName, crate::Account>,
         expire: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(sql("begin a transaction"))?;
+        let mut inbox_rows = 0;
         for write in group.iter().flat_map(|pending| &pending.writes) {
             #[cfg(feature = "mutants")]
             if mutant("dedupe-outside") && matches!(write, crate::Write::Remember { .. }) {
                 continue;
             }
             apply::apply(&transaction, &mut self.book, write)?;
+            // What SQLite did and not what was asked: a row may be gone already.
+            match write {
+                crate::Write::Park { .. } => inbox_rows += 1,
+                crate::Write::Unpark(_) => inbox_rows -= i64::try_from(transaction.changes()).unwrap_or_default(),
+                _ => {}
+            }
         }
         for (function, account) in accounts {
             apply::account(&transaction, function, account)?;
@@ -168,7 +177,7 @@ impl Writer {
                 }
             }
         }
-        Ok(())
+        Ok(inbox_rows)
     }
 
     /// Nothing of the group has happened, and nothing that was queued behind it can be trusted.
@@ -182,9 +191,11 @@ impl Writer {
         if !self.shared.counters.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(error = %chain(error), "the store cannot commit; durable messages are refused until it can");
         }
-        match OutboxBook::load(&self.connection) {
-            Ok(book) => self.book = book,
-            Err(error) => tracing::error!(error = %chain(&error), "cannot measure the outbox"),
+        if salvage::is_corrupt(error) {
+            salvage::mark(&self.shared.path, &reason.to_string());
+        }
+        if let Err(error) = self.book.reload(&self.connection) {
+            tracing::error!(error = %chain(&error), "cannot measure the outbox");
         }
         let mut inner = self.shared.lock();
         for (function, account) in &accounts {
@@ -193,10 +204,26 @@ impl Writer {
         let mut behind: Vec<Pending> = inner.queue.drain(..).collect();
         // Before anybody is told: whoever runs again must not read what never happened.
         inner.overlay.discard();
+        // Under the same lock: a quota must not count what was thrown away, nor miss what is queued from here on.
+        if let Err(error) = Shared::measure(&mut inner, &self.connection) {
+            tracing::error!(error = %chain(&error), "cannot measure the state");
+        }
         drop(inner);
         self.shared.room.notify_all();
         finish(&mut group, &Err(reason));
         finish(&mut behind, &Err(CommitError::Discarded));
+    }
+}
+
+/// Whoever waits for a commit hears of the end, however it comes.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.closed = true;
+        let mut left: Vec<Pending> = inner.queue.drain(..).collect();
+        drop(inner);
+        self.shared.room.notify_all();
+        finish(&mut left, &Err(CommitError::Closed));
     }
 }
 

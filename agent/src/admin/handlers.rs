@@ -1,0 +1,360 @@
+//! What the admin socket answers.
+
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path, Query, State as Extract};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use holm_core::{FunctionName, Source};
+use holm_store::{DeadLetter, InboxId, OutboxRow, Write};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::State;
+use crate::clock;
+use crate::deploy::{DeployError, chain};
+use crate::dispatch::event_now;
+use crate::journal::Ring;
+
+/// An answer that is not the one that was asked for.
+pub(super) struct Failure(StatusCode, String);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<holm_store::StoreError> for Failure {
+    fn from(error: holm_store::StoreError) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+    }
+}
+
+impl From<DeployError> for Failure {
+    fn from(error: DeployError) -> Self {
+        let status = match &error {
+            DeployError::Unsigned => StatusCode::FORBIDDEN,
+            DeployError::NotFound(_) => StatusCode::NOT_FOUND,
+            DeployError::File { .. } | DeployError::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            DeployError::Bundle(_) | DeployError::TooMuch(_) | DeployError::Compile(_) | DeployError::Load(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+        };
+        Self(status, chain(&error))
+    }
+}
+
+type Answer = Result<Json<Value>, Failure>;
+
+fn name(text: &str) -> Result<FunctionName, Failure> {
+    FunctionName::new(text).map_err(|error| Failure(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// Reads of the database happen on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, holm_store::StoreError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+pub(super) async fn status(Extract(state): Extract<State>) -> Answer {
+    let store = state.dispatcher.store.clone();
+    let (inbox, lanes) = blocking(move || Ok((store.inbox_stat()?, store.lanes()?))).await?;
+    let counters = &state.dispatcher.counters;
+    let broker = state.dispatcher.broker.stats();
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(Json(json!({
+        "device": &*state.device,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": state.started.elapsed().as_secs(),
+        "time_plausible": clock::plausible(clock::now()),
+        "events": {
+            "accepted": load(&counters.events), "dropped": load(&counters.dropped), "refused": load(&counters.refused),
+            "duplicates": load(&counters.duplicates), "loops": load(&counters.loops),
+        },
+        "store": state.dispatcher.store.stats(),
+        "inbox": inbox,
+        "outbox": lanes,
+        "broker": {
+            "connections": broker.connections, "clients": broker.clients, "sessions": broker.sessions,
+            "queued_messages": broker.queued_messages, "queued_bytes": broker.queued_bytes,
+            "retained": broker.retained, "messages_in": broker.messages_in, "messages_out": broker.messages_out,
+            "dropped": broker.dropped,
+        },
+    })))
+}
+
+pub(super) async fn functions(Extract(state): Extract<State>) -> Answer {
+    let status = state.deployer.status().await;
+    let store = state.dispatcher.store.clone();
+    let accounts = blocking(move || store.accounts()).await?;
+    let rows: Vec<Value> = status
+        .into_iter()
+        .map(|function| {
+            let total = accounts.iter().find(|row| row.function == function.name).map(|row| {
+                let account = row.account;
+                json!({
+                    "invocations": account.invocations, "errors": account.errors, "wall_us": account.wall_us,
+                    "cpu_us": account.cpu_us, "peak_memory": account.peak_memory,
+                    "bytes_in": account.bytes_in, "bytes_out": account.bytes_out,
+                })
+            });
+            let mut row = json!(function);
+            if let Value::Object(fields) = &mut row {
+                fields.insert("total".into(), total.unwrap_or(Value::Null));
+            }
+            row
+        })
+        .collect();
+    Ok(Json(json!({ "functions": rows })))
+}
+
+pub(super) async fn deploy(Extract(state): Extract<State>, bundle: Bytes) -> Answer {
+    // In a task of its own: a caller that goes away must not stop a trial half way.
+    let task = tokio::spawn(async move { state.deployer.deploy(&bundle).await });
+    match task.await {
+        Ok(report) => Ok(Json(json!(report?))),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+pub(super) async fn remove(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
+    state.deployer.remove(&name(&function)?).await?;
+    Ok(Json(json!({ "removed": function })))
+}
+
+pub(super) async fn rollback(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
+    let version = state.deployer.rollback(&name(&function)?).await?;
+    Ok(Json(json!({ "function": function, "version": version })))
+}
+
+pub(super) async fn release(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
+    state.deployer.release(&name(&function)?).await?;
+    Ok(Json(json!({ "released": function })))
+}
+
+/// Hands the body to a function as an event of its own, durable; answers when it is settled.
+pub(super) async fn invoke(Extract(state): Extract<State>, Path(function): Path<String>, body: Bytes) -> Answer {
+    let slot = state
+        .dispatcher
+        .slot(&name(&function)?)
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("there is no function `{function}`")))?;
+    let mut event = event_now(state.dispatcher.new_id(), Source::Admin, "invoke".into());
+    event.data = body;
+    let id = event.id.clone();
+    match state.dispatcher.trigger(&slot, event, true, Vec::new()).await {
+        Ok(Ok(())) => Ok(Json(json!({ "event": id.0 }))),
+        _ => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the node could not settle the event".into())),
+    }
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Follow {
+    #[serde(default)]
+    follow: bool,
+    #[serde(default)]
+    after: u64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+    function: Option<String>,
+}
+
+fn default_limit() -> usize {
+    100
+}
+
+pub(super) async fn events(
+    Extract(state): Extract<State>,
+    Extension(stop): Extension<watch::Receiver<bool>>,
+    Query(query): Query<Follow>,
+) -> Response {
+    stream(state, stop, query, |state| &state.dispatcher.journal.events, |entry| (entry.number, &entry.function))
+}
+
+pub(super) async fn logs(
+    Extract(state): Extract<State>,
+    Extension(stop): Extension<watch::Receiver<bool>>,
+    Query(query): Query<Follow>,
+) -> Response {
+    stream(state, stop, query, |state| &state.dispatcher.journal.logs, |entry| (entry.number, &entry.function))
+}
+
+/// Entries of a ring as NDJSON, with `{"gap": n}` where the reader was too slow for it.
+fn stream<T: Clone + serde::Serialize + Send + 'static>(
+    state: State,
+    stop: watch::Receiver<bool>,
+    query: Follow,
+    ring: fn(&State) -> &Ring<T>,
+    key: fn(&T) -> (u64, &std::sync::Arc<str>),
+) -> Response {
+    let cursor = (state, stop, query, 0_u64, true);
+    let body = futures_util::stream::unfold(cursor, move |(state, mut stop, query, mut last, first)| async move {
+        loop {
+            let entries = {
+                let ring = ring(&state);
+                let grown = ring.grown();
+                let after = if first { query.after } else { last };
+                let limit = if first { query.limit } else { 1024 };
+                let entries = ring.since(after.max(last), limit);
+                if entries.is_empty() && query.follow && !*stop.borrow() {
+                    if first && last == 0 && query.after == 0 {
+                        // Nothing yet: whatever comes is new.
+                    }
+                    tokio::select! {
+                        () = grown => {}
+                        _ = stop.changed() => return None,
+                        () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                    }
+                    continue;
+                }
+                entries
+            };
+            if entries.is_empty() || (!query.follow && !first) {
+                return None;
+            }
+            let mut text = String::new();
+            for entry in &entries {
+                let (number, function) = key(entry);
+                if last != 0 && number > last + 1 {
+                    text.push_str(&format!("{{\"gap\":{}}}\n", number - last - 1));
+                }
+                last = number;
+                if query.function.as_deref().is_none_or(|wanted| wanted == &**function) {
+                    text.push_str(&serde_json::to_string(entry).unwrap_or_default());
+                    text.push('\n');
+                }
+            }
+            return Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (state, stop, query, last, false)));
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Rows {
+    #[serde(default)]
+    after: i64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+    series: Option<String>,
+    stream: Option<String>,
+}
+
+pub(super) async fn results(
+    Extract(state): Extract<State>,
+    Path(function): Path<String>,
+    Query(query): Query<Rows>,
+) -> Answer {
+    let function = name(&function)?;
+    let declared: Vec<String> = match (query.series, state.dispatcher.slot(&function).and_then(|slot| slot.loaded())) {
+        (Some(series), _) => vec![series],
+        (None, Some(loaded)) => loaded.manifest.results.iter().map(|(series, _)| series.to_string()).collect(),
+        (None, None) => return Err(Failure(StatusCode::NOT_FOUND, format!("there is no function `{function}`"))),
+    };
+    let store = state.dispatcher.store.clone();
+    let rows = blocking(move || {
+        let mut rows = Vec::new();
+        for series in declared {
+            let stream = crate::dispatch::series_stream(function.as_str(), &series);
+            for row in store.outbox(Some(&stream), query.after, query.limit)? {
+                rows.push(json!({
+                    "id": row.id, "series": series, "sequence": row.sequence, "time": row.created,
+                    "value": serde_json::from_slice::<Value>(&row.data).unwrap_or(Value::Null),
+                }));
+            }
+        }
+        Ok(rows)
+    })
+    .await?;
+    Ok(Json(json!({ "results": rows })))
+}
+
+fn letter(letter: &DeadLetter, whole: bool) -> Value {
+    let mut value = json!({
+        "id": letter.id, "function": letter.function.as_str(), "buried": letter.buried, "expires": letter.expires,
+        "kind": letter.kind, "fault": letter.fault, "event": letter.event.id, "source": letter.event.source,
+        "subject": &*letter.event.subject, "attempts": letter.event.attempt, "bytes": letter.event.data.len(),
+    });
+    if whole && let Value::Object(fields) = &mut value {
+        fields.insert("data".into(), text_or_bytes(&letter.event.data));
+        fields.insert("attributes".into(), json!(letter.event.attributes));
+    }
+    value
+}
+
+/// Text where it is text, else an array of numbers.
+fn text_or_bytes(data: &[u8]) -> Value {
+    match std::str::from_utf8(data) {
+        Ok(text) => json!(text),
+        Err(_) => json!(data),
+    }
+}
+
+pub(super) async fn dlq(Extract(state): Extract<State>, Query(query): Query<Follow>) -> Answer {
+    let store = state.dispatcher.store.clone();
+    let letters = blocking(move || store.dead_letters(query.function.as_deref(), query.limit)).await?;
+    Ok(Json(json!({ "dead_letters": letters.iter().map(|one| letter(one, false)).collect::<Vec<_>>() })))
+}
+
+async fn find(state: &State, id: i64) -> Result<DeadLetter, Failure> {
+    let store = state.dispatcher.store.clone();
+    blocking(move || store.dead_letter(id))
+        .await?
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
+}
+
+async fn commit(state: &State, writes: Vec<Write>) -> Result<(), Failure> {
+    let store = state.dispatcher.store.clone();
+    match tokio::task::spawn_blocking(move || store.commit(writes)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+pub(super) async fn dead_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
+    Ok(Json(letter(&find(&state, id).await?, true)))
+}
+
+pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
+    find(&state, id).await?;
+    commit(&state, vec![Write::Exhume(id)]).await?;
+    Ok(Json(json!({ "dropped": id })))
+}
+
+/// Out of the dead letters and into the inbox, in one transaction.
+pub(super) async fn replay(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
+    let found = find(&state, id).await?;
+    let mut event = found.event;
+    event.attempt = 1;
+    let row: InboxId = state.dispatcher.store.next_inbox_id();
+    let park = Write::Park { id: row, function: found.function, event: event.into(), due: clock::now(), fault: None };
+    commit(&state, vec![Write::Exhume(id), park]).await?;
+    state.dispatcher.look();
+    Ok(Json(json!({ "replayed": id })))
+}
+
+pub(super) async fn buffer(Extract(state): Extract<State>) -> Answer {
+    let store = state.dispatcher.store.clone();
+    let (lanes, inbox, gaps, epoch) =
+        blocking(move || Ok((store.lanes()?, store.inbox_stat()?, store.gaps(20)?, store.epoch()?))).await?;
+    Ok(Json(json!({ "lanes": lanes, "inbox": inbox, "gaps": gaps, "epoch": epoch })))
+}
+
+pub(super) async fn buffer_rows(Extract(state): Extract<State>, Query(query): Query<Rows>) -> Answer {
+    let store = state.dispatcher.store.clone();
+    let rows = blocking(move || store.outbox(query.stream.as_deref(), query.after, query.limit)).await?;
+    let row = |row: &OutboxRow| {
+        json!({
+            "id": row.id, "lane": row.lane, "stream": row.stream, "sequence": row.sequence, "time": row.created,
+            "content_type": row.content_type, "data": text_or_bytes(&row.data),
+        })
+    };
+    Ok(Json(json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })))
+}

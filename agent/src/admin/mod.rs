@@ -1,0 +1,89 @@
+//! The admin socket: HTTP and JSON on a unix socket in the data folder, for its owner only.
+//!
+//! `holm` is its client; `curl --unix-socket` will do. Paths begin with `/v1`. Streams (`follow=true`) are NDJSON, one
+//! object a line. Errors are `{"error": "..."}` with a fitting status.
+
+mod handlers;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::deploy::Deployer;
+use crate::dispatch::Dispatcher;
+
+/// The socket's name in the data folder.
+pub const SOCKET: &str = "admin.sock";
+
+/// The largest bundle that is taken over the socket, in bytes.
+const MAX_BUNDLE: usize = 64 << 20;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct State {
+    pub(crate) deployer: Arc<Deployer>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) device: Arc<str>,
+    pub(crate) started: std::time::Instant,
+}
+
+impl State {
+    /// For one node.
+    pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String) -> Self {
+        Self { deployer, dispatcher, device: device.into(), started: std::time::Instant::now() }
+    }
+}
+
+/// Opens the socket; one that a crash left behind is replaced. The store's lock is held by now, so no other node uses
+/// the folder.
+pub fn bind(folder: &Path) -> std::io::Result<UnixListener> {
+    let path = folder.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until `shutdown`.
+pub async fn serve(listener: UnixListener, state: State, mut shutdown: watch::Receiver<bool>) {
+    let stop = shutdown.clone();
+    let app = router(state, stop);
+    let ended = axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            let _ = shutdown.changed().await;
+        })
+        .await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the admin socket failed");
+    }
+}
+
+fn router(state: State, stop: watch::Receiver<bool>) -> Router {
+    Router::new()
+        .route("/v1/status", get(handlers::status))
+        .route("/v1/functions", get(handlers::functions))
+        .route("/v1/functions/{name}", axum::routing::delete(handlers::remove))
+        .route("/v1/functions/{name}/rollback", post(handlers::rollback))
+        .route("/v1/functions/{name}/release", post(handlers::release))
+        .route("/v1/functions/{name}/invoke", post(handlers::invoke))
+        .route("/v1/deploy", post(handlers::deploy))
+        .route("/v1/events", get(handlers::events))
+        .route("/v1/logs", get(handlers::logs))
+        .route("/v1/results/{name}", get(handlers::results))
+        .route("/v1/dlq", get(handlers::dlq))
+        .route("/v1/dlq/{id}", get(handlers::dead_letter).delete(handlers::drop_letter))
+        .route("/v1/dlq/{id}/replay", post(handlers::replay))
+        .route("/v1/buffer", get(handlers::buffer))
+        .route("/v1/buffer/rows", get(handlers::buffer_rows))
+        .layer(axum::Extension(stop))
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BUNDLE))
+        .with_state(state)
+}

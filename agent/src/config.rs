@@ -1,0 +1,283 @@
+//! `agent.toml` and `agent.d/*.toml`: read raw, checked once, before any task starts.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holm_core::{Document, Problem, Problems, Section, TopicFilter};
+use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
+
+const MIB: u64 = 1 << 20;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The device's name, for `{device}` in permissions.
+    pub device: String,
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// The functions.
+    pub functions: Functions,
+    /// The store.
+    pub store: StoreConfig,
+}
+
+/// The broker's configuration.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// Plain TCP listener. Off-host addresses need TLS and users instead.
+    pub listen: Option<SocketAddr>,
+    /// TLS listener with its certificate chain and key, PEM files.
+    pub tls: Option<Tls>,
+    /// Who may connect; nobody listed means anonymous clients on loopback.
+    pub users: Vec<User>,
+    /// What they may do.
+    pub acl: Vec<AclRule>,
+    /// Caps.
+    pub limits: BrokerLimits,
+}
+
+/// A TLS listener.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Where.
+    pub listen: SocketAddr,
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the key.
+    pub key: PathBuf,
+}
+
+/// How functions run.
+#[derive(Debug, Clone)]
+pub struct Functions {
+    /// Threads that run guests.
+    pub workers: usize,
+    /// Bytes of linear memory that running guests may have together.
+    pub memory: u64,
+    /// Whether bundles without a signature may be deployed, over the admin socket only.
+    pub allow_unsigned: bool,
+    /// An event that no function has finished by then is parked in the inbox and acknowledged.
+    pub park_after: Duration,
+    /// How many functions may stand between an event and the outside world.
+    pub max_hops: u8,
+    /// How long a new version is watched before it is confirmed.
+    pub health_window: Duration,
+    /// A function that was running at this many unclean exits in a row is quarantined; 0 is never.
+    pub quarantine_after: u32,
+    /// The program that compiles components.
+    pub compiler: PathBuf,
+    /// Its memory limit, in bytes.
+    pub compiler_memory: u64,
+}
+
+/// The store's configuration.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Bytes that may wait for the cloud.
+    pub outbox: u64,
+    /// Events that may wait in the inbox before durable messages are refused.
+    pub inbox_rows: u64,
+    /// How long message ids are remembered.
+    pub dedupe_window: Duration,
+}
+
+impl Config {
+    /// Reads `file` (nothing at all is a valid configuration) and every `*.toml` of the folder `agent.d` beside it, in
+    /// the order of their names. `data` and `listen` win over what the files say.
+    pub fn read(file: Option<&Path>, data: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, Problems> {
+        let mut layers = Vec::new();
+        if let Some(file) = file {
+            layers.push(file.to_owned());
+            let folder = file.parent().unwrap_or(Path::new(".")).join("agent.d");
+            let mut more: Vec<PathBuf> = std::fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                .collect();
+            more.sort();
+            layers.extend(more);
+        }
+        let mut config = Self::default();
+        let mut problems: Vec<Problem> = Vec::new();
+        for path in &layers {
+            let origin = path.display().to_string();
+            let result = match std::fs::read_to_string(path) {
+                Ok(text) => config.apply(&origin, &text),
+                Err(error) => Err(Problems {
+                    origin: origin.clone(),
+                    problems: vec![Problem { line: 0, key: "file".into(), message: error.to_string() }],
+                }),
+            };
+            if let Err(found) = result {
+                problems.extend(found.problems.into_iter().map(|mut problem| {
+                    if layers.len() > 1 {
+                        problem.key = format!("{origin}: {}", problem.key);
+                    }
+                    problem
+                }));
+            }
+        }
+        if let Some(data) = data {
+            config.data = data.to_owned();
+        }
+        if let Some(listen) = listen {
+            config.mqtt.listen = Some(listen);
+        }
+        problems.extend(config.contradictions());
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            let origin = file.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
+            Err(Problems { origin, problems })
+        }
+    }
+
+    fn apply(&mut self, origin: &str, text: &str) -> Result<(), Problems> {
+        let (document, mut root) = Document::parse(origin, text)?;
+        if let Some(mut section) = root.section("node") {
+            set(
+                &mut self.device,
+                section.parse("device", |text| match holm_core::FunctionName::new(text) {
+                    Ok(name) => Ok(name.to_string()),
+                    Err(_) => Err(format!("`{text}` is not a device name: a-z, 0-9 and `-`, at most 63")),
+                }),
+            );
+            set(&mut self.data, section.text("data").map(PathBuf::from));
+        }
+        if let Some(mut section) = root.section("mqtt") {
+            self.mqtt.apply(&mut section);
+        }
+        if let Some(mut section) = root.section("functions") {
+            self.functions.apply(&mut section);
+        }
+        if let Some(mut section) = root.section("store") {
+            set(&mut self.store.outbox, section.bytes("outbox", MIB..=1 << 40));
+            set(&mut self.store.inbox_rows, section.integer("inbox_rows", 1..=100_000_000));
+            let window = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+            set(&mut self.store.dedupe_window, section.duration_in("dedupe_window", window));
+        }
+        drop(root);
+        document.finish()
+    }
+
+    /// What is wrong with values that are right by themselves.
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut problem = |key: &str, message: String| {
+            problems.push(Problem { line: 0, key: key.to_owned(), message });
+        };
+        if let Some(listen) = self.mqtt.listen
+            && !listen.ip().is_loopback()
+        {
+            problem(
+                "mqtt.listen",
+                format!("{listen} is not a loopback address: listen there with [mqtt.tls] and [[mqtt.user]]"),
+            );
+        }
+        if let Some(tls) = &self.mqtt.tls
+            && !tls.listen.ip().is_loopback()
+            && self.mqtt.users.is_empty()
+        {
+            problem("mqtt.tls.listen", format!("{} is open to other hosts but there is no [[mqtt.user]]", tls.listen));
+        }
+        problems
+    }
+}
+
+impl Mqtt {
+    fn apply(&mut self, section: &mut Section<'_>) {
+        if let Some(listen) = section.parse("listen", str::parse::<SocketAddr>) {
+            self.listen = Some(listen);
+        }
+        if let Some(mut tls) = section.section("tls") {
+            let listen = tls.require("listen", str::parse::<SocketAddr>);
+            let certificate = tls.require("certificate", |text| Ok::<_, String>(PathBuf::from(text)));
+            let key = tls.require("key", |text| Ok::<_, String>(PathBuf::from(text)));
+            if let (Some(listen), Some(certificate), Some(key)) = (listen, certificate, key) {
+                self.tls = Some(Tls { listen, certificate, key });
+            }
+        }
+        for mut user in section.sections("user") {
+            let name = user.require("name", |text| Ok::<_, String>(text.to_owned()));
+            let hash = user.require("password_hash", str::parse::<PasswordHash>);
+            if let (Some(name), Some(password_hash)) = (name, hash) {
+                self.users.push(User { name: name.into(), password_hash });
+            }
+        }
+        for mut rule in section.sections("acl") {
+            let user = rule.text("user");
+            let publish = rule.texts("publish", TopicFilter::new);
+            let subscribe = rule.texts("subscribe", TopicFilter::new);
+            self.acl.push(AclRule { user: user.map(Into::into), client: None, publish, subscribe });
+        }
+        if let Some(mut limits) = section.section("limits") {
+            let own = &mut self.limits;
+            set(&mut own.max_connections, limits.integer("connections", 1..=65_535).map(|n| n as usize));
+            set(&mut own.max_packet_bytes, limits.bytes("packet", 128..=256 * MIB).map(|n| n as u32));
+            set(&mut own.max_sessions, limits.integer("sessions", 1..=100_000).map(|n| n as usize));
+            set(&mut own.max_queue_messages, limits.integer("queue_messages", 1..=60_000).map(|n| n as usize));
+            set(&mut own.max_queue_bytes, limits.bytes("queue", 1024..=1 << 30).map(|n| n as usize));
+        }
+    }
+}
+
+impl Functions {
+    fn apply(&mut self, section: &mut Section<'_>) {
+        set(&mut self.workers, section.integer("workers", 1..=64).map(|n| n as usize));
+        set(&mut self.memory, section.bytes("memory", MIB..=1 << 36));
+        set(&mut self.allow_unsigned, section.boolean("allow_unsigned"));
+        let second = Duration::from_secs(1);
+        set(&mut self.park_after, section.duration_in("park_after", Duration::from_millis(1)..=60 * second));
+        set(&mut self.max_hops, section.integer("max_hops", 1..=64).map(|n| n as u8));
+        set(&mut self.health_window, section.duration_in("health_window", Duration::ZERO..=3600 * second));
+        set(&mut self.quarantine_after, section.integer("quarantine_after", 0..=100).map(|n| n as u32));
+        set(&mut self.compiler, section.text("compiler").map(PathBuf::from));
+        set(&mut self.compiler_memory, section.bytes("compiler_memory", 32 * MIB..=1 << 36));
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device: "device".into(),
+            data: "/var/lib/holm".into(),
+            mqtt: Mqtt {
+                listen: Some(SocketAddr::from(([127, 0, 0, 1], 1883))),
+                tls: None,
+                users: Vec::new(),
+                acl: Vec::new(),
+                limits: BrokerLimits::default(),
+            },
+            functions: Functions {
+                workers: std::thread::available_parallelism().map_or(2, |n| n.get().min(4)),
+                memory: 128 * MIB,
+                allow_unsigned: true,
+                park_after: Duration::from_millis(50),
+                max_hops: 8,
+                health_window: Duration::from_secs(3),
+                quarantine_after: 2,
+                compiler: default_compiler(),
+                compiler_memory: 1024 * MIB,
+            },
+            store: StoreConfig { outbox: 256 * MIB, inbox_rows: 1_000_000, dedupe_window: Duration::from_secs(86_400) },
+        }
+    }
+}
+
+/// `holm-compile` beside this program, where packages put it.
+fn default_compiler() -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|path| Some(path.parent()?.join("holm-compile")))
+        .unwrap_or_else(|| PathBuf::from("holm-compile"))
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}

@@ -1,0 +1,582 @@
+//! Deployments: which functions run, and how one version replaces another without a moment in between.
+//!
+//! # States
+//!
+//! A bundle is **staged** (verified, stored by its digest, compiled, loaded, instantiated once), **activated** (one
+//! transaction of the registry, then the new bindings), watched in **trial** for the health window, then **confirmed**,
+//! or **rolled back** to what was there before. A node that goes down during a trial comes up with the old version:
+//! only confirmed versions survive a start.
+//!
+//! The registry is one JSON document in the store; bundles and native code are files named by digest, written whole and
+//! renamed, so that nothing that the registry names is ever half there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use holm_bundle::{Bundle, BundleLimits, Digest};
+use holm_core::{FunctionName, Source};
+use holm_runtime::{ConfigValues, Engine, artifact_key};
+use holm_store::Write;
+use tokio::sync::Mutex;
+
+use crate::clock;
+use crate::config::Functions;
+use crate::dispatch::{ActiveSet, Dispatcher, Loaded, Slot, event_now};
+
+/// The registry's key.
+const ACTIVE: &str = "active";
+
+/// How often a trial is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Faults of the guest's own making that end a trial at once.
+const FAULTS: u64 = 3;
+
+/// Why a deployment did not happen. Whatever was active still is.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The configuration forbids it.
+    #[error("unsigned bundles are not allowed on this node (functions.allow_unsigned)")]
+    Unsigned,
+    /// The bundle is not one.
+    #[error("the bundle is refused")]
+    Bundle(#[source] holm_bundle::BundleError),
+    /// The manifest asks for more than the node gives.
+    #[error("{0}")]
+    TooMuch(String),
+    /// The component could not be compiled.
+    #[error("the component cannot be compiled: {0}")]
+    Compile(String),
+    /// The native code could not be loaded or instantiated.
+    #[error("the function cannot be loaded")]
+    Load(#[source] holm_runtime::RuntimeError),
+    /// A file could not be written or read.
+    #[error("cannot {action} {}", .path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The registry could not be written or read.
+    #[error("cannot keep the registry: {0}")]
+    Registry(String),
+    /// There is no such function, or nothing to go back to.
+    #[error("{0}")]
+    NotFound(String),
+}
+
+/// How a deployment ended.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Report {
+    /// Which function.
+    pub function: String,
+    /// The version that was deployed.
+    pub version: String,
+    /// Its bundle.
+    pub digest: String,
+    /// The version that was there before.
+    pub previous: Option<String>,
+    /// `confirmed`, `confirmed-unexercised` (no event came in the health window) or `rolled-back`.
+    pub outcome: &'static str,
+    /// Why it was rolled back.
+    pub reason: Option<String>,
+    /// Invocations in the health window.
+    pub invocations: u64,
+    /// Bytes of native code.
+    pub native_bytes: u64,
+}
+
+/// The registry's document.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+struct Registry {
+    format: u32,
+    functions: BTreeMap<String, Entry>,
+    #[serde(default)]
+    quarantined: BTreeSet<String>,
+}
+
+/// One function of the registry.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Entry {
+    version: String,
+    digest: Digest,
+    component: Digest,
+    deployed: i64,
+    /// The version is being watched; `previous` comes back at a start.
+    #[serde(default)]
+    trial: bool,
+    /// Whether an event has exercised it in its health window.
+    #[serde(default)]
+    exercised: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<Box<Entry>>,
+}
+
+/// The one who changes what is active. Deployments run one at a time.
+pub struct Deployer {
+    folder: PathBuf,
+    engine: Engine,
+    dispatcher: Arc<Dispatcher>,
+    settings: Functions,
+    generation: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+/// What is known of an active function, for `holm functions`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct FunctionStatus {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its bundle.
+    pub digest: String,
+    /// `trial`, `confirmed`, `confirmed-unexercised` or `quarantined`.
+    pub state: &'static str,
+    /// When it was deployed, in milliseconds since 1970.
+    pub deployed: i64,
+    /// What starts it, in words.
+    pub triggers: Vec<String>,
+    /// Events that wait in memory.
+    pub waiting: usize,
+    /// Invocations since start that succeeded.
+    pub succeeded: u64,
+    /// Invocations since start that did not.
+    pub failed: u64,
+    /// Mean wall time since start, in microseconds.
+    pub mean_us: u64,
+    /// The words of the last failure.
+    pub last_fault: Option<String>,
+}
+
+impl Deployer {
+    /// Reads the registry and activates what it names. Functions that cannot be loaded are left out and said loudly;
+    /// the others run. `strikes` names functions to quarantine.
+    pub async fn restore(
+        folder: &Path,
+        engine: Engine,
+        dispatcher: Arc<Dispatcher>,
+        settings: Functions,
+        quarantine: &[String],
+    ) -> Result<Self, DeployError> {
+        for name in ["bundles", "native"] {
+            let path = folder.join(name);
+            std::fs::create_dir_all(&path).map_err(|source| DeployError::File {
+                action: "create",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let text = dispatcher.store.registry(ACTIVE).map_err(|error| DeployError::Registry(error.to_string()))?;
+        let mut registry: Registry = match text {
+            Some(text) => serde_json::from_str(&text).map_err(|error| DeployError::Registry(error.to_string()))?,
+            None => Registry { format: 1, ..Registry::default() },
+        };
+        let mut changed = false;
+        for (name, entry) in std::mem::take(&mut registry.functions) {
+            let entry = if entry.trial {
+                changed = true;
+                tracing::warn!(
+                    function = name,
+                    version = entry.version,
+                    "the node went down during the trial: back to the version before"
+                );
+                match entry.previous {
+                    Some(previous) => *previous,
+                    None => continue,
+                }
+            } else {
+                entry
+            };
+            registry.functions.insert(name, entry);
+        }
+        for name in quarantine {
+            changed = true;
+            tracing::error!(
+                function = name,
+                "quarantined: the node went down while it was running, again and again; `holm functions release` or a new version sets it free"
+            );
+            registry.quarantined.insert(name.clone());
+        }
+        let deployer = Self {
+            folder: folder.to_owned(),
+            engine,
+            dispatcher,
+            settings,
+            generation: AtomicU64::new(1),
+            registry: Mutex::new(registry.clone()),
+        };
+        if changed {
+            deployer.keep(&registry)?;
+        }
+        let mut slots = Vec::new();
+        for (name, entry) in &registry.functions {
+            match deployer.bring_up(name, entry).await {
+                Ok(slot) => {
+                    slot.quarantined.store(registry.quarantined.contains(name), Ordering::Relaxed);
+                    slots.push(slot);
+                }
+                Err(error) => {
+                    tracing::error!(function = name, error = %chain(&error), "a function could not be started; its durable events wait in the inbox");
+                }
+            }
+        }
+        deployer.dispatcher.activate(Arc::new(ActiveSet::new(slots)));
+        Ok(deployer)
+    }
+
+    async fn bring_up(&self, name: &str, entry: &Entry) -> Result<Arc<Slot>, DeployError> {
+        let name = FunctionName::new(name).map_err(|error| DeployError::Registry(error.to_string()))?;
+        let path = self.bundle_path(&entry.digest);
+        let native = self.native_path(&entry.component);
+        let bytes = std::fs::read(&path).map_err(|source| DeployError::File { action: "read", path, source })?;
+        let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
+        if bundle.digest != entry.digest {
+            return Err(DeployError::Registry(format!("the bundle of {name} has been altered")));
+        }
+        if !native.exists() {
+            // Another release of the engine made it, or somebody cleaned up.
+            self.compile(&bundle, &native).await?;
+        }
+        let loaded = self.load(&bundle, &native)?;
+        Ok(Arc::new(Slot::new(name, Some(loaded))))
+    }
+
+    /// Deploys a bundle and watches it. Cancel safe up to the activation; a trial that is left alone is confirmed or
+    /// rolled back at the next start, so the admin socket runs this in a task of its own.
+    pub async fn deploy(&self, bytes: &[u8]) -> Result<Report, DeployError> {
+        if !self.settings.allow_unsigned {
+            return Err(DeployError::Unsigned);
+        }
+        let mut registry = self.registry.lock().await;
+        // Stage.
+        let bundle = Bundle::open(bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
+        let name = bundle.manifest.name.clone();
+        let limits = &bundle.manifest.limits;
+        let wants = limits.memory.saturating_mul(u64::from(limits.concurrency));
+        if wants > self.settings.memory {
+            return Err(DeployError::TooMuch(format!(
+                "{name} may need {wants} bytes of memory (limits.memory x limits.concurrency), the node has {} for all functions (functions.memory)",
+                self.settings.memory
+            )));
+        }
+        let native = self.native_path(&bundle.component_digest);
+        if !native.exists() {
+            self.compile(&bundle, &native).await?;
+        }
+        let loaded = self.load(&bundle, &native)?;
+        write_whole(&self.bundle_path(&bundle.digest), bytes)?;
+        let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
+        // Activate: the registry first, so that a crash from here on knows that this was a trial.
+        let before = registry.functions.get(name.as_str()).cloned();
+        let entry = Entry {
+            version: bundle.manifest.version.to_string(),
+            digest: bundle.digest,
+            component: bundle.component_digest,
+            deployed: clock::now().0,
+            trial: true,
+            exercised: false,
+            // Deployments run one at a time, so what is there is no trial any more. One step back is kept.
+            previous: before.map(|entry| Box::new(Entry { previous: None, ..entry })),
+        };
+        let previous_version = entry.previous.as_ref().map(|previous| previous.version.clone());
+        let mut next = registry.clone();
+        next.quarantined.remove(name.as_str());
+        next.functions.insert(name.to_string(), entry);
+        self.keep(&next)?;
+        *registry = next;
+        let active = self.dispatcher.active();
+        let old = active.slots.get(&name).and_then(|slot| slot.loaded());
+        let slot = self.activate(&active, &name, Some(loaded));
+        // Trial.
+        let verdict = self.watch(&slot).await;
+        let mut next = registry.clone();
+        let mut report = Report {
+            function: name.to_string(),
+            version: bundle.manifest.version.to_string(),
+            digest: bundle.digest.to_string(),
+            previous: previous_version,
+            outcome: "confirmed",
+            reason: None,
+            invocations: verdict.invocations,
+            native_bytes,
+        };
+        match verdict.fault {
+            None => {
+                if let Some(entry) = next.functions.get_mut(name.as_str()) {
+                    entry.trial = false;
+                    entry.exercised = verdict.invocations > 0;
+                }
+                if verdict.invocations == 0 {
+                    report.outcome = "confirmed-unexercised";
+                }
+                self.keep(&next)?;
+                *registry = next;
+            }
+            Some(reason) => {
+                report.outcome = "rolled-back";
+                tracing::error!(function = %name, version = report.version, reason, "the new version failed its trial and was rolled back");
+                report.reason = Some(reason);
+                match next.functions.get(name.as_str()).and_then(|entry| entry.previous.clone()) {
+                    Some(previous) => next.functions.insert(name.to_string(), *previous),
+                    None => next.functions.remove(name.as_str()),
+                };
+                // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
+                self.activate(&self.dispatcher.active(), &name, old);
+                self.keep(&next)?;
+                *registry = next;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Goes back to the version before.
+    pub async fn rollback(&self, name: &FunctionName) -> Result<String, DeployError> {
+        let mut registry = self.registry.lock().await;
+        let entry = registry.functions.get(name.as_str()).cloned();
+        let previous = entry
+            .as_ref()
+            .and_then(|entry| entry.previous.clone())
+            .ok_or_else(|| DeployError::NotFound(format!("there is no version of {name} to go back to")))?;
+        let bytes = self.bundle_path(&previous.digest);
+        let bytes =
+            std::fs::read(&bytes).map_err(|source| DeployError::File { action: "read", path: bytes, source })?;
+        let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
+        let native = self.native_path(&previous.component);
+        if !native.exists() {
+            self.compile(&bundle, &native).await?;
+        }
+        let loaded = self.load(&bundle, &native)?;
+        let version = previous.version.clone();
+        let mut next = registry.clone();
+        let left = entry.map(|entry| Box::new(Entry { previous: None, ..entry }));
+        next.functions.insert(name.to_string(), Entry { previous: left, ..*previous });
+        self.keep(&next)?;
+        *registry = next;
+        self.activate(&self.dispatcher.active(), name, Some(loaded));
+        Ok(version)
+    }
+
+    /// Takes a function away. Its state, and its events in the inbox, stay.
+    pub async fn remove(&self, name: &FunctionName) -> Result<(), DeployError> {
+        let mut registry = self.registry.lock().await;
+        let mut next = registry.clone();
+        if next.functions.remove(name.as_str()).is_none() {
+            return Err(DeployError::NotFound(format!("there is no function `{name}`")));
+        }
+        next.quarantined.remove(name.as_str());
+        self.keep(&next)?;
+        *registry = next;
+        let slot = self.activate(&self.dispatcher.active(), name, None);
+        self.dispatcher.abandon(&slot);
+        Ok(())
+    }
+
+    /// Lets a quarantined function run again.
+    pub async fn release(&self, name: &FunctionName) -> Result<(), DeployError> {
+        let mut registry = self.registry.lock().await;
+        let mut next = registry.clone();
+        if !next.quarantined.remove(name.as_str()) {
+            return Err(DeployError::NotFound(format!("`{name}` is not quarantined")));
+        }
+        self.keep(&next)?;
+        *registry = next;
+        let active = self.dispatcher.active();
+        if let Some(slot) = active.slots.get(name) {
+            slot.quarantined.store(false, Ordering::Relaxed);
+        }
+        // The same set again: it makes the feeder look at the inbox.
+        self.dispatcher.activate(active);
+        Ok(())
+    }
+
+    /// Everything that is active, by name.
+    pub async fn status(&self) -> Vec<FunctionStatus> {
+        let registry = self.registry.lock().await.clone();
+        let active = self.dispatcher.active();
+        let mut all = Vec::new();
+        for (name, entry) in &registry.functions {
+            let slot = FunctionName::new(name).ok().and_then(|name| active.slots.get(&name).cloned());
+            let stats = slot.as_ref().map(|slot| &slot.stats);
+            let load = |counter: fn(&crate::dispatch::SlotStats) -> &AtomicU64| {
+                stats.map_or(0, |stats| counter(stats).load(Ordering::Relaxed))
+            };
+            let (succeeded, failed) = (load(|stats| &stats.succeeded), load(|stats| &stats.failed));
+            let loaded = slot.as_ref().and_then(|slot| slot.loaded());
+            all.push(FunctionStatus {
+                name: name.clone(),
+                version: entry.version.clone(),
+                digest: entry.digest.to_string(),
+                state: match () {
+                    () if registry.quarantined.contains(name) => "quarantined",
+                    () if loaded.is_none() => "not-loaded",
+                    () if entry.trial => "trial",
+                    () if entry.exercised => "confirmed",
+                    () => "confirmed-unexercised",
+                },
+                deployed: entry.deployed,
+                triggers: loaded
+                    .map_or_else(Vec::new, |loaded| loaded.manifest.triggers.iter().map(describe).collect()),
+                waiting: slot.as_ref().map_or(0, |slot| slot.waiting()),
+                succeeded,
+                failed,
+                mean_us: load(|stats| &stats.wall_us).checked_div(succeeded + failed).unwrap_or_default(),
+                last_fault: stats.and_then(|stats| stats.last_fault()),
+            });
+        }
+        all
+    }
+
+    /// Swaps a version in and rebuilds the bindings. Jobs that wait stay with the slot.
+    fn activate(&self, active: &ActiveSet, name: &FunctionName, loaded: Option<Arc<Loaded>>) -> Arc<Slot> {
+        let slot = active.slots.get(name).cloned().unwrap_or_else(|| Arc::new(Slot::new(name.clone(), None)));
+        let there = loaded.is_some();
+        slot.load(loaded);
+        slot.quarantined.store(false, Ordering::Relaxed);
+        let others = active.slots.iter().filter(|(other, _)| *other != name).map(|(_, slot)| slot.clone());
+        let all: Vec<Arc<Slot>> = others.chain(there.then(|| slot.clone())).collect();
+        self.dispatcher.activate(Arc::new(ActiveSet::new(all)));
+        if there {
+            crate::triggers::lifecycle(&self.dispatcher, "deployed", Some(name));
+        }
+        slot
+    }
+
+    async fn watch(&self, slot: &Slot) -> Watched {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (succeeded, failed, faulted) = (&slot.stats.succeeded, &slot.stats.failed, &slot.stats.faulted);
+        let start = (count(succeeded), count(failed), count(faulted));
+        let deadline = tokio::time::Instant::now() + self.settings.health_window;
+        loop {
+            let over = tokio::time::Instant::now() >= deadline;
+            let good = count(succeeded) - start.0;
+            let bad = count(faulted) - start.2;
+            let invocations = good + count(failed) - start.1;
+            if bad >= FAULTS || (over && bad > 0 && good == 0) {
+                let words = slot.stats.last_fault().unwrap_or_default();
+                return Watched {
+                    invocations,
+                    fault: Some(format!("{bad} of {invocations} invocations faulted, the last: {words}")),
+                };
+            }
+            if over {
+                return Watched { invocations, fault: None };
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+        let config: ConfigValues =
+            bundle.manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone())).collect();
+        let function = self.engine.load_file(native, &bundle.manifest, Arc::new(config)).map_err(DeployError::Load)?;
+        // The self-test: an instance can be made.
+        drop(function.prepare().map_err(DeployError::Load)?);
+        Ok(Arc::new(Loaded {
+            manifest: bundle.manifest.clone(),
+            function,
+            digest: bundle.digest,
+            generation: self.generation.fetch_add(1, Ordering::Relaxed),
+        }))
+    }
+
+    /// Compiles in a process of its own, with its own memory limit.
+    async fn compile(&self, bundle: &Bundle, native: &Path) -> Result<(), DeployError> {
+        let input = native.with_extension("wasm");
+        write_whole(&input, &bundle.component)?;
+        let output = tokio::process::Command::new(&self.settings.compiler)
+            .arg("--profile")
+            .arg(self.engine.profile().name())
+            .arg("--max-memory-mib")
+            .arg((self.settings.compiler_memory >> 20).to_string())
+            .arg(&input)
+            .arg(native)
+            .kill_on_drop(true)
+            .output()
+            .await;
+        let _ = std::fs::remove_file(&input);
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => {
+                let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Err(DeployError::Compile(if words.is_empty() { output.status.to_string() } else { words }))
+            }
+            Err(source) => {
+                Err(DeployError::File { action: "run the compiler", path: self.settings.compiler.clone(), source })
+            }
+        }
+    }
+
+    fn keep(&self, registry: &Registry) -> Result<(), DeployError> {
+        let document = serde_json::to_string(registry).map_err(|error| DeployError::Registry(error.to_string()))?;
+        self.dispatcher
+            .store
+            .commit(vec![Write::Registry { key: ACTIVE.into(), document: Some(document) }])
+            .map_err(|error| DeployError::Registry(error.to_string()))
+    }
+
+    fn bundle_path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("bundles").join(format!("{digest}.holm"))
+    }
+
+    fn native_path(&self, component: &Digest) -> PathBuf {
+        let key = artifact_key(component.as_bytes(), &self.engine.profile());
+        self.folder.join("native").join(format!("{key}.cwasm"))
+    }
+}
+
+struct Watched {
+    invocations: u64,
+    fault: Option<String>,
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DeployError> {
+    let failed = |action| move |source| DeployError::File { action, path: path.to_owned(), source };
+    let temporary = path.with_extension("part");
+    let mut file = std::fs::File::create(&temporary).map_err(failed("create"))?;
+    file.write_all(bytes).map_err(failed("write"))?;
+    file.sync_all().map_err(failed("sync"))?;
+    std::fs::rename(&temporary, path).map_err(failed("rename"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))
+}
+
+fn describe(trigger: &holm_core::Trigger) -> String {
+    use holm_core::{ScheduleWhen, TriggerKind, When};
+    match &trigger.kind {
+        TriggerKind::Mqtt { topics, .. } => {
+            let topics: Vec<&str> = topics.iter().map(holm_core::TopicFilter::as_str).collect();
+            format!("mqtt {}", topics.join(" "))
+        }
+        TriggerKind::Schedule { when: ScheduleWhen::Cron(cron), .. } => format!("cron {cron}"),
+        TriggerKind::Schedule { when: ScheduleWhen::Interval(interval), .. } => format!("every {interval:?}"),
+        TriggerKind::Function { from, on: When::Success } => format!("after {from}"),
+        TriggerKind::Function { from, on: When::Failure } => format!("when {from} fails"),
+        TriggerKind::Lifecycle { on } => format!("on {}", on.join(", ")),
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A lifecycle event for a function.
+pub(crate) fn lifecycle_event(dispatcher: &Dispatcher, what: &str) -> holm_core::Event {
+    event_now(dispatcher.new_id(), Source::Lifecycle, what.into())
+}

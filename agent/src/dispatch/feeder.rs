@@ -1,0 +1,198 @@
+//! The thread that watches the clock for the dispatcher: it parks events that no function has finished in time, brings
+//! due rows of the inbox back into memory, and rouses functions whose rate allows the next event.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use holm_core::Timestamp;
+use holm_store::InboxId;
+
+use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
+use crate::clock;
+
+/// Rows that are read at a time.
+const BATCH: usize = 128;
+
+/// The longest nap: the time of day may be set forward, which makes rows due without a notice.
+const NAP: Duration = Duration::from_secs(30);
+
+/// How long a row waits whose function has no room or is not there.
+const FULL_WAIT: Duration = Duration::from_millis(100);
+
+/// What the feeder is told by others.
+#[derive(Default)]
+pub(super) struct Signal {
+    inner: Mutex<Inner>,
+    told: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// There may be due rows.
+    hungry: bool,
+    closed: bool,
+    /// Durable events that no function has finished with, oldest first. Bounded by the connections' windows.
+    parking: VecDeque<(Instant, Weak<Ticket>)>,
+    /// Functions that wait for their rate; at most one entry per worker turn.
+    rousing: Vec<(Instant, Arc<Slot>)>,
+}
+
+impl Signal {
+    pub(super) fn hungry(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = !std::mem::replace(&mut inner.hungry, true);
+        drop(inner);
+        if news {
+            self.told.notify_one();
+        }
+    }
+
+    /// `ticket` is to be parked at `deadline` if nobody has settled it.
+    pub(super) fn park_at(&self, deadline: Instant, ticket: &Arc<Ticket>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = inner.parking.is_empty();
+        inner.parking.push_back((deadline, Arc::downgrade(ticket)));
+        drop(inner);
+        // Later ones have later deadlines: the feeder wakes for the first.
+        if first {
+            self.told.notify_one();
+        }
+    }
+
+    pub(super) fn rouse_at(&self, deadline: Instant, slot: &Arc<Slot>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.rousing.push((deadline, slot.clone()));
+        drop(inner);
+        self.told.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.told.notify_one();
+    }
+}
+
+/// What is to be done now.
+#[derive(Default)]
+struct Due {
+    feed: bool,
+    tickets: Vec<Arc<Ticket>>,
+    slots: Vec<Arc<Slot>>,
+    closed: bool,
+}
+
+impl Dispatcher {
+    /// The feeder's loop. Its owner gives it a thread. Ends after [`Dispatcher::drain`], with every unsettled event
+    /// parked.
+    pub fn feed(self: &Arc<Self>) {
+        let mut next_row = Some(clock::now());
+        loop {
+            let due = self.wait(next_row);
+            for ticket in &due.tickets {
+                self.park_ticket(ticket);
+            }
+            for slot in &due.slots {
+                self.rouse(slot);
+            }
+            if due.closed {
+                return;
+            }
+            if due.feed || next_row.is_some_and(|at| at <= clock::now()) {
+                next_row = self.feed_rows().unwrap_or_else(|error| {
+                    tracing::error!(%error, "cannot read the inbox");
+                    Some(Timestamp(clock::now().0 + 1000))
+                });
+            }
+        }
+    }
+
+    fn wait(&self, next_row: Option<Timestamp>) -> Due {
+        let mut inner = self.signal.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let now = Instant::now();
+            let closed = inner.closed;
+            let mut due = Due { feed: std::mem::take(&mut inner.hungry), closed, ..Due::default() };
+            while inner.parking.front().is_some_and(|(deadline, _)| closed || *deadline <= now) {
+                // Most are settled and gone by now.
+                due.tickets.extend(inner.parking.pop_front().and_then(|(_, ticket)| ticket.upgrade()));
+            }
+            let (ripe, later) = std::mem::take(&mut inner.rousing).into_iter().partition(|(at, _)| *at <= now);
+            inner.rousing = later;
+            due.slots.extend(Vec::into_iter(ripe).map(|(_, slot)| slot));
+            let row_wait = next_row.map(|at| Duration::from_millis(u64::try_from(at.0 - clock::now().0).unwrap_or(0)));
+            let row_ripe = row_wait == Some(Duration::ZERO);
+            if due.feed || due.closed || row_ripe || !due.tickets.is_empty() || !due.slots.is_empty() {
+                return due;
+            }
+            let mut nap = row_wait.unwrap_or(NAP).min(NAP);
+            if let Some((deadline, _)) = inner.parking.front() {
+                nap = nap.min(deadline.saturating_duration_since(now));
+            }
+            if let Some(deadline) = inner.rousing.iter().map(|(at, _)| *at).min() {
+                nap = nap.min(deadline.saturating_duration_since(now));
+            }
+            let (guard, _) = self.signal.told.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner);
+            inner = guard;
+        }
+    }
+
+    /// Brings due rows into memory; says when to look again.
+    fn feed_rows(self: &Arc<Self>) -> Result<Option<Timestamp>, holm_store::StoreError> {
+        let now = clock::now();
+        let mut after = InboxId(0);
+        let mut refused = false;
+        loop {
+            let rows = self.store.due(now, after, BATCH)?;
+            let Some(last) = rows.last() else { break };
+            after = last.id;
+            let short = rows.len() < BATCH;
+            let mut room = false;
+            for row in rows {
+                if !self.hold(row.id) {
+                    continue;
+                }
+                let Some(slot) = self.slot(&row.function) else {
+                    // Its function is not deployed (any more): the row waits for it.
+                    self.release(row.id);
+                    continue;
+                };
+                let job = Job { event: Arc::new(row.event), origin: Origin::Inbox(row.id) };
+                if self.push(&slot, job).is_err() {
+                    self.release(row.id);
+                    refused = true;
+                } else {
+                    room = true;
+                }
+            }
+            if short || !room {
+                break;
+            }
+        }
+        if refused {
+            return Ok(Some(Timestamp(now.0 + FULL_WAIT.as_millis() as i64)));
+        }
+        // Rows that are due but held, or nobody's, do not count: their holders say when they change.
+        self.store.next_due_after(now)
+    }
+
+    /// Puts a slot back into the run queue if it has something to run.
+    pub(super) fn rouse(&self, slot: &Arc<Slot>) {
+        if slot.rouse() {
+            self.run_queue.push(slot.clone());
+        }
+    }
+
+    pub(super) fn rouse_later(&self, slot: &Arc<Slot>, wait: Duration) {
+        self.signal.rouse_at(Instant::now() + wait, slot);
+    }
+
+    /// Gives a removed function's jobs up: their rows stay in the inbox.
+    pub fn abandon(&self, slot: &Slot) {
+        for job in slot.clear() {
+            if let Origin::Inbox(id) = job.origin {
+                lock(&self.held).remove(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What an invocation may ask the node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holm_core::{Event, FunctionName, Outcome, Payload, Source, Timestamp};
+use holm_runtime::{Host, HostError, InvokeError};
+use holm_store::StateReader;
+
+use super::Dispatcher;
+use crate::clock;
+
+/// How deep functions may invoke each other. Each level holds an instance.
+const MAX_DEPTH: u32 = 4;
+
+/// Invocations below this one that succeeded: their effects settle with the caller's.
+pub(super) type Children = Arc<std::sync::Mutex<Vec<(FunctionName, Outcome)>>>;
+
+/// One invocation's view of the node.
+pub(super) struct NodeHost {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) reader: Arc<std::sync::Mutex<StateReader>>,
+    pub(super) children: Children,
+    pub(super) depth: u32,
+    pub(super) hops: u8,
+}
+
+impl Host for NodeHost {
+    fn get(&mut self, namespace: &str, key: &str) -> Result<(Option<Bytes>, u64), HostError> {
+        let reader = super::lock(&self.reader);
+        match reader.get(&Arc::from(namespace), &Arc::from(key)) {
+            Ok(versioned) => Ok((versioned.value, versioned.version)),
+            Err(error) => Err(HostError(error.to_string())),
+        }
+    }
+
+    fn keys(&mut self, namespace: &str, after: Option<&str>, limit: usize) -> Result<Vec<Arc<str>>, HostError> {
+        super::lock(&self.reader).keys(namespace, after, limit).map_err(|error| HostError(error.to_string()))
+    }
+
+    fn invoke(&mut self, function: &FunctionName, input: Payload) -> Result<Option<Payload>, InvokeError> {
+        if self.depth >= MAX_DEPTH {
+            return Err(InvokeError::DepthExceeded);
+        }
+        let loaded =
+            self.dispatcher.slot(function).and_then(|slot| slot.is_runnable().then(|| slot.loaded()).flatten());
+        let loaded = loaded.ok_or(InvokeError::NoSuchFunction)?;
+        let prepared = loaded.function.prepare().map_err(|error| InvokeError::Failed(error.to_string()))?;
+        let event = Event {
+            id: self.dispatcher.new_id(),
+            source: Source::Invoke,
+            subject: function.shared(),
+            content_type: input.content_type,
+            data: input.data,
+            time: clock::now(),
+            time_synced: clock::plausible(clock::now()),
+            attempt: 1,
+            hops: self.hops,
+            attributes: Vec::new(),
+        };
+        let host = Self {
+            dispatcher: self.dispatcher.clone(),
+            reader: self.reader.clone(),
+            children: self.children.clone(),
+            depth: self.depth + 1,
+            hops: self.hops,
+        };
+        let outcome = prepared.call(&event, Box::new(host));
+        match &outcome.result {
+            Ok(answer) => {
+                let answer = answer.clone();
+                super::lock(&self.children).push((function.clone(), outcome));
+                Ok(answer)
+            }
+            Err(holm_core::Fault::Timeout { .. }) => Err(InvokeError::Timeout),
+            Err(fault) => Err(InvokeError::Failed(fault.message())),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn new_id(&mut self) -> Arc<str> {
+        self.dispatcher.new_id().0
+    }
+}

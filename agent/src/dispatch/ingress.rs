@@ -1,0 +1,289 @@
+//! Where events come in: the broker's backend, and the other triggers' door.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use holm_core::{Event, EventId, Message, Qos, SessionWrite};
+use holm_mqtt::{Backend, Incoming, Refusal, Settled};
+use holm_store::{DedupeKey, Settlement, Write};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::chain::{HOPS_PROPERTY, ID_PROPERTY, Released, event_of};
+use super::job::{Completion, Member, TicketState};
+use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
+use crate::clock;
+
+/// The broker's backend.
+pub struct Node(pub Arc<Dispatcher>);
+
+impl Backend for Node {
+    fn publish(&self, incoming: Incoming) -> Settled {
+        self.0.publish(incoming)
+    }
+
+    fn persist(&self, writes: Vec<SessionWrite>) -> Settled {
+        let (sender, receiver) = oneshot::channel();
+        let writes = writes.into_iter().map(Write::Session).collect();
+        let queued = self.0.store.queue(Settlement { writes, ..Settlement::default() }, move |result| {
+            let _ = sender.send(result.map_err(|_| Refusal::Unavailable));
+        });
+        // A sender that was dropped tells the broker no.
+        drop(queued);
+        Settled::Waiting(receiver)
+    }
+}
+
+impl Dispatcher {
+    fn publish(self: &Arc<Self>, incoming: Incoming) -> Settled {
+        let Incoming { message, client, user, mut plan, writes, .. } = incoming;
+        let set = self.active();
+        let (mut volatile, mut durable) = (Vec::new(), Vec::new());
+        set.for_each(&message.topic, |binding| {
+            let list = if binding.durable && message.qos != Qos::AtMostOnce { &mut durable } else { &mut volatile };
+            list.push(binding.slot.clone());
+        });
+        let mut base: Vec<Write> = writes.into_iter().chain(plan.writes.drain(..)).map(Write::Session).collect();
+        if message.qos == Qos::AtMostOnce {
+            self.publish_volatile(&message, &volatile, plan, base);
+            return Settled::Done;
+        }
+        let id = property(&message, ID_PROPERTY);
+        let key = id.as_ref().map(|id| {
+            let who = user.as_deref().unwrap_or(&client.0);
+            dedupe_key(who, message.topic.as_str(), id)
+        });
+        let (ack, answer) = oneshot::channel();
+        if let Some(key) = key {
+            match self.arrival(key, ack) {
+                Arrival::First(ack) => {
+                    base.push(Write::Remember { key, seen: message.accepted });
+                    return self.publish_durable(message, volatile, durable, plan, base, id, Some(key), ack, answer);
+                }
+                Arrival::Again => return Settled::Waiting(answer),
+                Arrival::Settled => return Settled::Done,
+            }
+        }
+        self.publish_durable(message, volatile, durable, plan, base, None, None, ack, answer)
+    }
+
+    /// QoS 0: nobody waits for anything.
+    fn publish_volatile(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        slots: &[Arc<Slot>],
+        plan: holm_mqtt::Plan,
+        writes: Vec<Write>,
+    ) {
+        if !writes.is_empty() {
+            // A retained message is kept as well as may be; the publisher asked for no promise.
+            let _ = self.store.queue(Settlement { writes, ..Settlement::default() }, |_| {});
+        }
+        self.broker.deliver(plan);
+        self.start_volatile(message, slots);
+    }
+
+    fn start_volatile(self: &Arc<Self>, message: &Arc<Message>, slots: &[Arc<Slot>]) {
+        if slots.is_empty() {
+            return;
+        }
+        self.counters.events.fetch_add(1, Ordering::Relaxed);
+        let Some(event) = self.event(message, None) else { return };
+        for slot in slots {
+            let job = Job { event: event.clone(), origin: Origin::Volatile };
+            if self.push(slot, job).is_err() {
+                self.note_drop();
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn publish_durable(
+        self: &Arc<Self>,
+        message: Arc<Message>,
+        volatile: Vec<Arc<Slot>>,
+        durable: Vec<Arc<Slot>>,
+        plan: holm_mqtt::Plan,
+        base: Vec<Write>,
+        id: Option<Arc<str>>,
+        key: Option<DedupeKey>,
+        ack: oneshot::Sender<Result<(), Refusal>>,
+        answer: oneshot::Receiver<Result<(), Refusal>>,
+    ) -> Settled {
+        self.start_volatile(&message, &volatile);
+        let event = if durable.is_empty() { None } else { self.event(&message, id) };
+        let Some(event) = event else {
+            if base.is_empty() {
+                self.broker.deliver(plan);
+                return Settled::Done;
+            }
+            let completion = Completion { plan, ack: Some(ack), key };
+            let this = self.clone();
+            let settlement = Settlement { writes: base, ..Settlement::default() };
+            let _ = self.store.queue(settlement, move |result| this.complete(completion, &result));
+            return Settled::Waiting(answer);
+        };
+        if self.store.inbox_rows() >= self.settings.inbox_rows {
+            self.refuse(Completion { plan, ack: Some(ack), key });
+            return Settled::Waiting(answer);
+        }
+        let completion = Completion { plan, ack: Some(ack), key };
+        self.start_durable(event, durable, base, completion);
+        Settled::Waiting(answer)
+    }
+
+    /// Gives a durable event to its functions.
+    fn start_durable(
+        self: &Arc<Self>,
+        event: Arc<Event>,
+        slots: Vec<Arc<Slot>>,
+        base: Vec<Write>,
+        completion: Completion,
+    ) {
+        self.counters.events.fetch_add(1, Ordering::Relaxed);
+        let member =
+            |slot: &Arc<Slot>| Member { function: slot.name.clone(), inbox: None, done: false, stranded: false };
+        let members = slots.iter().map(member).collect();
+        let state = TicketState { base, queued: false, failed: false, members, completion: Some(completion) };
+        let ticket = Arc::new(Ticket { event: event.clone(), state: Mutex::new(state) });
+        self.store.expect();
+        // Held until all jobs are out, so that whoever finishes first knows which members have none.
+        let mut state = lock(&ticket.state);
+        for (index, slot) in slots.iter().enumerate() {
+            let job = Job { event: event.clone(), origin: Origin::Fresh { ticket: ticket.clone(), member: index } };
+            if self.push(slot, job).is_err()
+                && let Some(member) = state.members.get_mut(index)
+            {
+                member.stranded = true;
+            }
+        }
+        let stranded = state.members.iter().any(|member| member.stranded);
+        drop(state);
+        if stranded {
+            // No room in memory, or in quarantine: the event waits in the inbox.
+            self.park_ticket(&ticket);
+        } else {
+            self.signal.park_at(Instant::now() + self.settings.park_after, &ticket);
+        }
+    }
+
+    /// An event from a trigger that is not MQTT. `done` is told when it is settled; volatile events are not.
+    pub fn trigger(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        event: Event,
+        durable: bool,
+        base: Vec<Write>,
+    ) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (ack, answer) = oneshot::channel();
+        let event = Arc::new(event);
+        if durable {
+            let completion = Completion { plan: holm_mqtt::Plan::default(), ack: Some(ack), key: None };
+            self.start_durable(event, vec![slot.clone()], base, completion);
+        } else {
+            if !base.is_empty() {
+                let _ = self.store.queue(Settlement { writes: base, ..Settlement::default() }, |_| {});
+            }
+            self.counters.events.fetch_add(1, Ordering::Relaxed);
+            if self.push(slot, Job { event, origin: Origin::Volatile }).is_err() {
+                self.note_drop();
+            }
+            let _ = ack.send(Ok(()));
+        }
+        answer
+    }
+
+    fn event(&self, message: &Arc<Message>, id: Option<Arc<str>>) -> Option<Arc<Event>> {
+        let hops = property(message, HOPS_PROPERTY).and_then(|text| text.parse().ok()).unwrap_or(0);
+        if hops > self.settings.max_hops {
+            self.counters.loops.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(topic = %message.topic, hops, "a message came round in a loop through other clients and was not given to functions");
+            return None;
+        }
+        let id = id.map_or_else(|| self.new_id(), EventId);
+        Some(Arc::new(event_of(message, id, hops, Vec::new())))
+    }
+
+    fn arrival(&self, key: DedupeKey, ack: oneshot::Sender<Result<(), Refusal>>) -> Arrival {
+        let mut arriving = lock(&self.arriving);
+        if let Some(waiters) = arriving.get_mut(&key) {
+            self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
+            waiters.push(ack);
+            return Arrival::Again;
+        }
+        // The order matters: an id leaves `arriving` only after its commit, so it is found here or in the store.
+        match lock(&self.ids).seen(&key) {
+            Ok(true) => {
+                self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
+                return Arrival::Settled;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "cannot look up a message id; the message counts as new"),
+        }
+        arriving.insert(key, Vec::new());
+        Arrival::First(ack)
+    }
+
+    fn refuse(&self, completion: Completion) {
+        self.complete(completion, &Err(holm_store::CommitError::DiskFull));
+    }
+
+    /// A volatile event found no room.
+    pub(super) fn note_drop(&self) {
+        let before = self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        if before == 0 || before.is_power_of_two() {
+            tracing::warn!(dropped = before + 1, "QoS 0 events were dropped because their functions are behind");
+        }
+    }
+
+    /// Lets a released plan go without a settlement, for the node's own messages.
+    pub fn publish_local(self: &Arc<Self>, message: Arc<Message>) {
+        let plan = self.broker.plan(message);
+        self.let_go(Released::plan(plan));
+    }
+}
+
+enum Arrival {
+    /// Never seen: go on.
+    First(oneshot::Sender<Result<(), Refusal>>),
+    /// Being settled: the same answer will do.
+    Again,
+    /// Settled before.
+    Settled,
+}
+
+/// Digest of (authenticated client, topic, message id), with lengths so that no two triples look the same.
+fn dedupe_key(who: &str, topic: &str, id: &str) -> DedupeKey {
+    let mut hasher = Sha256::new();
+    for part in [who, topic, id] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let mut key = [0; 16];
+    for (to, from) in key.iter_mut().zip(hasher.finalize()) {
+        *to = from;
+    }
+    DedupeKey(key)
+}
+
+fn property(message: &Message, name: &str) -> Option<Arc<str>> {
+    message.user_properties.iter().find(|(key, _)| &**key == name).map(|(_, value)| value.clone())
+}
+
+/// For triggers: an event of now.
+pub fn event_now(id: EventId, source: holm_core::Source, subject: Arc<str>) -> Event {
+    let now = clock::now();
+    Event {
+        id,
+        source,
+        subject,
+        content_type: None,
+        data: bytes::Bytes::new(),
+        time: now,
+        time_synced: clock::plausible(now),
+        attempt: 1,
+        hops: 0,
+        attributes: Vec::new(),
+    }
+}

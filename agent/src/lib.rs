@@ -1,0 +1,14 @@
+//! `holmd`, the agent that runs on the device: configuration, dispatcher, deployments, admin socket, and the
+//! supervisor that starts every task.
+
+pub mod admin;
+pub mod breadcrumb;
+pub mod clock;
+pub mod config;
+pub mod deploy;
+pub mod dispatch;
+pub mod journal;
+
+pub mod node;
+mod notify;
+mod triggers;

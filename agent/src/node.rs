@@ -1,0 +1,268 @@
+//! The supervisor: starts every task and thread, says when the node is ready, and ends everything in order.
+//!
+//! # Order of the end
+//!
+//! The broker stops reading and acknowledges what settles meanwhile; then the workers run dry and the feeder parks what
+//! is left; then the store commits what is queued and closes; then the exit is marked clean. Whatever does not end in
+//! time is left: a crash at any point of this loses nothing that was acknowledged.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holm_mqtt::{Broker, BrokerConfig};
+use holm_runtime::{Engine, EngineOptions, Profile};
+use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::breadcrumb::Blame;
+use crate::config::{Config, Tls};
+use crate::deploy::{Deployer, chain};
+use crate::dispatch::{Dispatcher, Node, Settings, Worker};
+use crate::{admin, clock, notify, triggers};
+
+/// After this long without a crash, whatever was running at the last ones is not to blame.
+const FORGIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// The longest a drain may take; then the inbox has what is left.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Stacks of our own threads. Guests run on the workers': 256 KiB of wasm stack, and the host's calls above it.
+const WORKER_STACK: usize = 1 << 20;
+
+/// Runs the node until SIGTERM or SIGINT. `ready` is called once with what to tell the world.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let (shutdown, stopped) = watch::channel(false);
+    let mut node = Running::start(&config, stopped).await?;
+    node.announce(&config);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let watchdog = notify::watchdog_period();
+    let forgive = tokio::time::sleep(FORGIVE_AFTER);
+    tokio::pin!(forgive);
+    let mut forgiven = false;
+    loop {
+        let feed = tokio::time::sleep(watchdog.unwrap_or(Duration::from_secs(3600)));
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = feed, if watchdog.is_some() => notify::watchdog(),
+            () = &mut forgive, if !forgiven => {
+                forgiven = true;
+                if let Err(error) = node.blame.forgive() {
+                    tracing::warn!(%error, "cannot clear the record of unclean exits");
+                }
+            }
+            Some(ended) = node.tasks.join_next() => {
+                // Tasks end only at shutdown; one that ends before has panicked, and the node must not limp on.
+                let cause = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                anyhow::bail!("a task of the node ended early: {cause}");
+            }
+        }
+    }
+    notify::stopping();
+    tracing::info!("draining");
+    let _ = shutdown.send(true);
+    node.drain().await
+}
+
+/// Everything that runs.
+struct Running {
+    tasks: JoinSet<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    writer: std::thread::JoinHandle<()>,
+    ticker: (holm_runtime::TickerHandle, std::thread::JoinHandle<()>),
+    dispatcher: Arc<Dispatcher>,
+    store: Store,
+    blame: Blame,
+    addresses: Addresses,
+    _lock: std::fs::File,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Addresses {
+    mqtt: Option<SocketAddr>,
+    mqtts: Option<SocketAddr>,
+}
+
+impl Running {
+    async fn start(config: &Config, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+        let mut options = OpenOptions::new(&config.data);
+        options.caps = OutboxCaps { bytes: config.store.outbox, ..OutboxCaps::default() };
+        options.dedupe_window = config.store.dedupe_window;
+        let Opened { store, writer, recovery, lock } = options.open().context("cannot open the store")?;
+        if let Some(recovery) = recovery {
+            tracing::error!(
+                reason = recovery.reason, kept = %recovery.quarantined.display(), rows_saved = recovery.rows_saved,
+                incomplete = recovery.incomplete.join(", "),
+                "the database was damaged; it was set aside and what could be read was carried over"
+            );
+        }
+        let blame = Blame::open(&config.data).context("cannot keep the record of exits")?;
+        if blame.unclean {
+            tracing::warn!(strikes = ?blame.strikes, "the last exit was not clean");
+        }
+        let writer = thread("store", 512 << 10, move || writer.run())?;
+        let broker_config = BrokerConfig {
+            anonymous: config.mqtt.users.is_empty(),
+            users: config.mqtt.users.clone(),
+            acl: config.mqtt.acl.clone(),
+            limits: config.mqtt.limits.clone(),
+        };
+        let restored = store.broker().context("cannot restore the broker")?;
+        let broker = Broker::new(broker_config, restored, Arc::new(clock::now));
+        let settings = Settings {
+            park_after: config.functions.park_after,
+            max_hops: config.functions.max_hops,
+            inbox_rows: config.store.inbox_rows,
+            memory: config.functions.memory,
+        };
+        let dispatcher = Arc::new(Dispatcher::new(store.clone(), broker.clone(), settings)?);
+        let workers = config.functions.workers;
+        let slots = u32::try_from(workers * 8).unwrap_or(u32::MAX);
+        let engine_options = EngineOptions { device: config.device.clone(), slots, ..EngineOptions::default() };
+        let engine = Engine::new(Profile::host(), &engine_options).context("cannot start the function engine")?;
+        let ticker = engine.ticker();
+        let handle = ticker.handle();
+        let ticker = (handle, thread("epoch", 128 << 10, move || ticker.run())?);
+        let quarantine: Vec<String> = blame
+            .strikes
+            .iter()
+            .filter(|(_, strikes)| {
+                config.functions.quarantine_after > 0 && **strikes >= config.functions.quarantine_after
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        let deployer =
+            Deployer::restore(&config.data, engine, dispatcher.clone(), config.functions.clone(), &quarantine)
+                .await
+                .context("cannot restore the deployed functions")?;
+        let deployer = Arc::new(deployer);
+        let mut threads = Vec::new();
+        for index in 0..workers {
+            let worker = Worker::new(dispatcher.clone(), blame.breadcrumb(index))?;
+            threads.push(thread(&format!("guest-{index}"), WORKER_STACK, move || worker.run())?);
+        }
+        let feeder = dispatcher.clone();
+        threads.push(thread("feeder", 512 << 10, move || feeder.feed())?);
+        let mut tasks = JoinSet::new();
+        let mut addresses = Addresses::default();
+        let backend = Arc::new(Node(dispatcher.clone()));
+        if let Some(listen) = config.mqtt.listen {
+            let listener = bind(listen).await?;
+            addresses.mqtt = Some(listener.local_addr()?);
+            let (broker, backend, stopped) = (broker.clone(), backend.clone(), stopped.clone());
+            tasks.spawn(async move { broker.serve(listener, None, backend, stopped).await });
+        }
+        if let Some(tls) = &config.mqtt.tls {
+            let acceptor = tls_config(tls)?;
+            let listener = bind(tls.listen).await?;
+            addresses.mqtts = Some(listener.local_addr()?);
+            let (broker, stopped) = (broker.clone(), stopped.clone());
+            tasks.spawn(async move { broker.serve(listener, Some(acceptor), backend, stopped).await });
+        }
+        let socket = admin::bind(&config.data).context("cannot open the admin socket")?;
+        let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone());
+        tasks.spawn(admin::serve(socket, state, stopped.clone()));
+        tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
+        triggers::lifecycle(&dispatcher, "start", None);
+        Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, _lock: lock })
+    }
+
+    /// One JSON line on stdout, and systemd's READY=1.
+    fn announce(&self, config: &Config) {
+        let line = serde_json::json!({
+            "event": "ready",
+            "mqtt": self.addresses.mqtt.map(|address| address.to_string()),
+            "mqtts": self.addresses.mqtts.map(|address| address.to_string()),
+            "admin": config.data.join(admin::SOCKET),
+            "functions": self.dispatcher.active().slots.len(),
+            "pid": std::process::id(),
+        });
+        // Whoever started us may have closed the pipe.
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+        notify::ready();
+        tracing::info!(mqtt = ?self.addresses.mqtt, data = %config.data.display(), "ready");
+    }
+
+    async fn drain(mut self) -> anyhow::Result<()> {
+        let tasks = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a task panicked");
+                }
+            }
+        };
+        if tokio::time::timeout(DRAIN, tasks).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.dispatcher.drain();
+        let threads = std::mem::take(&mut self.threads);
+        let ended = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread panicked");
+                }
+            }
+        });
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            tracing::warn!("some functions did not end in time; their events are in the inbox");
+        }
+        self.store.close();
+        if self.writer.join().is_err() {
+            anyhow::bail!("the store's writer panicked");
+        }
+        let (handle, thread) = self.ticker;
+        handle.stop();
+        if thread.join().is_err() {
+            tracing::error!("the epoch thread panicked");
+        }
+        self.blame.clean_exit().context("cannot mark the exit as clean")?;
+        let counters = &self.dispatcher.counters;
+        tracing::info!(events = counters.events.load(Ordering::Relaxed), "ended");
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn thread(
+    name: &str,
+    stack: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack)
+        .spawn(body)
+        .with_context(|| format!("cannot start the thread `{name}`"))
+}
+
+fn tls_config(tls: &Tls) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let shown = |path: &Path| format!("cannot read {}", path.display());
+    let chain = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| shown(&tls.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).with_context(|| shown(&tls.key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("the certificate and key of [mqtt.tls] do not fit")?;
+    Ok(Arc::new(config))
+}
+
+/// For `main`: an error with its causes.
+pub fn describe(error: &anyhow::Error) -> String {
+    chain(error.as_ref())
+}

@@ -1,0 +1,159 @@
+//! Schedules: cron expressions in local time, and intervals.
+//!
+//! The time of the last firing is part of the firing's own settlement, so a schedule neither skips nor doubles a firing
+//! over a crash. The task wakes at least every [`NAP`], so that a clock that jumps is noticed: a firing is due when the
+//! time of day has passed it, whichever way it got there. A clock that steps back does not fire again what has fired.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use croner::Cron;
+use holm_core::{FunctionName, MissedRun, ScheduleWhen, Source, Timestamp, TriggerKind};
+use holm_store::Write;
+use jiff::Zoned;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::dispatch::{Dispatcher, Slot, event_now};
+
+/// The longest time without a look at the clock.
+const NAP: Duration = Duration::from_secs(1);
+
+/// A firing that is later than this was missed, rather than delayed by a busy node.
+const LATE: i64 = 10_000;
+
+/// One schedule of one function, with what it waits for.
+struct Plan {
+    when: When,
+    /// In milliseconds since 1970.
+    next: i64,
+}
+
+enum When {
+    Cron(Box<Cron>),
+    Interval(i64),
+}
+
+type Key = (FunctionName, Arc<str>);
+
+/// Fires schedules until `shutdown`.
+pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool>) {
+    let mut plans: HashMap<(Key, u64), Plan> = HashMap::new();
+    loop {
+        let now = clock::now();
+        let mut wake = NAP;
+        let mut known = Vec::new();
+        for slot in dispatcher.active().slots.values() {
+            let Some(loaded) = slot.loaded() else { continue };
+            for trigger in &loaded.manifest.triggers {
+                let TriggerKind::Schedule { name, when, missed } = &trigger.kind else { continue };
+                let key = ((slot.name.clone(), name.clone()), loaded.generation);
+                known.push(key.clone());
+                if !plans.contains_key(&key) {
+                    match plan(&dispatcher, &key.0, when, *missed, now) {
+                        Ok(plan) => {
+                            plans.insert(key.clone(), plan);
+                        }
+                        Err(error) => {
+                            tracing::error!(function = %slot.name, schedule = %name, error, "a schedule cannot be used");
+                            let never = Plan { when: When::Interval(i64::MAX), next: i64::MAX };
+                            plans.insert(key.clone(), never);
+                        }
+                    }
+                }
+                let Some(plan) = plans.get_mut(&key) else { continue };
+                if plan.next <= now.0 {
+                    let due = plan.next;
+                    plan.next = plan.when.after(now.0, due);
+                    if now.0 - due <= LATE || *missed == MissedRun::RunOnce {
+                        fire(&dispatcher, slot, name, due, trigger.durable);
+                    }
+                } else if let When::Interval(every) = plan.when
+                    && plan.next - now.0 > every
+                {
+                    // The clock was set back: an interval goes on from here.
+                    plan.next = now.0.saturating_add(every);
+                }
+                let left = u64::try_from(plan.next.saturating_sub(now.0)).unwrap_or(0);
+                wake = wake.min(Duration::from_millis(left.max(1)));
+            }
+        }
+        plans.retain(|key, _| known.contains(key));
+        if plans.is_empty() {
+            // Nothing to wait for but a deployment; a look every nap costs next to nothing.
+            wake = NAP * 2;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wake) => {}
+            _ = shutdown.changed() => return,
+        }
+    }
+}
+
+fn plan(
+    dispatcher: &Dispatcher,
+    key: &Key,
+    when: &ScheduleWhen,
+    missed: MissedRun,
+    now: Timestamp,
+) -> Result<Plan, String> {
+    let when = match when {
+        ScheduleWhen::Cron(text) => When::Cron(Box::new(Cron::from_str(text).map_err(|error| error.to_string())?)),
+        ScheduleWhen::Interval(every) => When::Interval(i64::try_from(every.as_millis()).unwrap_or(i64::MAX)),
+    };
+    let last = dispatcher.store.fired(&key.0, &key.1).map_err(|error| error.to_string())?;
+    let from = match last {
+        // Count from the last firing, so that one that was missed while the node was off is due now.
+        Some(last) if missed == MissedRun::RunOnce && last.0 < now.0 => last.0,
+        // After a step back: never fire again what has fired.
+        Some(last) if last.0 > now.0 && matches!(when, When::Cron(_)) => last.0,
+        _ => now.0,
+    };
+    let next = when.after(from, from);
+    Ok(Plan { when, next })
+}
+
+impl When {
+    /// The first firing after `now`, for a schedule that was due at `due`.
+    fn after(&self, now: i64, due: i64) -> i64 {
+        match self {
+            Self::Interval(every) => {
+                let behind = now.saturating_sub(due) / (*every).max(1);
+                due.saturating_add(every.saturating_mul(behind.saturating_add(1)))
+            }
+            Self::Cron(cron) => {
+                let Ok(from) = jiff::Timestamp::from_millisecond(now) else { return i64::MAX };
+                let from: Zoned = from.to_zoned(jiff::tz::TimeZone::system());
+                cron.find_next_occurrence(&from, false).map_or(i64::MAX, |next| next.timestamp().as_millisecond())
+            }
+        }
+    }
+}
+
+fn fire(dispatcher: &Arc<Dispatcher>, slot: &Arc<Slot>, name: &Arc<str>, due: i64, durable: bool) {
+    let event = event_now(dispatcher.new_id(), Source::Schedule, name.clone());
+    let fired = Write::Fired { function: slot.name.clone(), name: name.clone(), at: Timestamp(due) };
+    drop(dispatcher.trigger(slot, event, durable, vec![fired]));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_interval_that_fell_behind_keeps_its_phase() {
+        let every = When::Interval(1000);
+        assert_eq!(every.after(5_000, 5_000), 6_000);
+        assert_eq!(every.after(9_300, 5_000), 10_000, "four firings missed, the fifth is next");
+    }
+
+    #[test]
+    fn cron_expressions_find_their_next_minute() {
+        let cron = When::Cron(Box::new(Cron::from_str("*/5 * * * *").unwrap()));
+        let noon = 1_767_268_800_000; // 2026-01-01T12:00:00Z, at a whole five minutes in every zone.
+        assert_eq!(cron.after(noon + 1, noon), noon + 300_000);
+    }
+}

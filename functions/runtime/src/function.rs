@@ -1,0 +1,252 @@
+//! A loaded function, a prepared instance of it, and the call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, Recorded, Usage};
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::component::{ComponentExportIndex, ComponentType, InstancePre, Lift, Lower, TypedFunc};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+
+use crate::activity::Activity;
+use crate::bindings::wasi::clocks::wall_clock::Datetime;
+use crate::capability::Grants;
+use crate::clocks::datetime;
+use crate::fault::{Stop, classify, shorten};
+use crate::host::Host;
+use crate::recorder::Recorder;
+use crate::state::State;
+use crate::{ConfigValues, RuntimeError};
+
+/// What a guest may move to the host in one call beyond its own memory: the records around the bytes.
+const HOSTCALL_SLACK: usize = 1 << 20;
+
+/// A component, loaded and linked for one manifest. Cheap to clone; safe to use from many threads.
+#[derive(Clone)]
+pub struct Function(Arc<Loaded>);
+
+struct Loaded {
+    name: FunctionName,
+    pre: InstancePre<State>,
+    /// The handler's place among the exports, looked up once.
+    handle: ComponentExportIndex,
+    grants: Arc<Grants>,
+    config: Arc<ConfigValues>,
+    activity: Arc<Activity>,
+}
+
+/// An instance that waits for its event. It holds a slot of the engine.
+pub struct Prepared {
+    store: Store<State>,
+    handler: Handler,
+    loaded: Arc<Loaded>,
+}
+
+type Handler = TypedFunc<(WireEvent,), (Result<Option<WirePayload>, WireFailure>,)>;
+
+/// `types.event` with shared parts, so that lowering it copies straight into the guest.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct WireEvent {
+    id: Arc<str>,
+    source: &'static str,
+    subject: Arc<str>,
+    #[component(name = "content-type")]
+    content_type: Option<Arc<str>>,
+    data: Bytes,
+    time: Datetime,
+    #[component(name = "time-synced")]
+    time_synced: bool,
+    attempt: u32,
+    attributes: Vec<(Arc<str>, Arc<str>)>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct WirePayload {
+    #[component(name = "content-type")]
+    content_type: Option<Arc<str>>,
+    data: Bytes,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+enum WireFailure {
+    #[component(name = "retry")]
+    Retry((String, Option<u32>)),
+    #[component(name = "reject")]
+    Reject(String),
+}
+
+impl Function {
+    pub(crate) fn new(
+        name: FunctionName,
+        pre: InstancePre<State>,
+        grants: Arc<Grants>,
+        config: Arc<ConfigValues>,
+        activity: Arc<Activity>,
+    ) -> Result<Self, RuntimeError> {
+        let component = pre.component();
+        let interface = component.get_export_index(None, "holm:function/handler@0.1.0");
+        let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
+        let handle = handle.ok_or(RuntimeError::NoHandler)?;
+        Ok(Self(Arc::new(Loaded { name, pre, handle, grants, config, activity })))
+    }
+
+    /// The manifest's name of it.
+    pub fn name(&self) -> &FunctionName {
+        &self.0.name
+    }
+
+    /// Makes a fresh instance. Do it off the critical path, after the previous answer has gone out.
+    pub fn prepare(&self) -> Result<Prepared, RuntimeError> {
+        self.prepare_with(Recorder::Off)
+    }
+
+    /// Makes a fresh instance whose answers are kept, or replayed.
+    pub fn prepare_with(&self, recorder: Recorder) -> Result<Prepared, RuntimeError> {
+        let loaded = self.0.clone();
+        let state = State::new(loaded.grants.clone(), loaded.config.clone(), recorder);
+        let mut store = Store::new(loaded.pre.engine(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(loaded.grants.memory.saturating_add(HOSTCALL_SLACK));
+        // One tick, whatever the limit: the callback goes by the clock, so that a late or a fast ticker is harmless.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|store| {
+            if Instant::now() >= store.data().deadline {
+                return Err(Stop::Timeout.into());
+            }
+            Ok(UpdateDeadline::Continue(1))
+        });
+        // Start functions are guest code: they too have a deadline.
+        let running = loaded.activity.start();
+        let handler = loaded.pre.instantiate(&mut store).and_then(|instance| {
+            let function = instance.get_func(&mut store, loaded.handle);
+            function.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?.typed(&store)
+        });
+        drop(running);
+        match handler {
+            Ok(handler) => Ok(Prepared { store, handler, loaded }),
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(RuntimeError::NoSlot),
+            Err(error) => {
+                let detail = match classify(&error, store.data()) {
+                    Fault::Trap { .. } => format!("{error:#}"),
+                    fault => fault.message(),
+                };
+                Err(RuntimeError::Instantiate { detail })
+            }
+        }
+    }
+
+    /// Runs a recorded invocation again: the same component, event and manifest give the same outcome, with nothing
+    /// asked of anybody.
+    pub fn replay(&self, event: &Event, recording: Vec<Recorded>) -> Result<Outcome, RuntimeError> {
+        Ok(self.prepare_with(Recorder::replay(recording))?.call(event, Box::new(Nobody)))
+    }
+}
+
+/// The host of a replay: every answer comes from the recording before it is asked.
+struct Nobody;
+
+impl Host for Nobody {
+    fn get(&mut self, _: &str, _: &str) -> Result<(Option<Bytes>, u64), crate::HostError> {
+        Ok((None, 0))
+    }
+
+    fn keys(&mut self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Arc<str>>, crate::HostError> {
+        Ok(Vec::new())
+    }
+
+    fn invoke(&mut self, _: &FunctionName, _: Payload) -> Result<Option<Payload>, crate::InvokeError> {
+        Ok(None)
+    }
+
+    fn now(&self) -> holm_core::Timestamp {
+        holm_core::Timestamp::default()
+    }
+
+    fn new_id(&mut self) -> Arc<str> {
+        Arc::from("")
+    }
+}
+
+impl Prepared {
+    /// Runs the handler on this thread, and ends the instance. Blocks at most for the manifest's time limit, a tick, and
+    /// whatever a host call takes.
+    pub fn call(self, event: &Event, host: Box<dyn Host>) -> Outcome {
+        let Self { mut store, handler, loaded } = self;
+        let running = loaded.activity.start();
+        let (wall, cpu) = (Instant::now(), thread_time());
+        store.data_mut().begin(host, wall);
+        store.set_epoch_deadline(1);
+        let result = handler.call(&mut store, (wire(event),));
+        let (wall, cpu) = (wall.elapsed(), thread_time().saturating_sub(cpu));
+        drop(running);
+
+        let grants = &*loaded.grants;
+        let result = match result {
+            Ok((Ok(None),)) => Ok(None),
+            Ok((Ok(Some(answer)),)) if store.data_mut().staging.answer(grants, answer.data.len()) => {
+                Ok(Some(Payload { content_type: answer.content_type, data: answer.data }))
+            }
+            Ok((Ok(Some(_)),)) => Err(Fault::Exhausted { resource: "output".to_owned() }),
+            Ok((Err(WireFailure::Retry((reason, after))),)) => Err(Fault::Retry {
+                reason: shorten(reason),
+                after: after.map(|milliseconds| Duration::from_millis(milliseconds.into())),
+            }),
+            Ok((Err(WireFailure::Reject(reason)),)) => Err(Fault::Reject { reason: shorten(reason) }),
+            Err(error) => Err(classify(&error, store.data())),
+        };
+        // The instance ends here, and gives its slot back before anything is made of the outcome.
+        let State { staging, recorder, limiter, .. } = store.into_data();
+        let usage = Usage { wall, cpu, peak_memory: limiter.peak_memory(), bytes_out: staging.bytes_out() };
+        let (effects, reads, logs) = staging.finish(grants);
+        let effects = if result.is_ok() { effects } else { Effects::default() };
+        Outcome { result, effects, reads, logs, usage, recording: recorder.into_recording() }
+    }
+}
+
+fn wire(event: &Event) -> WireEvent {
+    WireEvent {
+        id: event.id.0.clone(),
+        source: event.source.as_str(),
+        subject: event.subject.clone(),
+        content_type: event.content_type.clone(),
+        data: event.data.clone(),
+        time: datetime(event.time),
+        time_synced: event.time_synced,
+        attempt: event.attempt,
+        attributes: event.attributes.clone(),
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Function").field(&self.0.name).finish()
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Prepared").field(&self.loaded.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_shared_by_threads_and_instances_move_between_them() {
+        fn shared<T: Clone + Send + Sync>() {}
+        fn moves<T: Send>() {}
+        shared::<Function>();
+        moves::<Prepared>();
+    }
+}

@@ -1,0 +1,91 @@
+//! What belongs to one instance: its grants, what it staged, and the host of its call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ConfigValues;
+use crate::capability::Grants;
+use crate::fault::Stop;
+use crate::host::Host;
+use crate::io::Pollables;
+use crate::limiter::Limiter;
+use crate::recorder::Recorder;
+use crate::staging::Staging;
+
+/// Handles a guest may hold at a time. Each costs the node a little memory that the guest's own limit does not count.
+const MAX_HANDLES: u32 = 256;
+
+/// The data of a store.
+pub(crate) struct State {
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) config: Arc<ConfigValues>,
+    pub(crate) recorder: Recorder,
+    pub(crate) staging: Staging,
+    pub(crate) limiter: Limiter,
+    pub(crate) pollables: Pollables,
+    /// Absent while the instance is made: its start functions may not ask for the world.
+    pub(crate) host: Option<Box<dyn Host>>,
+    /// The zero of the guest's monotonic clock.
+    pub(crate) started: Instant,
+    pub(crate) deadline: Instant,
+    handles: u32,
+}
+
+impl State {
+    pub(crate) fn new(grants: Arc<Grants>, config: Arc<ConfigValues>, recorder: Recorder) -> Self {
+        let started = Instant::now();
+        Self {
+            limiter: Limiter::new(grants.memory),
+            deadline: started + grants.timeout,
+            grants,
+            config,
+            recorder,
+            staging: Staging::default(),
+            pollables: Pollables::default(),
+            host: None,
+            started,
+            handles: 0,
+        }
+    }
+
+    /// Begins the call: from here on there is a host, and the time counts.
+    pub(crate) fn begin(&mut self, host: Box<dyn Host>, now: Instant) {
+        self.host = Some(host);
+        self.deadline = now + self.grants.timeout;
+    }
+
+    /// Asks the host, past the recorder.
+    pub(crate) fn ask<T>(&mut self, call: &'static str, ask: impl FnOnce(&mut dyn Host) -> T) -> wasmtime::Result<T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        // Checked for a replay too, so that a guest which asks too early fails there as it did before.
+        let host = self.host.as_deref_mut().ok_or(Stop::TooEarly(call))?;
+        Ok(self.recorder.answer(call, || ask(host))?)
+    }
+
+    /// Sleeps, but never past the deadline: a host call is not interrupted by the epoch.
+    pub(crate) fn sleep(&mut self, time: Duration) -> wasmtime::Result<()> {
+        if self.recorder.is_replay() {
+            return Ok(());
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        std::thread::sleep(time.min(left));
+        if time >= left { Err(Stop::Timeout.into()) } else { Ok(()) }
+    }
+
+    /// Counts a handle that the guest gets.
+    pub(crate) fn open_handle(&mut self) -> wasmtime::Result<()> {
+        if self.handles >= MAX_HANDLES {
+            return Err(Stop::Exhausted("handle").into());
+        }
+        self.handles += 1;
+        Ok(())
+    }
+
+    /// Counts a handle that the guest dropped.
+    pub(crate) fn close_handle(&mut self) -> wasmtime::Result<()> {
+        self.handles = self.handles.saturating_sub(1);
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Components on a real engine: what the interface promises, and what misbehaving guests cannot do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod contract;
+mod hostile;
+mod load;
+mod support;

@@ -1,0 +1,21 @@
+//! The manifest's parameters, which can be changed without a new version.
+
+use std::str::FromStr;
+
+use crate::{Error, backend};
+
+/// A parameter as text.
+pub fn text(name: &str) -> Result<Option<String>, Error> {
+    backend::config(name)
+}
+
+/// A parameter as a number, a boolean, or whatever else reads itself from text.
+pub fn get<T: FromStr>(name: &str) -> Result<Option<T>, Error> {
+    match text(name)? {
+        Some(text) => match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(Error::Invalid(["config ", name, " is ", &text].concat())),
+        },
+        None => Ok(None),
+    }
+}

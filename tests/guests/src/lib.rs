@@ -1,0 +1,162 @@
+//! One component with every bad habit; the event's subject says which.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use holm_function::prelude::*;
+
+/// Must be 1 in every event: an instance is used once.
+static EVENTS: AtomicU32 = AtomicU32::new(0);
+
+fn handle(event: Event) -> Result<Option<Payload>, Failure> {
+    let count = EVENTS.fetch_add(1, Ordering::Relaxed) + 1;
+    let number: u64 = event.text().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    match event.subject.as_str() {
+        "count" => say(count),
+        "echo" => Ok(Some(Payload { content_type: event.content_type, data: event.data })),
+        "loop" => loop {
+            black_box(count);
+        },
+        "recurse" => say(recurse(number)),
+        "memory" => {
+            let mut hoard: Vec<Vec<u8>> = Vec::new();
+            loop {
+                hoard.push(black_box(vec![1; 1 << 20]));
+            }
+        }
+        "publish-storm" => {
+            let mut sent = 0_u32;
+            loop {
+                match publish("granted/storm", "x".repeat(100)) {
+                    Ok(()) => sent += 1,
+                    Err(error) => return say(format_args!("{sent} then {error:?}")),
+                }
+            }
+        }
+        "publish-forever" => loop {
+            let _ = publish("granted/storm", "x");
+        },
+        "publish-huge" => say(format_args!("{:?}", publish("granted/huge", vec![0; 300 << 10]))),
+        "publish-denied" => {
+            say(format_args!("{:?}", publish("secret/topic", "x").is_err_and(|e| matches!(e, Error::Denied(_)))))
+        }
+        "publish-wildcard" => {
+            say(format_args!("{:?}", publish("granted/#", "x").is_err_and(|e| matches!(e, Error::Invalid(_)))))
+        }
+        "publish-then-trap" => {
+            publish("granted/x", "must not leave")?;
+            kv::own()?.set("k", &1)?;
+            unreachable(number)
+        }
+        "publish-then-retry" => {
+            publish("granted/x", "must not leave")?;
+            Err(Failure::Retry { reason: "not yet".to_owned(), after: Some(Duration::from_millis(1500)) })
+        }
+        "reject" => Err(Failure::reject("x".repeat(100_000))),
+        "kv-flood" => {
+            let bucket = kv::own()?;
+            for n in 0_u32.. {
+                if let Err(error) = bucket.set_bytes(&format!("key-{n}"), vec![0; 1000]) {
+                    return say(format_args!("{n} then {error:?}"));
+                }
+            }
+            Ok(None)
+        }
+        "kv-many" => {
+            let bucket = kv::own()?;
+            for n in 0_u32.. {
+                if let Err(error) = bucket.get_bytes(&format!("key-{n}")) {
+                    return say(format_args!("{n} then {error:?}"));
+                }
+            }
+            Ok(None)
+        }
+        "kv-denied" => say(format_args!(
+            "{:?} {:?}",
+            kv::open("shared/other").is_err(),
+            kv::open("shared/site")?.set("k", &1).is_err()
+        )),
+        "kv-own-writes" => {
+            let bucket = kv::own()?;
+            let before = bucket.get::<u64>("n")?;
+            let sum = bucket.increment("n", 2)?;
+            bucket.set("a", &1)?;
+            bucket.delete("old")?;
+            say(format_args!("{before:?} {sum} {:?} {:?}", bucket.get::<u64>("n")?, bucket.keys()?))
+        }
+        "handle-leak" => loop {
+            std::mem::forget(kv::own()?);
+        },
+        "log-flood" => {
+            for n in 0..10_000 {
+                info!("line {n}");
+                println!("out {n}");
+            }
+            Ok(None)
+        }
+        "print-forever" => loop {
+            eprint!("{}", "no newline ");
+        },
+        "host-calls" => loop {
+            black_box(Instant::now());
+        },
+        "trap" => unreachable(number),
+        "exit" => std::process::exit(7),
+        "panic" => panic!("as a guest may"),
+        "huge-result" => Ok(Some(Payload::bytes(vec![0; 1 << 20]))),
+        "sleep" => {
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(None)
+        }
+        "nap" => {
+            std::thread::sleep(Duration::from_millis(10));
+            say("rested")
+        }
+        "environment" => {
+            let files = [
+                std::fs::read("/etc/passwd").is_ok(),
+                std::fs::read_dir("/").is_ok(),
+                std::fs::write("/tmp/x", "x").is_ok(),
+            ];
+            say(format_args!("{} {} {files:?}", std::env::vars().count(), std::env::args().count()))
+        }
+        "random" => say(holm_function::random::bits()),
+        "result-unknown" => say(format_args!("{:?}", results::record("nothing", 1.0).is_err())),
+        "result-nan" => {
+            say(format_args!("{:?} {:?}", results::record("n", f64::NAN).is_err(), results::record("n", 1.5).is_ok()))
+        }
+        "invoke-denied" => say(format_args!("{:?}", functions::invoke("other", Payload::default()).is_err())),
+        "invoke" => functions::invoke("friend", Payload::bytes("hello")).map_err(Failure::from),
+        "enqueue" => say(functions::enqueue("friend", Payload::bytes("later"), Some(Duration::from_secs(1)))?),
+        "everything" => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_millis());
+            let bucket = kv::own()?;
+            let n = bucket.increment("n", 1)?;
+            let limit = config::text("limit")?;
+            let bits = holm_function::random::bits();
+            publish("granted/all", format!("{now} {n} {limit:?} {bits}"))?;
+            say(format_args!("{:?} {}", bucket.keys()?, functions::enqueue("friend", Payload::default(), None)?))
+        }
+        other => Err(Failure::reject(format!("no such habit: {other}"))),
+    }
+}
+holm_function::export!(handle);
+
+fn say(what: impl std::fmt::Display) -> Result<Option<Payload>, Failure> {
+    Ok(Some(Payload::bytes(what.to_string())))
+}
+
+#[inline(never)]
+fn recurse(n: u64) -> u64 {
+    let local = black_box([n; 16]);
+    if black_box(n) == u64::MAX { 0 } else { recurse(n + 1) + local[3] }
+}
+
+#[inline(never)]
+fn unreachable(n: u64) -> Result<Option<Payload>, Failure> {
+    if black_box(n) == 0 {
+        core::arch::wasm32::unreachable()
+    }
+    Ok(None)
+}
