@@ -1,1 +1,24 @@
-//! .
+//! What the end-to-end tests share: a real `holmd`, its admin socket, and an MQTT client that does exactly as told.
+//!
+//! The binaries are those beside the test's own (`target/debug`); `cargo xtask test` builds them first, with the
+//! `mutants` feature, whose faults are off unless `HOLM_MUTANT` names one.
+
+pub mod admin;
+pub mod functions;
+pub mod mqtt;
+pub mod node;
+pub mod trace;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` gives a value, or fails with `what` after 20 seconds.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,1 +1,136 @@
-fn main() {}
+//! `holm`: what people type. Everything it knows of a node comes over that node's admin socket.
+//!
+//! # Exit codes
+//!
+//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back. Whoever closes our output early (`holm events | head`)
+//! ends us quietly with 0.
+
+mod buffer;
+mod build;
+mod client;
+mod data;
+mod deploy;
+mod dlq;
+mod failure;
+mod functions;
+mod imports;
+mod invoke;
+mod journal;
+mod look;
+mod password;
+mod reply;
+mod results;
+mod screen;
+mod status;
+mod table;
+mod top;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::screen::Screen;
+
+/// The one command for Holm: build functions, deploy them, and see what a node does.
+#[derive(Parser)]
+#[command(name = "holm", version, propagate_version = true)]
+struct Arguments {
+    /// The node's data folder [default: $HOLM_DATA, else ./.holm/data if it is there, else /var/lib/holm]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a function and pack its bundle
+    Build(build::Build),
+    /// Deploy a bundle, or a function's folder, and watch it being confirmed or rolled back
+    Deploy(deploy::Deploy),
+    /// List the functions of the node, or change one
+    Functions(functions::Functions),
+    /// Show what the node does and holds
+    Status(status::Status),
+    /// Show what functions wrote to their logs
+    Logs(journal::Follow),
+    /// Show invocations, as they end
+    Events(journal::Follow),
+    /// Show the rows of a function's result series
+    Results(results::Results),
+    /// Dead letters: events that no attempt could handle
+    Dlq(dlq::Dlq),
+    /// The offline buffer: what waits for the cloud
+    Buffer(buffer::Buffer),
+    /// Hand one event to a function and say how it ended
+    Invoke(invoke::Invoke),
+    /// Hash a password from stdin for [[mqtt.user]]
+    Password(password::Password),
+    /// Watch the node live
+    Top(top::Top),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut screen = Screen::new();
+    // One thread: a command waits for one socket at a time.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.complain(&Failure::new(format!("cannot start: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(arguments, &mut screen));
+    // A thread that still waits for a key must not keep us.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(failure) => {
+            screen.complain(&failure);
+            failure.code()
+        }
+    }
+}
+
+async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Failure> {
+    let client = Client::new(data::folder(arguments.data));
+    match arguments.command {
+        Command::Build(build) => build.run(screen)?,
+        Command::Deploy(deploy) => return deploy.run(&client, screen).await,
+        Command::Functions(functions) => functions.run(&client, screen).await?,
+        Command::Status(status) => status.run(&client, screen).await?,
+        Command::Logs(follow) => follow.logs(&client, screen).await?,
+        Command::Events(follow) => follow.events(&client, screen).await?,
+        Command::Results(results) => results.run(&client, screen).await?,
+        Command::Dlq(dlq) => dlq.run(&client, screen).await?,
+        Command::Buffer(buffer) => buffer.run(&client, screen).await?,
+        Command::Invoke(invoke) => invoke.run(&client, screen).await?,
+        Command::Password(password) => password.run(screen)?,
+        Command::Top(top) => top.run(&client, screen).await?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);
+            screen.bytes(&script)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Arguments::command().debug_assert();
+    }
+}

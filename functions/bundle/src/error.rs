@@ -1,61 +1,101 @@
-//! Why a bundle is refused.
+//! What can be wrong with a bundle.
 
-use holm_core::Problems;
-
-/// Why a bundle could not be packed or opened.
+/// Why a bundle was not made or not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The file itself is larger than allowed.
-    #[error("the bundle has {bytes} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// What is in it is larger than allowed.
-    #[error("`{entry}` unpacks to more than its limit of {limit} bytes")]
-    EntryTooLarge {
-        /// Which entry.
-        entry: &'static str,
-        /// The limit.
-        limit: u64,
-    },
-    /// Not a Zstandard frame, or a damaged or truncated one, or not a tar archive.
-    #[error("not a .holm bundle, or a damaged one")]
-    Unreadable(#[source] std::io::Error),
-    /// The entries are not the three in their order.
-    #[error("expected `{expected}` in the bundle, found {found}")]
-    Layout {
-        /// What should be there.
-        expected: &'static str,
-        /// What is there.
-        found: String,
-    },
-    /// An entry differs from what the index says.
-    #[error("`{entry}` is not what the bundle's index says: the bundle has been altered")]
-    Altered {
-        /// Which entry.
-        entry: &'static str,
-    },
-    /// The index is not one.
-    #[error("the bundle's index cannot be read")]
-    Index(#[source] serde_json::Error),
-    /// Made by a newer release.
-    #[error("the bundle has format {found}, this release reads up to {known}")]
-    FromTheFuture {
-        /// Its format.
-        found: u32,
-        /// The newest known one.
-        known: u32,
-    },
-    /// The manifest is not text.
-    #[error("`holm.toml` is not UTF-8 text")]
-    NotText,
-    /// The manifest has problems; all of them are listed.
+    /// The manifest has problems: all of them are in the text.
     #[error(transparent)]
-    Manifest(#[from] Problems),
-    /// The component is no WebAssembly component.
-    #[error("`component.wasm` is not a WebAssembly component: {0}")]
-    NotAComponent(&'static str),
+    Manifest(#[from] holm_core::Problems),
+    /// The file ends before the bundle does.
+    #[error("the bundle is truncated")]
+    Truncated,
+    /// There is something after the bundle's end.
+    #[error("the bundle is followed by other data")]
+    Trailing,
+    /// Not zstd, or altered.
+    #[error("the bundle cannot be decompressed")]
+    Decompress {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The compressor failed.
+    #[error("the bundle cannot be compressed")]
+    Compress {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// More than a limit allows.
+    #[error("{what} is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The file, or what is in it.
+        what: &'static str,
+        /// In bytes.
+        limit: usize,
+    },
+    /// More files than a limit allows.
+    #[error("the bundle holds more than {limit} files")]
+    TooManyEntries {
+        /// Files.
+        limit: usize,
+    },
+    /// Inside is no tar archive, or a damaged one.
+    #[error("the archive in the bundle cannot be read")]
+    Archive {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that a bundle does not have, or something that is no file.
+    #[error("the bundle holds `{name}`, which does not belong there")]
+    UnknownEntry {
+        /// As the archive says it.
+        name: String,
+    },
+    /// A file twice.
+    #[error("the bundle holds {name} twice")]
+    DuplicateEntry {
+        /// Which.
+        name: &'static str,
+    },
+    /// A file is not there.
+    #[error("the bundle has no {name}")]
+    MissingEntry {
+        /// Which.
+        name: &'static str,
+    },
+    /// `bundle.json` is not what it should be.
+    #[error("bundle.json cannot be read")]
+    Description {
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Made by a later release.
+    #[error("the bundle has format {found}, this release reads up to {known}: update it first")]
+    FromTheFuture {
+        /// The bundle's.
+        found: u64,
+        /// The last one known here.
+        known: u64,
+    },
+    /// A file is not the one that `bundle.json` names.
+    #[error("{name} is not what bundle.json says: its checksum or size is another one")]
+    Checksum {
+        /// Which.
+        name: &'static str,
+    },
+    /// `bundle.json` and the manifest disagree.
+    #[error("bundle.json says {field} is `{described}`, the manifest says `{manifest}`")]
+    Mismatch {
+        /// `name` or `version`.
+        field: &'static str,
+        /// In `bundle.json`.
+        described: String,
+        /// In the manifest.
+        manifest: String,
+    },
+    /// The manifest is not UTF-8.
+    #[error("holm.toml is not UTF-8")]
+    NotText,
+    /// Everything that matters is right, and yet it is not what `pack` would have written.
+    #[error("the bundle is not in its canonical form: it was not made by Holm, or altered")]
+    NotCanonical,
 }

@@ -101,6 +101,7 @@ pub fn inspect(component: &[u8], limits: &InputLimits) -> Result<Inspection, Com
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,7 +1,7 @@
 //! How much the runtime adds to wasmtime: CPU of a fresh instance and a call, ours against a bare one, of one component.
 //!
 //! `cargo run --release -p holm-runtime --example instantiate -- COMPONENT.wasm HOLM.toml [EVENTS] [KEEP_RESIDENT_KIB]`
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark has nobody to report to")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a benchmark has nobody to report to")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,6 +102,7 @@ struct BareEvent<'a> {
 
 #[derive(ComponentType, Lift)]
 #[component(record)]
+#[allow(dead_code, reason = "only its type matters")]
 struct BarePayload {
     #[component(name = "content-type")]
     content_type: Option<String>,

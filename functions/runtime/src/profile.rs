@@ -132,6 +132,7 @@ pub fn artifact_key(component_sha256: &[u8; 32], profile: &Profile) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -19,8 +19,9 @@ CREATE TABLE inbox (
     attributes TEXT NOT NULL
 );
 
+-- AUTOINCREMENT: an operator who drops letter 7 must not hit another one.
 CREATE TABLE dead (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     function TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     buried INTEGER NOT NULL,

@@ -20,8 +20,10 @@ fn a_full_disk_fails_the_group_and_discards_what_is_behind_it() {
     group.push(running.queue(settlement(vec![set("big", vec![0; 2 << 20])])));
     group.extend((2..256).map(|n| running.queue(settlement(vec![set(&format!("g{n}"), "v")]))));
     let behind: Vec<_> = (0..20).map(|n| running.queue(settlement(vec![set(&format!("b{n}"), "v")]))).collect();
-    let reads =
-        vec![("f".into(), "a".into(), running.store.reader().unwrap().get(&"f".into(), &"a".into()).unwrap().version)];
+    // The very last write that was queued, which will not have happened.
+    let last = running.store.reader().unwrap().get(&"f".into(), &"b19".into()).unwrap();
+    assert!(last.value.is_some());
+    let reads = vec![("f".into(), "b19".into(), last.version)];
     drop(held);
     for outcome in group {
         assert_eq!(outcome.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));

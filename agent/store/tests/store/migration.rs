@@ -82,7 +82,7 @@ fn check_refused(prepare: impl FnOnce(&Path), expected: impl FnOnce(&StoreError)
     let before = fs::read(&path).unwrap();
     let error = OpenOptions::new(folder.path()).open().err().unwrap();
     assert!(expected(&error), "{error:?}");
-    assert!(error.to_string().contains("left as it was"), "{error}");
+    assert!(error.to_string().contains("left as it is"), "{error}");
     assert!(fs::read(&path).unwrap() == before, "the file was touched");
     assert!(!folder.path().join("quarantine").exists());
 }

@@ -1,0 +1,117 @@
+//! `holm deploy`: a new version, watched until it is confirmed or rolled back.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::build;
+use crate::client::{Client, parse};
+use crate::failure::Failure;
+use crate::look::{self, Look, Tone};
+use crate::reply::Report;
+use crate::screen::Screen;
+
+/// The exit code of a deployment that was rolled back.
+const ROLLED_BACK: u8 = 4;
+
+/// See `holm deploy --help`.
+#[derive(clap::Args)]
+pub(crate) struct Deploy {
+    /// A bundle, or a function's folder, which is built first
+    bundle: PathBuf,
+    /// To the node on this machine
+    #[arg(long)]
+    local: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Deploy {
+    pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        if !self.local {
+            let failure = Failure::new("this release deploys to the node on this machine only; the cloud comes later");
+            return Err(failure.next(format!("holm deploy --local {}", self.bundle.display())));
+        }
+        let path = match self.bundle.is_dir() {
+            true => {
+                let built = build::build(&self.bundle, None, screen)?;
+                screen.note(build::render(&built, &screen.look).trim_end());
+                built.bundle
+            }
+            false => self.bundle.clone(),
+        };
+        let bytes = std::fs::read(&path).map_err(|error| {
+            Failure::new(format!("cannot read the bundle {}: {error}", path.display()))
+                .next("make one with `holm build DIR`, or name the function's folder")
+        })?;
+        let (size, folder) = (look::bytes(bytes.len() as u64), client.folder().display());
+        screen.note(format_args!("sent {} ({size}) to {folder}; it is compiled, loaded and tried", path.display()));
+        let answer = client.deploy(bytes.into()).await?;
+        let report: Report = parse(serde_json::json!({ "report": answer.clone() }), "/v1/deploy", "report")?;
+        match self.json {
+            true => screen.json(&answer)?,
+            false => {
+                let text = render(&report, &screen.look);
+                screen.text(&text)?;
+            }
+        }
+        Ok(if report.outcome == "rolled-back" { ExitCode::from(ROLLED_BACK) } else { ExitCode::SUCCESS })
+    }
+}
+
+/// The phases, as the node reported them.
+fn render(report: &Report, look: &Look) -> String {
+    let name = look.paint(Tone::Strong, &report.function);
+    let from = match &report.previous {
+        Some(previous) if *previous == report.version => " (again)".to_owned(),
+        Some(previous) => format!(" (was {previous})"),
+        None => " (new)".to_owned(),
+    };
+    let digest: String = report.digest.chars().take(12).collect();
+    let size = look::bytes(report.native_bytes);
+    let mut text = format!(
+        "staged     {name} {}, {digest}, {size} of native code\nactivated  {}{from}\ntried      {} invocations\n",
+        report.version,
+        report.version,
+        look::count(report.invocations)
+    );
+    let now = report.previous.as_ref().map_or_else(|| "it is gone again".to_owned(), |it| format!("{it} runs again"));
+    let end = match &*report.outcome {
+        "confirmed" => look.paint(Tone::Good, "confirmed"),
+        "confirmed-unexercised" => {
+            format!("{}  no event came while it was watched", look.paint(Tone::Warn, "confirmed"))
+        }
+        "rolled-back" => {
+            let reason = report.reason.as_deref().unwrap_or("it did not say why");
+            format!("{}  {now}: {reason}", look.paint(Tone::Bad, "rolled back"))
+        }
+        other => other.to_owned(),
+    };
+    text.push_str(&end);
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_phases_and_how_it_ended() {
+        let mut report = Report {
+            function: "scale".into(),
+            version: "0.2.0".into(),
+            digest: "0123456789abcdef".into(),
+            previous: Some("0.1.0".into()),
+            outcome: "rolled-back".into(),
+            reason: Some("3 of 3 invocations faulted, the last: trap".into()),
+            invocations: 3,
+            native_bytes: 200_000,
+        };
+        let phases = "staged     scale 0.2.0, 0123456789ab, 195.3 KiB of native code\nactivated  0.2.0 (was 0.1.0)\ntried      3 invocations\n";
+        let end = "rolled back  0.1.0 runs again: 3 of 3 invocations faulted, the last: trap\n";
+        assert_eq!(render(&report, &Look::plain()), format!("{phases}{end}"));
+        report.outcome = "confirmed".into();
+        assert_eq!(render(&report, &Look::plain()), format!("{phases}confirmed\n"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a command did not do what it was asked: what, where, why, and the next command to run.
+
+use std::process::ExitCode;
+
+use crate::look::{Look, Tone};
+
+/// The end of a command that failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// To be told.
+    Told {
+        /// What, where and why. May have several lines.
+        what: String,
+        /// What to do about it.
+        next: Option<String>,
+    },
+    /// Whoever read our output has gone. Nothing to tell, and nobody to tell it to.
+    Unheard,
+}
+
+impl Failure {
+    /// With nothing to advise.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self::Told { what: what.into(), next: None }
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn next(self, advice: impl Into<String>) -> Self {
+        match self {
+            Self::Told { what, .. } => Self::Told { what, next: Some(advice.into()) },
+            Self::Unheard => Self::Unheard,
+        }
+    }
+
+    /// Of writing to stdout.
+    pub(crate) fn of_output(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Unheard,
+            _ => Self::new(format!("cannot write to stdout: {error}")),
+        }
+    }
+
+    /// For the shell.
+    pub(crate) fn code(&self) -> ExitCode {
+        match self {
+            Self::Told { .. } => ExitCode::FAILURE,
+            Self::Unheard => ExitCode::SUCCESS,
+        }
+    }
+
+    /// For people; empty when there is nothing to tell.
+    pub(crate) fn render(&self, look: &Look) -> String {
+        match self {
+            Self::Unheard => String::new(),
+            Self::Told { what, next } => {
+                let mut text = format!("{} {what}\n", look.paint(Tone::Bad, "holm:"));
+                if let Some(next) = next {
+                    text.push_str(&format!("  {} {next}\n", look.paint(Tone::Strong, "next:")));
+                }
+                text
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_cause_and_then_the_next_step() {
+        let failure = Failure::new("cannot reach the node at x").next("start it with `holmd run`");
+        assert_eq!(
+            failure.render(&Look::plain()),
+            "holm: cannot reach the node at x\n  next: start it with `holmd run`\n"
+        );
+        assert_eq!(Failure::Unheard.render(&Look::plain()), "");
+    }
+}

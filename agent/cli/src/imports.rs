@@ -1,0 +1,117 @@
+//! What a component imports, held against what its manifest grants.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use holm_core::Manifest;
+
+use crate::failure::Failure;
+use crate::reply::Compiled;
+
+/// The program that looks a component through.
+const COMPILER: &str = "holm-compile";
+
+/// One import.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Import {
+    /// The interface, with its version.
+    pub(crate) interface: String,
+    /// The permission that it is of no use without.
+    pub(crate) needs: Option<&'static str>,
+    /// Whether the manifest grants any of that. Without a need, everybody has it.
+    pub(crate) granted: bool,
+}
+
+/// Runs `holm-compile`, which is found beside `holm` or on the path. `None` if it is not there.
+pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
+    let Some(compiler) = compiler() else { return Ok(None) };
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
+    let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let output = Command::new(&compiler)
+        .arg(component)
+        .arg(folder.path().join("native.cwasm"))
+        .output()
+        .map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let words = words.trim().trim_start_matches("holm-compile:").trim();
+        return Err(Failure::new(format!("{} does not compile: {words}", component.display())));
+    }
+    serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
+}
+
+fn compiler() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(COMPILER)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    beside.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(COMPILER))).find(|path| path.is_file())
+}
+
+/// Holds every import against the manifest.
+pub(crate) fn hold(imports: &[String], manifest: &Manifest) -> Vec<Import> {
+    let held = |interface: &String| {
+        let name = interface.split('@').next().unwrap_or(interface);
+        let permissions = &manifest.permissions;
+        let (needs, granted) = match name {
+            "holm:function/publish" => (Some("permissions.publish"), !permissions.publish.is_empty()),
+            "holm:function/results" => (Some("results"), !manifest.results.is_empty()),
+            "holm:function/invoke" => (Some("permissions.invoke"), !permissions.invoke.is_empty()),
+            name if name.starts_with("wasi:keyvalue/") => (Some("permissions.kv"), !permissions.kv.is_empty()),
+            _ => (None, true),
+        };
+        Import { interface: interface.clone(), needs, granted }
+    };
+    imports.iter().map(held).collect()
+}
+
+/// What is granted, or not, against what is imported: for people to look at, and no failure. A component may import
+/// what it calls only sometimes, and a denied call is an error that it can handle.
+pub(crate) fn remarks(held: &[Import], manifest: &Manifest) -> Vec<String> {
+    let mut remarks: Vec<String> = held
+        .iter()
+        .filter(|import| !import.granted)
+        .map(|import| {
+            let needs = import.needs.unwrap_or_default();
+            format!("it imports {}, but [{needs}] grants nothing: every call will be denied", import.interface)
+        })
+        .collect();
+    let permissions = &manifest.permissions;
+    for (needs, granted) in [
+        ("permissions.publish", !permissions.publish.is_empty()),
+        ("permissions.kv", !permissions.kv.is_empty()),
+        ("permissions.invoke", !permissions.invoke.is_empty()),
+        ("results", !manifest.results.is_empty()),
+    ] {
+        if granted && !held.iter().any(|import| import.needs == Some(needs)) {
+            remarks.push(format!("[{needs}] grants what the component never uses: leave it out"));
+        }
+    }
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_is_missing_and_what_is_too_much() {
+        let text = "manifest_version = 1\n[function]\nname = \"f\"\nversion = \"1.0.0\"\n[permissions]\nkv = [\"rw:self\"]\n";
+        let manifest = Manifest::parse("holm.toml", text).ok();
+        let imports = ["holm:function/publish@0.1.0".to_owned(), "wasi:io/poll@0.2.12".to_owned()];
+        let (held, remarks) = match &manifest {
+            Some(manifest) => {
+                let held = hold(&imports, manifest);
+                let remarks = remarks(&held, manifest);
+                (held, remarks)
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        assert_eq!(held.iter().map(|import| import.granted).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            remarks,
+            [
+                "it imports holm:function/publish@0.1.0, but [permissions.publish] grants nothing: every call will be denied",
+                "[permissions.kv] grants what the component never uses: leave it out",
+            ]
+        );
+    }
+}

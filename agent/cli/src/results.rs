@@ -1,0 +1,155 @@
+//! `holm results`: the rows of a function's series that the node still has.
+
+use serde_json::Value;
+
+use crate::client::{Client, escape, parse};
+use crate::failure::Failure;
+use crate::look::Look;
+use crate::screen::Screen;
+
+/// Rows of a series that are asked for at once.
+const PAGE: usize = 1_000;
+
+/// See `holm results --help`.
+#[derive(clap::Args)]
+pub(crate) struct Results {
+    /// The function
+    name: String,
+    /// Only this series
+    #[arg(long)]
+    series: Option<String>,
+    /// At most so many rows, the oldest first [default: all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Only rows after the one with this id
+    #[arg(long, default_value_t = 0, value_name = "ID")]
+    after: i64,
+    /// As JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// As CSV (RFC 4180) with a head
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+/// Where a row stands among all rows, and in which series.
+struct Row {
+    id: i64,
+    series: String,
+    value: Value,
+}
+
+impl Results {
+    pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
+        if self.csv {
+            screen.text("id,series,sequence,time,value\r\n")?;
+        }
+        let only = self.series.as_ref().map(|series| format!("&series={}", escape(series))).unwrap_or_default();
+        let mut left = self.limit.unwrap_or(usize::MAX);
+        let mut after = self.after;
+        let mut any = false;
+        while left > 0 {
+            let path = format!("/v1/results/{}?after={after}&limit={PAGE}{only}", escape(&self.name));
+            let rows: Vec<Value> = parse(client.get(&path).await?, &path, "results")?;
+            let (rows, next) = page(rows, PAGE);
+            for row in rows.into_iter().take(left) {
+                any = true;
+                left -= 1;
+                self.show(&row.value, screen)?;
+            }
+            match next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        if !any {
+            screen.note(format_args!("{} has no rows here: none were recorded, or all are in the cloud", self.name));
+        }
+        Ok(())
+    }
+
+    fn show(&self, row: &Value, screen: &mut Screen) -> Result<(), Failure> {
+        match () {
+            () if self.json => screen.json(row),
+            () if self.csv => screen.text(&csv(row)),
+            () => {
+                let text = line(row, &screen.look);
+                screen.line(text)
+            }
+        }
+    }
+}
+
+/// Puts the rows of one answer in order. A node gives up to `limit` rows of every series: where a series is full, rows
+/// beyond its last one are left for the next page, so that none is passed over and none comes twice. Answers with what to
+/// ask for next, if there may be more.
+fn page(rows: Vec<Value>, limit: usize) -> (Vec<Row>, Option<i64>) {
+    let mut rows: Vec<Row> = rows
+        .into_iter()
+        .map(|value| Row {
+            id: value.get("id").and_then(Value::as_i64).unwrap_or_default(),
+            series: value.get("series").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            value,
+        })
+        .collect();
+    rows.sort_by_key(|row| row.id);
+    let mut counts = std::collections::BTreeMap::new();
+    for row in &rows {
+        let (count, last) = counts.entry(row.series.clone()).or_insert((0, 0));
+        *count += 1;
+        *last = row.id;
+    }
+    let next = counts.values().filter(|(count, _)| *count >= limit).map(|(_, last)| *last).min();
+    if let Some(next) = next {
+        rows.retain(|row| row.id <= next);
+    }
+    (rows, next)
+}
+
+fn field<'a>(row: &'a Value, name: &str) -> &'a Value {
+    row.get(name).unwrap_or(&Value::Null)
+}
+
+fn line(row: &Value, look: &Look) -> String {
+    let series = field(row, "series").as_str().unwrap_or_default();
+    format!("{}  {series}  {}", look.moment(field(row, "time").as_i64().unwrap_or_default()), field(row, "value"))
+}
+
+fn csv(row: &Value) -> String {
+    let cell = |name| {
+        let text = match field(row, name) {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        match text.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text,
+        }
+    };
+    ["id", "series", "sequence", "time", "value"].map(cell).join(",") + "\r\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: i64, series: &str) -> Value {
+        serde_json::json!({"id": id, "series": series, "sequence": id, "time": 0, "value": {"a": 1.5}})
+    }
+
+    #[test]
+    fn pages_neither_skip_nor_repeat_rows() {
+        // Two series, three rows a page: `a` is full at 5, so 6 of `b` is left for later.
+        let (rows, next) = page(vec![row(1, "a"), row(3, "a"), row(5, "a"), row(2, "b"), row(6, "b")], 3);
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2, 3, 5]);
+        assert_eq!(next, Some(5));
+        let (rows, next) = page(vec![row(6, "b"), row(7, "a")], 3);
+        assert_eq!((rows.len(), next), (2, None));
+    }
+
+    #[test]
+    fn writes_rows_for_people_and_for_spreadsheets() {
+        assert_eq!(line(&row(4, "flow"), &Look::plain()), "1970-01-01 00:00:00  flow  {\"a\":1.5}");
+        assert_eq!(csv(&row(4, "a,b")), "4,\"a,b\",4,0,\"{\"\"a\"\":1.5}\"\r\n");
+    }
+}

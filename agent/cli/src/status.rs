@@ -1,0 +1,123 @@
+//! `holm status`: what the node does and holds.
+
+use crate::client::{Client, parse};
+use crate::failure::Failure;
+use crate::look::{self, Look, Tone};
+use crate::reply;
+use crate::screen::Screen;
+use crate::table::list;
+
+/// See `holm status --help`.
+#[derive(clap::Args)]
+pub(crate) struct Status {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
+        let answer = client.get("/v1/status").await?;
+        if self.json {
+            return screen.json(&answer);
+        }
+        let status = parse(serde_json::json!({ "status": answer }), "/v1/status", "status")?;
+        let text = render(&status, &screen.look);
+        screen.text(&text)
+    }
+}
+
+fn render(status: &reply::Status, look: &Look) -> String {
+    let count = look::count;
+    let bad = |number: u64, words: &str| match number {
+        0 => String::new(),
+        _ => format!(", {}", look.paint(Tone::Warn, &format!("{} {words}", count(number)))),
+    };
+    let (events, store, broker) = (&status.events, &status.store, &status.broker);
+    let clock = if status.time_plausible { "" } else { ", its clock is not set" };
+    let failing = match store.failing {
+        true => format!(" {}", look.paint(Tone::Bad, "(the last commit failed)")),
+        false => String::new(),
+    };
+    let lanes: Vec<String> = status.outbox.iter().map(|lane| format!("{} {}", lane.lane, count(lane.rows))).collect();
+    let bytes: u64 = status.outbox.iter().map(|lane| lane.bytes).sum();
+    let entries = [
+        ("device", format!("{}, holmd {}, up {}{clock}", status.device, status.version, look::span(status.uptime_s))),
+        (
+            "events",
+            format!(
+                "{} accepted{}{}{}{}",
+                count(events.accepted),
+                bad(events.duplicates, "duplicates"),
+                bad(events.dropped, "dropped"),
+                bad(events.refused, "refused"),
+                bad(events.loops, "loops cut")
+            ),
+        ),
+        (
+            "broker",
+            format!(
+                "{} clients, {} sessions, {} messages in, {} out, {} retained, {} queued ({}){}",
+                broker.clients,
+                broker.sessions,
+                count(broker.messages_in),
+                count(broker.messages_out),
+                count(broker.retained),
+                count(broker.queued_messages),
+                look::bytes(broker.queued_bytes),
+                bad(broker.dropped, "dropped"),
+            ),
+        ),
+        (
+            "store",
+            format!(
+                "{} commits of {} settlements, {} each, {} waiting, {}{}{failing}",
+                count(store.commits),
+                count(store.settlements),
+                look::micros(mean(store.commit_us, store.commits)),
+                count(store.waiting),
+                look::bytes(status.inbox.database_bytes),
+                bad(store.failures, "failures"),
+            ),
+        ),
+        ("inbox", format!("{} waiting, {} dead letters", count(status.inbox.parked), count(status.inbox.dead))),
+        ("outbox", format!("{} ({})", lanes.join(", "), look::bytes(bytes))),
+    ];
+    list(look, &entries)
+}
+
+/// 0 of nothing.
+pub(crate) fn mean(total: u64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { total as f64 / count as f64 }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An answer of `/v1/status`.
+    pub(crate) fn sample() -> reply::Status {
+        serde_json::from_value(serde_json::json!({
+            "device": "pi3", "version": "0.1.0", "uptime_s": 3_700, "time_plausible": true,
+            "events": {"accepted": 1_268, "dropped": 0, "refused": 2, "duplicates": 0, "loops": 0},
+            "store": {"commits": 400, "settlements": 1_270, "failures": 0, "commit_us": 80_000, "waiting": 1, "failing": true},
+            "inbox": {"parked": 3, "dead": 1, "database_bytes": 1_048_576},
+            "outbox": [{"lane": "alarms", "rows": 4, "bytes": 300, "oldest": 1}, {"lane": "results", "rows": 2_536, "bytes": 20_000, "oldest": 2}],
+            "broker": {"connections": 1, "clients": 1, "sessions": 2, "queued_messages": 0, "queued_bytes": 0, "retained": 5, "messages_in": 1_300, "messages_out": 20, "dropped": 0},
+        }))
+        .unwrap_or_default()
+    }
+
+    #[test]
+    fn says_what_the_node_does_and_holds() {
+        let expected = "\
+device  pi3, holmd 0.1.0, up 1h 1m
+events  1,268 accepted, 2 refused
+broker  1 clients, 2 sessions, 1,300 messages in, 20 out, 5 retained, 0 queued (0 B)
+store   400 commits of 1,270 settlements, 200 µs each, 1 waiting, 1.0 MiB (the last commit failed)
+inbox   3 waiting, 1 dead letters
+outbox  alarms 4, results 2,536 (19.8 KiB)
+";
+        assert_eq!(render(&sample(), &Look::plain()), expected);
+    }
+}
