@@ -80,12 +80,13 @@ fn main() -> ExitCode {
 /// To journald where systemd started us, to stderr elsewhere. `HOLM_LOG` filters as `RUST_LOG` does.
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
+    use std::io::IsTerminal as _;
     use tracing_subscriber::prelude::*;
     let filter = EnvFilter::try_from_env("HOLM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let registry = tracing_subscriber::registry().with(filter);
     match journal {
         Some(journal) => registry.with(journal).init(),
-        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).init(),
     }
 }

@@ -90,8 +90,7 @@ impl Buffer {
                 rows(client, stream.as_deref(), usize::MAX, shown).await.map(drop)
             }
             Action::Export { stream, output: Some(path) } => {
-                let failed =
-                    |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
+                let failed = |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
                 let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
                 let count = rows(client, stream.as_deref(), usize::MAX, |row| {
                     writeln!(file, "{row}").map_err(failed)?;

@@ -43,7 +43,10 @@ pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
 fn compiler() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(COMPILER)));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    beside.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(COMPILER))).find(|path| path.is_file())
+    beside
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|folder| folder.join(COMPILER)))
+        .find(|path| path.is_file())
 }
 
 /// Holds every import against the manifest.
@@ -94,7 +97,8 @@ mod tests {
 
     #[test]
     fn names_what_is_missing_and_what_is_too_much() {
-        let text = "manifest_version = 1\n[function]\nname = \"f\"\nversion = \"1.0.0\"\n[permissions]\nkv = [\"rw:self\"]\n";
+        let text =
+            "manifest_version = 1\n[function]\nname = \"f\"\nversion = \"1.0.0\"\n[permissions]\nkv = [\"rw:self\"]\n";
         let manifest = Manifest::parse("holm.toml", text).ok();
         let imports = ["holm:function/publish@0.1.0".to_owned(), "wasi:io/poll@0.2.12".to_owned()];
         let (held, remarks) = match &manifest {

@@ -36,7 +36,9 @@ impl Invoke {
             }
         }
         let Some(value) = found else {
-            screen.note(format_args!("event {id} is safe in the inbox and has not run yet; watch it with `holm events -f`"));
+            screen.note(format_args!(
+                "event {id} is safe in the inbox and has not run yet; watch it with `holm events -f`"
+            ));
             return if self.json { screen.json(&answer) } else { Ok(()) };
         };
         let event: Event = serde_json::from_value(value.clone()).unwrap_or_default();

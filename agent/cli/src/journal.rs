@@ -76,7 +76,8 @@ impl Follow {
         while let Some(value) = coming.next().await? {
             show(value, screen)?;
         }
-        Err(Failure::new("the node has ended, and the stream with it").next("look whether it is back with `holm status`"))
+        Err(Failure::new("the node has ended, and the stream with it")
+            .next("look whether it is back with `holm status`"))
     }
 }
 

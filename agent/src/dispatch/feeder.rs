@@ -143,15 +143,19 @@ impl Dispatcher {
         let mut after = InboxId(0);
         let mut refused = false;
         loop {
-            let rows = self.store.due(now, after, BATCH)?;
-            let Some(last) = rows.last() else { break };
-            after = last.id;
-            let short = rows.len() < BATCH;
+            let due = self.store.due(now, after, BATCH)?;
+            let Some(last) = due.last() else { break };
+            after = *last;
+            let short = due.len() < BATCH;
+            // First held, then read: a row whose job has just finished is released after the commit that deletes it,
+            // so what is read after that is not there any more. The other way round it would run twice.
+            let claimed: Vec<InboxId> = due.into_iter().filter(|id| self.hold(*id)).collect();
+            let rows = self.store.parked(&claimed).inspect_err(|_| claimed.iter().for_each(|id| self.release(*id)))?;
+            for id in claimed.iter().filter(|id| !rows.iter().any(|row| row.id == **id)) {
+                self.release(*id);
+            }
             let mut room = false;
             for row in rows {
-                if !self.hold(row.id) {
-                    continue;
-                }
                 let Some(slot) = self.slot(&row.function) else {
                     // Its function is not deployed (any more): the row waits for it.
                     self.release(row.id);

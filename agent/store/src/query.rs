@@ -136,22 +136,33 @@ impl Store {
         read_connection(&self.shared.path)
     }
 
-    /// Events of the inbox that are due, after `after`, at most `limit`, by ascending id.
-    pub fn due(&self, now: Timestamp, after: InboxId, limit: usize) -> Result<Vec<ParkedEvent>, StoreError> {
+    /// Rows of the inbox that are due, after `after`, at most `limit`, by ascending id.
+    pub fn due(&self, now: Timestamp, after: InboxId, limit: usize) -> Result<Vec<InboxId>, StoreError> {
+        let action = "read the inbox";
+        let statement = "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 ORDER BY id LIMIT ?3";
+        collect(&self.read()?, action, statement, params![after.0, now.0, limit as i64], |row| {
+            Ok(InboxId(row.get(0).map_err(sql(action))?))
+        })
+    }
+
+    /// The events of those of `ids` that are in the inbox.
+    pub fn parked(&self, ids: &[InboxId]) -> Result<Vec<ParkedEvent>, StoreError> {
         let connection = self.read()?;
         let columns = codec::EVENT_COLUMNS;
-        let statement = format!(
-            "SELECT id, function, due, fault, {columns} FROM inbox WHERE id > ?1 AND due <= ?2 ORDER BY id LIMIT ?3"
-        );
-        collect(&connection, "read the inbox", &statement, params![after.0, now.0, limit as i64], |row| {
-            Ok(ParkedEvent {
-                id: InboxId(row.get(0).map_err(sql("read the inbox"))?),
-                function: function("inbox", row.get(1).map_err(sql("read the inbox"))?)?,
-                due: Timestamp(row.get(2).map_err(sql("read the inbox"))?),
-                fault: row.get(3).map_err(sql("read the inbox"))?,
-                event: codec::event("inbox", row, 4)?,
-            })
-        })
+        let statement = format!("SELECT id, function, due, fault, {columns} FROM inbox WHERE id = ?1");
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(collect(&connection, "read the inbox", &statement, params![id.0], |row| {
+                Ok(ParkedEvent {
+                    id: InboxId(row.get(0).map_err(sql("read the inbox"))?),
+                    function: function("inbox", row.get(1).map_err(sql("read the inbox"))?)?,
+                    due: Timestamp(row.get(2).map_err(sql("read the inbox"))?),
+                    fault: row.get(3).map_err(sql("read the inbox"))?,
+                    event: codec::event("inbox", row, 4)?,
+                })
+            })?);
+        }
+        Ok(found)
     }
 
     /// When the next event of the inbox is due that is not due yet.

@@ -19,8 +19,12 @@ pub(crate) fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Row { .. } => true,
         StoreError::Sql { source, .. } if is_content(source) => true,
-        StoreError::Sql { source: rusqlite::Error::SqliteFailure(_, Some(message)), .. } => {
-            // A schema page that was overwritten shows as statements that no longer fit.
+        StoreError::Sql {
+            source:
+                rusqlite::Error::SqliteFailure(_, Some(message)) | rusqlite::Error::SqlInputError { msg: message, .. },
+            ..
+        } => {
+            // A schema page that was overwritten, or the wrong format number, shows as statements that do not fit.
             is_corrupt(error)
                 || ["malformed", "no such", "already exists", "unsupported file format"]
                     .iter()
@@ -173,12 +177,13 @@ fn copy_tables(copy: &Path, to: &mut Connection) -> Result<(u64, Vec<String>), S
 }
 
 fn copy_table(source: &Connection, to: &Connection, table: &str) -> Result<(u64, bool), StoreError> {
-    let columns: Vec<String> = to
-        .prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+    let columns: Vec<(String, String)> = to
+        .prepare(&format!("SELECT name, type FROM pragma_table_info('{table}')"))
+        .and_then(|mut statement| statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
         .map_err(sql("list the columns"))?;
-    let list = columns.join(", ");
-    let marks = vec!["?"; columns.len()].join(", ");
+    let (names, types): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    let list = names.join(", ");
+    let marks = vec!["?"; names.len()].join(", ");
     let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
     let mut saved = 0;
     for direction in ["ASC", "DESC"] {
@@ -189,7 +194,7 @@ fn copy_table(source: &Connection, to: &Connection, table: &str) -> Result<(u64,
         let mut left_behind = false;
         let end = loop {
             match rows.next() {
-                Ok(Some(row)) => match keep(row, columns.len(), to, &insert)? {
+                Ok(Some(row)) => match keep(row, &types, to, &insert)? {
                     Some(count) => saved += count,
                     None => left_behind = true,
                 },
@@ -204,10 +209,21 @@ fn copy_table(source: &Connection, to: &Connection, table: &str) -> Result<(u64,
     Ok((saved, false))
 }
 
-/// Writes one row into the new database. `None`: it does not fit (a text that is none, a NULL where none may be).
-fn keep(row: &rusqlite::Row<'_>, columns: usize, to: &Connection, insert: &str) -> Result<Option<u64>, StoreError> {
-    let values: Result<Vec<Value>, _> = (0..columns).map(|i| row.get(i)).collect();
+/// Writes one row into the new database. `None`: it does not fit (a text that is none, a NULL where none may be), and
+/// would be damage there as well.
+fn keep(row: &rusqlite::Row<'_>, types: &[String], to: &Connection, insert: &str) -> Result<Option<u64>, StoreError> {
+    let values: Result<Vec<Value>, _> = (0..types.len()).map(|i| row.get(i)).collect();
     let Ok(values) = values else { return Ok(None) };
+    let fits = |(value, kind): (&Value, &String)| match value {
+        Value::Null => true,
+        Value::Integer(_) => kind == "INTEGER",
+        Value::Text(_) => kind == "TEXT",
+        Value::Blob(_) => kind == "BLOB",
+        Value::Real(_) => false,
+    };
+    if !values.iter().zip(types).all(fits) {
+        return Ok(None);
+    }
     let inserted = to.prepare_cached(insert).and_then(|mut statement| statement.execute(params_from_iter(values)));
     match inserted {
         Ok(count) => Ok(Some(count as u64)),

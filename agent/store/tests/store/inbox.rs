@@ -18,7 +18,7 @@ fn park(id: i64, due: i64) -> Write {
 }
 
 fn due(running: &Running, now: i64, after: i64) -> Vec<i64> {
-    running.store.due(Timestamp(now), InboxId(after), 100).unwrap().iter().map(|parked| parked.id.0).collect()
+    running.store.due(Timestamp(now), InboxId(after), 100).unwrap().iter().map(|id| id.0).collect()
 }
 
 #[test]
@@ -43,7 +43,8 @@ fn parked_events_come_back_as_they_were_when_they_are_due() {
     let running = Running::open(folder.path());
     assert_eq!(running.store.inbox_rows(), 2);
     assert_eq!(running.store.inbox_stat().unwrap().parked, 2);
-    let parked = running.store.due(Timestamp(50), InboxId(0), 100).unwrap();
+    let due = running.store.due(Timestamp(50), InboxId(0), 100).unwrap();
+    let parked = running.store.parked(&due).unwrap();
     assert_eq!(parked.iter().map(|parked| parked.id.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(parked[0].event, Event { attempt: 4, ..event("e1") });
     assert_eq!(parked[0].fault.as_deref(), Some("broke"));

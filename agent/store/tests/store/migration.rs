@@ -41,7 +41,7 @@ fn opens_what_the_first_release_wrote_with_all_its_rows() {
     assert_eq!(running.recovery, None);
     let store = &running.store;
     assert_eq!(value(store, "kept").as_deref(), Some("value"));
-    let due = store.due(Timestamp(5), InboxId(0), 10).unwrap();
+    let due = store.parked(&store.due(Timestamp(5), InboxId(0), 10).unwrap()).unwrap();
     assert_eq!((due[0].id, due[0].event.attempt, &*due[0].event.data), (InboxId(41), 2, &[0, 255][..]));
     assert_eq!(store.next_inbox_id(), InboxId(42));
     assert_eq!(store.inbox_rows(), 1);
