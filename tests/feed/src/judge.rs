@@ -60,7 +60,8 @@ impl Judge {
         let claims: Vec<&(Kind, Timestamp)> = claims.iter().filter(|claim| claim.0 == kind).collect();
         let good = claims.iter().filter(|claim| known.iter().any(|stretch| right(claim, stretch))).count();
         let found = known.iter().filter(|stretch| claims.iter().any(|claim| right(claim, stretch))).count();
-        let share = |part: usize, whole: usize| if whole == 0 { Value::Null } else { json!(part as f64 / whole as f64) };
+        let share =
+            |part: usize, whole: usize| if whole == 0 { Value::Null } else { json!(part as f64 / whole as f64) };
         json!({
             "known": known.len(), "found": found, "alerts": claims.len(), "right": good,
             "precision": share(good, claims.len()), "recall": share(found, known.len()),
@@ -110,10 +111,8 @@ mod tests {
             stretch("2022-06-01T10:00:00Z", "2022-06-01T20:00:00Z"),
             stretch("2022-06-03T10:00:00Z", "2022-06-03T20:00:00Z"),
         ];
-        let alert = |kind: &str, since: &str| Alert {
-            topic: TOPIC.into(),
-            payload: json!({ "kind": kind, "since": since }),
-        };
+        let alert =
+            |kind: &str, since: &str| Alert { topic: TOPIC.into(), payload: json!({ "kind": kind, "since": since }) };
         let alerts = [
             alert("leak", "2022-06-01T11:00:00Z"),
             alert("leak-end", "2022-06-01T11:00:00Z"),

@@ -69,10 +69,8 @@ impl Machine {
         // A temperature of the mind, from 20 to 35 degrees once a minute: not every machine has a thermometer.
         let phase = self.seconds as f64 / 60.0 * std::f64::consts::TAU;
         let degrees = 27.5 - 7.5 * phase.cos();
-        readings.push((
-            "sensors/simulated/temp".into(),
-            json!({ "id": "simulated", "t": degrees, "seq": self.seconds }),
-        ));
+        readings
+            .push(("sensors/simulated/temp".into(), json!({ "id": "simulated", "t": degrees, "seq": self.seconds })));
         readings.push(("count/seconds".into(), json!({ "id": self.seconds.to_string() })));
         readings
     }

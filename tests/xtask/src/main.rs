@@ -1,1 +1,58 @@
-fn main() {}
+//! `cargo xtask`: the chores, the same by hand and in CI.
+//!
+//! Whoever tries Holm builds this first, so it has next to no dependencies, and asks cargo and our own programs for
+//! everything that is more than a file.
+
+mod ci;
+mod demo;
+mod flags;
+mod layers;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use flags::Flags;
+
+const HELP: &str = "\
+cargo xtask <chore>
+
+  demo [--minutes N] [--headless] [--leaks] [--data DIR] [--listen ADDR] [--rate N]
+           build everything, start a node, deploy the examples, feed it, and watch it
+           --minutes N    end by itself after so long [default: when you end it]
+           --headless     one line of JSON every 5 seconds instead of a screen
+           --leaks        put leaks into the water, and say how many were found
+           --data DIR     the node's folder [default: .holm/demo, fresh]
+           --listen ADDR  where MQTT listens [default: 127.0.0.1:1883, or another port if that is taken]
+           --rate N       readings of water flow a second [default: 200]
+  test     get what the tests need, build the components, run all tests
+  layers   check who depends on whom
+  ci       formatting, lints, layers, tests, licences and advisories
+";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let chore = words.next().unwrap_or_default();
+    let flags = Flags::new(words);
+    let ended = match &*chore {
+        "demo" => demo::run(flags),
+        "test" => flags.finish().and_then(|()| test::run()),
+        "layers" => flags.finish().and_then(|()| layers::run()),
+        "ci" => flags.finish().and_then(|()| ci::run()),
+        "" | "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprint!("xtask: there is no chore `{other}`\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

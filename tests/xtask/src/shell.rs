@@ -1,0 +1,92 @@
+//! Running other programs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+/// The repository.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// A program in the repository's folder.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// Cargo, the one that runs us.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments);
+    cargo
+}
+
+/// Cargo for the WebAssembly workspaces: with their own target folder, and none of the flags that are meant for us.
+pub fn cargo_in(folder: &str, arguments: &[&str]) -> Command {
+    let mut cargo = cargo(arguments);
+    cargo.current_dir(root().join(folder)).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    cargo
+}
+
+/// Runs a program to its end, and says which one it is.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let shown = show(command);
+    eprintln!("> {shown}");
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if status.success() { Ok(()) } else { bail!("{shown}: {status}") }
+}
+
+/// What a program prints.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let shown = show(command);
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown}: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{shown} does not print text"))
+}
+
+/// Whether there is such a program on the path.
+pub fn there_is(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// What cargo knows of the workspace.
+pub fn metadata(arguments: &[&str]) -> anyhow::Result<Value> {
+    let text = output(cargo(&["metadata", "--format-version", "1", "--locked"]).args(arguments));
+    // A lock file that must change is no reason to know nothing.
+    let text = text.or_else(|_| output(cargo(&["metadata", "--format-version", "1"]).args(arguments)))?;
+    serde_json::from_str(&text).context("cargo metadata prints no JSON")
+}
+
+/// The components are built for this target.
+pub const WASM: &str = "wasm32-wasip2";
+
+/// Gets the target that components are built for, if it is missing.
+pub fn need_wasm() -> anyhow::Result<()> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let folder = output(command(rustc).args(["--print", "target-libdir", "--target", WASM]))?;
+    if Path::new(folder.trim()).is_dir() {
+        return Ok(());
+    }
+    run(command("rustup").args(["target", "add", WASM]))
+        .with_context(|| format!("functions are built for the target {WASM}: install it as you installed Rust"))
+}
+
+fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words
+        .map(|word| {
+            let text = word.to_string_lossy();
+            Path::new(&*text).file_name().filter(|_| text.contains("/bin/")).unwrap_or(word).to_string_lossy().into()
+        })
+        .collect();
+    words.join(" ")
+}

@@ -1,0 +1,125 @@
+//! `cargo xtask test`: everything that can be tested on this machine, and no silence about the rest.
+//!
+//! A test that cannot run here says so by a line `NAME: WHY` in the file that `HOLM_SKIPS` names; tests marked `ignore`
+//! count as well. Every skip is printed, and one that `tests/allowed-skips.txt` does not list (the names, one a line,
+//! `#` begins a comment) is a failure: a test that nobody runs proves nothing.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, bail};
+
+use crate::shell::{WASM, cargo, cargo_in, command, need_wasm, output, root, run as execute, there_is};
+
+/// Programs that tests use, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 3] =
+    [("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("strace", "strace")];
+
+/// The workspaces of components.
+const COMPONENTS: [&str; 2] = ["functions/examples", "tests/guests"];
+
+/// Gets what is needed, builds, runs, and settles the account of skips.
+pub fn run() -> anyhow::Result<()> {
+    need_wasm()?;
+    need_programs()?;
+    for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
+        execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
+    }
+    // The programs that tests start: two calls, so that no feature of the compiler gets into holmd.
+    execute(&mut cargo(&["build", "-p", "holm-agent"]))?;
+    execute(&mut cargo(&["build", "-p", "holm-cli", "-p", "holm-compiler"]))?;
+    let file = root().join("target/skips.txt");
+    std::fs::create_dir_all(root().join("target")).context("cannot make the folder target")?;
+    std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    let mut failures = Vec::new();
+    let mut step = |arguments: &[&str]| {
+        if let Err(error) = execute(cargo(arguments).env("HOLM_SKIPS", &file)) {
+            failures.push(error.to_string());
+        }
+    };
+    if there_is("cargo-nextest") {
+        step(&["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        step(&["test", "--workspace", "--all-targets", "--no-fail-fast"]);
+    }
+    // Those of documentation are not nextest's.
+    step(&["test", "--workspace", "--doc", "--no-fail-fast"]);
+    for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
+        if let Err(error) = execute(&mut cargo_in(folder, &["test"])) {
+            failures.push(error.to_string());
+        }
+    }
+    let mut skips: BTreeSet<(String, String)> = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?
+        .lines()
+        .map(|line| line.split_once(": ").unwrap_or((line, "")))
+        .map(|(name, why)| (name.to_owned(), why.to_owned()))
+        .collect();
+    skips.extend(ignored()?.into_iter().map(|name| (name, "marked ignore".to_owned())));
+    let allowed = std::fs::read_to_string(root().join("tests/allowed-skips.txt")).unwrap_or_default();
+    failures.extend(account(&skips, &allowed));
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!("{} failures:\n  {}", failures.len(), failures.join("\n  "));
+}
+
+/// Prints the skips; answers with those that are not allowed.
+fn account(skips: &BTreeSet<(String, String)>, allowed: &str) -> Vec<String> {
+    let allowed: BTreeSet<&str> =
+        allowed.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).collect();
+    println!("{} tests were skipped", skips.len());
+    let mut failures = Vec::new();
+    for (name, why) in skips {
+        println!("skipped: {name}: {why}");
+        if !allowed.contains(&**name) {
+            failures.push(format!("{name} was skipped ({why}), and tests/allowed-skips.txt does not list it"));
+        }
+    }
+    failures
+}
+
+/// Names of tests that are marked `ignore`.
+fn ignored() -> anyhow::Result<Vec<String>> {
+    let list = &["test", "--quiet", "--workspace", "--all-targets", "--", "--list", "--ignored", "--format", "terse"];
+    let text = output(&mut cargo(list))?;
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// Installs what is missing, where we may. Elsewhere the tests that need it say so.
+fn need_programs() -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !installed(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    if !(root && there_is("apt-get")) {
+        println!("tests that need them will be skipped: {0} (apt-get install {0})", missing.join(" "));
+        return Ok(());
+    }
+    let mut install = command("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    if execute(&mut install).is_err() {
+        // The lists of packages may be old, or never have been fetched.
+        execute(command("apt-get").arg("update"))?;
+        execute(&mut install)?;
+    }
+    Ok(())
+}
+
+/// Debian puts daemons where the path of a user does not look.
+fn installed(program: &str) -> bool {
+    there_is(program) || std::path::Path::new("/usr/sbin").join(program).is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_that_is_not_listed_is_a_failure() {
+        let skips = [("a".to_owned(), "no mosquitto".to_owned()), ("b".to_owned(), "no root".to_owned())].into();
+        assert_eq!(account(&skips, "# why\nb # needs root\n").len(), 1);
+        assert!(account(&skips, "a\nb\n").is_empty());
+    }
+}
