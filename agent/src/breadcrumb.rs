@@ -104,6 +104,17 @@ impl Blame {
     }
 }
 
+/// Forgets one function's strikes: the operator says so.
+pub fn pardon(folder: &Path, function: &FunctionName) -> std::io::Result<()> {
+    let path = folder.join("strikes");
+    let mut strikes: BTreeMap<String, u32> =
+        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if strikes.remove(function.as_str()).is_none() {
+        return Ok(());
+    }
+    write_synced(&path, &serde_json::to_vec(&strikes).unwrap_or_default())
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     let file = File::create(&temporary)?;

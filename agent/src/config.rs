@@ -1,6 +1,6 @@
 //! `agent.toml` and `agent.d/*.toml`: read raw, checked once, before any task starts.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use holm_core::{Document, Problem, Problems, Section, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
 const MIB: u64 = 1 << 20;
+
+/// Where the broker listens if nothing else is said.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1883);
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -24,10 +27,14 @@ pub struct Config {
     pub store: StoreConfig,
 }
 
-/// The broker's configuration.
+/// Where messages come from: the node's own broker, or another.
 #[derive(Debug, Clone)]
 pub struct Mqtt {
-    /// Plain TCP listener. Off-host addresses need TLS and users instead.
+    /// Whether the broker is `external`; then nothing listens.
+    pub mode: Mode,
+    /// The other broker. There when `mode` says so.
+    pub external: Option<External>,
+    /// Plain TCP listener. Off-host addresses need TLS and users instead. `None` is [`DEFAULT_LISTEN`].
     pub listen: Option<SocketAddr>,
     /// TLS listener with its certificate chain and key, PEM files.
     pub tls: Option<Tls>,
@@ -37,6 +44,47 @@ pub struct Mqtt {
     pub acl: Vec<AclRule>,
     /// Caps.
     pub limits: BrokerLimits,
+}
+
+/// See [`Mqtt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The node runs a broker.
+    Embedded,
+    /// The node is a client of one.
+    External,
+}
+
+/// The broker that the node is a client of.
+#[derive(Debug, Clone)]
+pub struct External {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// `None` is `holm-` and the device's name.
+    pub client_id: Option<String>,
+    /// User name.
+    pub user: Option<String>,
+    /// File with the password; white space at its end is not part of it.
+    pub password_file: Option<PathBuf>,
+    /// TLS.
+    pub tls: Option<ExternalTls>,
+    /// Publishes on their way at a time.
+    pub max_inflight: u16,
+    /// Pings are sent after this much silence.
+    pub keep_alive: Duration,
+    /// How long the broker keeps our session while we are away.
+    pub session_expiry: Duration,
+}
+
+/// TLS to an external broker.
+#[derive(Debug, Clone)]
+pub struct ExternalTls {
+    /// PEM file with the authorities to trust.
+    pub ca: PathBuf,
+    /// PEM files with our certificate chain and key, where the broker asks for them.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// A TLS listener.
@@ -128,6 +176,9 @@ impl Config {
             config.mqtt.listen = Some(listen);
         }
         problems.extend(config.contradictions());
+        if config.mqtt.mode == Mode::Embedded {
+            config.mqtt.listen.get_or_insert(DEFAULT_LISTEN);
+        }
         if problems.is_empty() {
             Ok(config)
         } else {
@@ -170,6 +221,30 @@ impl Config {
         let mut problem = |key: &str, message: String| {
             problems.push(Problem { line: 0, key: key.to_owned(), message });
         };
+        let mqtt = &self.mqtt;
+        match (mqtt.mode, &mqtt.external) {
+            (Mode::External, None) => {
+                problem("mqtt.external", "mode is \"external\", but there is no [mqtt.external] with an address".into());
+            }
+            (Mode::Embedded, Some(_)) => {
+                problem("mqtt.external", "it has no effect without mode = \"external\" in [mqtt]".into());
+            }
+            (Mode::External, Some(external)) if external.password_file.is_some() && external.user.is_none() => {
+                problem("mqtt.external.password_file", "a password needs a user".into());
+            }
+            _ => {}
+        }
+        if mqtt.mode == Mode::External {
+            let listening = [
+                ("mqtt.listen", mqtt.listen.is_some()),
+                ("mqtt.tls", mqtt.tls.is_some()),
+                ("mqtt.user", !mqtt.users.is_empty()),
+                ("mqtt.acl", !mqtt.acl.is_empty()),
+            ];
+            for (key, _) in listening.into_iter().filter(|(_, there)| *there) {
+                problem(key, "with mode = \"external\" the node runs no broker and does not listen".into());
+            }
+        }
         if let Some(listen) = self.mqtt.listen
             && !listen.ip().is_loopback()
         {
@@ -190,6 +265,11 @@ impl Config {
 
 impl Mqtt {
     fn apply(&mut self, section: &mut Section<'_>) {
+        set(&mut self.mode, section.choice("mode", &[("embedded", Mode::Embedded), ("external", Mode::External)]));
+        if let Some(mut external) = section.section("external") {
+            let read = External::read(&mut external);
+            self.external = read.or(self.external.take());
+        }
         if let Some(listen) = section.parse("listen", str::parse::<SocketAddr>) {
             self.listen = Some(listen);
         }
@@ -225,6 +305,61 @@ impl Mqtt {
     }
 }
 
+impl External {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let address = section.require("address", host_and_port);
+        let second = Duration::from_secs(1);
+        let mut tls = None;
+        let text = |text: &str| Ok::<_, String>(text.to_owned());
+        let mut external = Self {
+            host: String::new(),
+            port: 0,
+            client_id: section.text("client_id"),
+            user: section.text("user"),
+            password_file: section.text("password_file").map(PathBuf::from),
+            tls: None,
+            max_inflight: 16,
+            keep_alive: 30 * second,
+            session_expiry: 7 * 86_400 * second,
+        };
+        set(&mut external.max_inflight, section.integer("max_inflight", 1..=1024).map(|n| n as u16));
+        set(&mut external.keep_alive, section.duration_in("keep_alive", second..=3600 * second));
+        let expiry = 60 * second..=365 * 86_400 * second;
+        set(&mut external.session_expiry, section.duration_in("session_expiry", expiry));
+        if let Some(mut section) = section.section("tls") {
+            let ca = section.require("ca", text);
+            let identity = match (section.text("certificate"), section.text("key")) {
+                (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+                (None, None) => None,
+                (Some(_), None) => {
+                    section.problem("certificate", "it needs its key");
+                    None
+                }
+                (None, Some(_)) => {
+                    section.problem("key", "it needs its certificate");
+                    None
+                }
+            };
+            tls = ca.map(|ca| ExternalTls { ca: ca.into(), identity });
+        }
+        (external.host, external.port) = address?;
+        Some(Self { tls, ..external })
+    }
+}
+
+/// `host:port`; IPv6 addresses in brackets.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("`{text}` is not an address: host:port, and IPv6 addresses in brackets");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(address) => address.parse::<Ipv6Addr>().map_err(|_| wrong()).map(|_| (address.to_owned(), port)),
+        None if host.is_empty() || host.contains([':', '/', ' ']) => Err(wrong()),
+        None => Ok((host.to_owned(), port)),
+    }
+}
+
 impl Functions {
     fn apply(&mut self, section: &mut Section<'_>) {
         set(&mut self.workers, section.integer("workers", 1..=64).map(|n| n as usize));
@@ -246,7 +381,9 @@ impl Default for Config {
             device: "device".into(),
             data: "/var/lib/holm".into(),
             mqtt: Mqtt {
-                listen: Some(SocketAddr::from(([127, 0, 0, 1], 1883))),
+                mode: Mode::Embedded,
+                external: None,
+                listen: None,
                 tls: None,
                 users: Vec::new(),
                 acl: Vec::new(),
@@ -279,5 +416,53 @@ fn default_compiler() -> PathBuf {
 fn set<T>(target: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *target = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The keys of all problems of a configuration.
+    fn check(text: &str, keys: &[&str]) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.toml");
+        std::fs::write(&file, text).unwrap();
+        let found = match Config::read(Some(&file), None, None) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.problems.into_iter().map(|problem| problem.key).collect(),
+        };
+        assert_eq!(found, keys, "{text}");
+    }
+
+    #[test]
+    fn an_external_broker_and_an_embedded_one_exclude_each_other() {
+        let external = "[mqtt]\nmode = \"external\"\n[mqtt.external]\n";
+        check("", &[]);
+        check(&format!("{external}address = \"broker:1883\""), &[]);
+        check(&format!("{external}address = \"[::1]:1883\"\nuser = \"u\"\npassword_file = \"f\""), &[]);
+        check("[mqtt]\nmode = \"external\"", &["mqtt.external"]);
+        check(external, &["mqtt.external.address", "mqtt.external"]);
+        check("[mqtt.external]\naddress = \"broker:1883\"", &["mqtt.external"]);
+        let both = "[mqtt]\nmode = \"external\"\nlisten = \"127.0.0.1:1883\"\n[mqtt.external]\naddress = \"b:1\"";
+        check(both, &["mqtt.listen"]);
+        check(&format!("{external}address = \"b:1\"\npassword_file = \"f\""), &["mqtt.external.password_file"]);
+    }
+
+    #[test]
+    fn addresses_of_external_brokers_have_a_host_and_a_port() {
+        for wrong in ["broker", ":1883", "broker:0", "broker:x", "::1:1883", "mqtt://broker:1883", "[x]:1"] {
+            assert!(host_and_port(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(host_and_port("[::1]:8883").unwrap(), ("::1".to_owned(), 8883));
+        assert_eq!(host_and_port("broker.lan:1883").unwrap(), ("broker.lan".to_owned(), 1883));
+    }
+
+    #[test]
+    fn half_an_identity_is_none() {
+        let text = "[mqtt]\nmode = \"external\"\n[mqtt.external]\naddress = \"b:1\"\n[mqtt.external.tls]\nca = \"c\"\n";
+        check(text, &[]);
+        check(&format!("{text}key = \"k\""), &["mqtt.external.tls.key"]);
     }
 }

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -126,7 +126,10 @@ pub struct Deployer {
     dispatcher: Arc<Dispatcher>,
     settings: Functions,
     generation: AtomicU64,
+    /// Held for the whole of a deployment.
     registry: Mutex<Registry>,
+    /// What was last written: who only looks must not wait for a deployment to end.
+    shown: std::sync::RwLock<Registry>,
 }
 
 /// What is known of an active function, for `holm functions`.
@@ -212,6 +215,7 @@ impl Deployer {
             settings,
             generation: AtomicU64::new(1),
             registry: Mutex::new(registry.clone()),
+            shown: std::sync::RwLock::new(registry.clone()),
         };
         if changed {
             deployer.keep(&registry)?;
@@ -241,11 +245,7 @@ impl Deployer {
         if bundle.digest != entry.digest {
             return Err(DeployError::Registry(format!("the bundle of {name} has been altered")));
         }
-        if !native.exists() {
-            // Another release of the engine made it, or somebody cleaned up.
-            self.compile(&bundle, &native).await?;
-        }
-        let loaded = self.load(&bundle, &native)?;
+        let loaded = self.load(&bundle, &native).await?;
         Ok(Arc::new(Slot::new(name, Some(loaded))))
     }
 
@@ -268,10 +268,7 @@ impl Deployer {
             )));
         }
         let native = self.native_path(&bundle.component_digest);
-        if !native.exists() {
-            self.compile(&bundle, &native).await?;
-        }
-        let loaded = self.load(&bundle, &native)?;
+        let loaded = self.load(&bundle, &native).await?;
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
         // Activate: the registry first, so that a crash from here on knows that this was a trial.
@@ -329,7 +326,11 @@ impl Deployer {
                     None => next.functions.remove(name.as_str()),
                 };
                 // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
-                self.activate(&self.dispatcher.active(), &name, old);
+                let removed = old.is_none();
+                let slot = self.activate(&self.dispatcher.active(), &name, old);
+                if removed {
+                    self.dispatcher.abandon(&slot);
+                }
                 self.keep(&next)?;
                 *registry = next;
             }
@@ -350,10 +351,7 @@ impl Deployer {
             std::fs::read(&bytes).map_err(|source| DeployError::File { action: "read", path: bytes, source })?;
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         let native = self.native_path(&previous.component);
-        if !native.exists() {
-            self.compile(&bundle, &native).await?;
-        }
-        let loaded = self.load(&bundle, &native)?;
+        let loaded = self.load(&bundle, &native).await?;
         let version = previous.version.clone();
         let mut next = registry.clone();
         let left = entry.map(|entry| Box::new(Entry { previous: None, ..entry }));
@@ -386,6 +384,12 @@ impl Deployer {
         if !next.quarantined.remove(name.as_str()) {
             return Err(DeployError::NotFound(format!("`{name}` is not quarantined")));
         }
+        // First, so that one more unclean exit does not quarantine it again at once.
+        crate::breadcrumb::pardon(&self.folder, name).map_err(|source| DeployError::File {
+            action: "clear the record of unclean exits in",
+            path: self.folder.clone(),
+            source,
+        })?;
         self.keep(&next)?;
         *registry = next;
         let active = self.dispatcher.active();
@@ -398,8 +402,8 @@ impl Deployer {
     }
 
     /// Everything that is active, by name.
-    pub async fn status(&self) -> Vec<FunctionStatus> {
-        let registry = self.registry.lock().await.clone();
+    pub fn status(&self) -> Vec<FunctionStatus> {
+        let registry = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
         let active = self.dispatcher.active();
         let mut all = Vec::new();
         for (name, entry) in &registry.functions {
@@ -473,7 +477,12 @@ impl Deployer {
         }
     }
 
-    fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+    /// Loads native code, which is compiled first where there is none, or not what the compiler wrote: another release
+    /// of the engine is the usual cause, and a card that forgets is another.
+    async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+        if !is_sound(native) {
+            self.compile(bundle, native).await?;
+        }
         let config: ConfigValues =
             bundle.manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone())).collect();
         let function = self.engine.load_file(native, &bundle.manifest, Arc::new(config)).map_err(DeployError::Load)?;
@@ -503,7 +512,14 @@ impl Deployer {
             .await;
         let _ = std::fs::remove_file(&input);
         match output {
-            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) if output.status.success() => {
+                let bytes = std::fs::read(native).map_err(|source| DeployError::File {
+                    action: "read",
+                    path: native.to_owned(),
+                    source,
+                })?;
+                write_whole(&native.with_extension("sha256"), Digest::of(&bytes).to_string().as_bytes())
+            }
             Ok(output) => {
                 let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 Err(DeployError::Compile(if words.is_empty() { output.status.to_string() } else { words }))
@@ -519,7 +535,9 @@ impl Deployer {
         self.dispatcher
             .store
             .commit(vec![Write::Registry { key: ACTIVE.into(), document: Some(document) }])
-            .map_err(|error| DeployError::Registry(error.to_string()))
+            .map_err(|error| DeployError::Registry(error.to_string()))?;
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = registry.clone();
+        Ok(())
     }
 
     fn bundle_path(&self, digest: &Digest) -> PathBuf {
@@ -535,6 +553,21 @@ impl Deployer {
 struct Watched {
     invocations: u64,
     fault: Option<String>,
+}
+
+/// Whether native code is what the compiler wrote. Loading checks the engine's version and no more, and what a worn card
+/// has changed would run as it is.
+fn is_sound(native: &Path) -> bool {
+    let noted = std::fs::read_to_string(native.with_extension("sha256"));
+    let found = std::fs::read(native).map(|bytes| Digest::of(&bytes).to_string());
+    match (noted, found) {
+        (Ok(noted), Ok(found)) if noted == found => true,
+        (_, Ok(_)) => {
+            tracing::warn!(native = %native.display(), "native code is not what the compiler wrote: it is compiled again");
+            false
+        }
+        (_, Err(_)) => false,
+    }
 }
 
 /// Writes a file that is there whole or not at all.

@@ -94,7 +94,7 @@ impl<T: Clone> Ring<T> {
     pub fn since(&self, after: u64, limit: usize) -> Vec<T> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let first = inner.next - inner.entries.len() as u64;
-        let skip = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let skip = usize::try_from(after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
         let available = inner.entries.len().saturating_sub(skip);
         let skip = if after == 0 { skip + available.saturating_sub(limit) } else { skip };
         inner.entries.iter().skip(skip).take(limit).map(|(_, entry)| entry.clone()).collect()

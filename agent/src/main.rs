@@ -77,16 +77,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// To journald where systemd started us, to stderr elsewhere. `HOLM_LOG` filters as `RUST_LOG` does.
+/// To journald where systemd started us, to stderr elsewhere. `HOLM_LOG` filters by level and target, such as
+/// `info,holm_mqtt=debug`.
 fn start_logging() {
-    use tracing_subscriber::EnvFilter;
     use std::io::IsTerminal as _;
+    use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let filter = EnvFilter::try_from_env("HOLM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // `Targets` and not `EnvFilter`, which would bring a megabyte of regular expressions.
+    let filter = std::env::var("HOLM_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let registry = tracing_subscriber::registry().with(filter);
     match journal {
         Some(journal) => registry.with(journal).init(),
-        None => registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr)).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).log_internal_errors(false)).init(),
     }
 }

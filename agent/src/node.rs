@@ -13,17 +13,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holm_mqtt::{Broker, BrokerConfig};
+use holm_mqtt::{Broker, BrokerConfig, ExternalClient, ExternalConfig};
 use holm_runtime::{Engine, EngineOptions, Profile};
 use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::breadcrumb::Blame;
-use crate::config::{Config, Tls};
+use crate::config::{Config, External, ExternalTls, Mode, Tls};
 use crate::deploy::{Deployer, chain};
-use crate::dispatch::{Dispatcher, Node, Settings, Worker};
+use crate::dispatch::{Dispatcher, LocalLane, Node, Settings, Street, Worker};
 use crate::{admin, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
@@ -88,6 +90,7 @@ struct Running {
 struct Addresses {
     mqtt: Option<SocketAddr>,
     mqtts: Option<SocketAddr>,
+    external: Option<String>,
 }
 
 impl Running {
@@ -108,21 +111,14 @@ impl Running {
             tracing::warn!(strikes = ?blame.strikes, "the last exit was not clean");
         }
         let writer = thread("store", 512 << 10, move || writer.run())?;
-        let broker_config = BrokerConfig {
-            anonymous: config.mqtt.users.is_empty(),
-            users: config.mqtt.users.clone(),
-            acl: config.mqtt.acl.clone(),
-            limits: config.mqtt.limits.clone(),
-        };
-        let restored = store.broker().context("cannot restore the broker")?;
-        let broker = Broker::new(broker_config, restored, Arc::new(clock::now));
+        let (street, client) = street(config, &store)?;
         let settings = Settings {
             park_after: config.functions.park_after,
             max_hops: config.functions.max_hops,
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
         };
-        let dispatcher = Arc::new(Dispatcher::new(store.clone(), broker.clone(), settings)?);
+        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), settings)?);
         let workers = config.functions.workers;
         let slots = u32::try_from(workers * 8).unwrap_or(u32::MAX);
         let engine_options = EngineOptions { device: config.device.clone(), slots, ..EngineOptions::default() };
@@ -153,18 +149,25 @@ impl Running {
         let mut tasks = JoinSet::new();
         let mut addresses = Addresses::default();
         let backend = Arc::new(Node(dispatcher.clone()));
-        if let Some(listen) = config.mqtt.listen {
-            let listener = bind(listen).await?;
-            addresses.mqtt = Some(listener.local_addr()?);
-            let (broker, backend, stopped) = (broker.clone(), backend.clone(), stopped.clone());
-            tasks.spawn(async move { broker.serve(listener, None, backend, stopped).await });
+        if let Street::Embedded(broker) = &street {
+            if let Some(listen) = config.mqtt.listen {
+                let listener = bind(listen).await?;
+                addresses.mqtt = Some(listener.local_addr()?);
+                let (broker, backend, stopped) = (broker.clone(), backend.clone(), stopped.clone());
+                tasks.spawn(async move { broker.serve(listener, None, backend, stopped).await });
+            }
+            if let Some(tls) = &config.mqtt.tls {
+                let acceptor = tls_config(tls)?;
+                let listener = bind(tls.listen).await?;
+                addresses.mqtts = Some(listener.local_addr()?);
+                let (broker, backend, stopped) = (broker.clone(), backend.clone(), stopped.clone());
+                tasks.spawn(async move { broker.serve(listener, Some(acceptor), backend, stopped).await });
+            }
         }
-        if let Some(tls) = &config.mqtt.tls {
-            let acceptor = tls_config(tls)?;
-            let listener = bind(tls.listen).await?;
-            addresses.mqtts = Some(listener.local_addr()?);
-            let (broker, stopped) = (broker.clone(), stopped.clone());
-            tasks.spawn(async move { broker.serve(listener, Some(acceptor), backend, stopped).await });
+        if let (Street::External(external), Some(client)) = (&street, client) {
+            addresses.external = Some(external.address());
+            // Nobody waits for the connection: a node without a network is a node.
+            tasks.spawn(client.run(backend, Arc::new(LocalLane(store.clone())), stopped.clone()));
         }
         let socket = admin::bind(&config.data).context("cannot open the admin socket")?;
         let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone());
@@ -180,6 +183,7 @@ impl Running {
             "event": "ready",
             "mqtt": self.addresses.mqtt.map(|address| address.to_string()),
             "mqtts": self.addresses.mqtts.map(|address| address.to_string()),
+            "external": self.addresses.external,
             "admin": config.data.join(admin::SOCKET),
             "functions": self.dispatcher.active().slots.len(),
             "pid": std::process::id(),
@@ -229,6 +233,46 @@ impl Running {
     }
 }
 
+/// The way to local clients, and the task behind it if it needs one.
+fn street(config: &Config, store: &Store) -> anyhow::Result<(Street, Option<ExternalClient>)> {
+    let mqtt = &config.mqtt;
+    let mut restored = store.broker().context("cannot restore the broker")?;
+    if let (Mode::External, Some(external)) = (mqtt.mode, &mqtt.external) {
+        let client_config = external_config(external, config)?;
+        let (handle, client) = ExternalClient::new(client_config, &restored, Arc::new(clock::now));
+        return Ok((Street::External(handle), Some(client)));
+    }
+    holm_mqtt::leave_out(&mut restored);
+    let broker_config = BrokerConfig {
+        anonymous: mqtt.users.is_empty(),
+        users: mqtt.users.clone(),
+        acl: mqtt.acl.clone(),
+        limits: mqtt.limits.clone(),
+    };
+    Ok((Street::Embedded(Broker::new(broker_config, restored, Arc::new(clock::now))), None))
+}
+
+fn external_config(external: &External, config: &Config) -> anyhow::Result<ExternalConfig> {
+    let password = match &external.password_file {
+        Some(path) => {
+            let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            text.trim_ascii_end().to_vec()
+        }
+        None => Vec::new(),
+    };
+    Ok(ExternalConfig {
+        host: external.host.clone(),
+        port: external.port,
+        client_id: external.client_id.clone().unwrap_or_else(|| format!("holm-{}", config.device)),
+        credentials: external.user.clone().map(|user| (user, password.into())),
+        tls: external.tls.as_ref().map(external_tls).transpose()?,
+        max_inflight: external.max_inflight,
+        keep_alive: external.keep_alive,
+        session_expiry: external.session_expiry,
+        max_packet: config.mqtt.limits.max_packet_bytes,
+    })
+}
+
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
@@ -246,13 +290,7 @@ fn thread(
 }
 
 fn tls_config(tls: &Tls) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    use rustls_pki_types::pem::PemObject as _;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let shown = |path: &Path| format!("cannot read {}", path.display());
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| shown(&tls.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).with_context(|| shown(&tls.key))?;
+    let (chain, key) = (certificates(&tls.certificate)?, private_key(&tls.key)?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -260,6 +298,35 @@ fn tls_config(tls: &Tls) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         .with_single_cert(chain, key)
         .context("the certificate and key of [mqtt.tls] do not fit")?;
     Ok(Arc::new(config))
+}
+
+fn external_tls(tls: &ExternalTls) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(&tls.ca)? {
+        roots.add(certificate).with_context(|| format!("{} holds no authority", tls.ca.display()))?;
+    }
+    anyhow::ensure!(!roots.is_empty(), "{} holds no certificate", tls.ca.display());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let config = match &tls.identity {
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .context("the certificate and key of [mqtt.external.tls] do not fit")?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// For `main`: an error with its causes.

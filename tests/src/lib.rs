@@ -5,8 +5,10 @@
 
 pub mod admin;
 pub mod functions;
+pub mod mosquitto;
 pub mod mqtt;
 pub mod node;
+pub mod tls;
 pub mod trace;
 
 use std::time::{Duration, Instant};

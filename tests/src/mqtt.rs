@@ -29,19 +29,30 @@ pub enum Packet {
     Other(u8, Vec<u8>),
 }
 
+/// A byte stream.
+pub trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
 /// A connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
+    /// The socket under the stream, for its timeouts.
+    socket: TcpStream,
     buffer: VecDeque<u8>,
 }
 
 impl Client {
     /// Connects; `clean` starts a new session, which otherwise never expires.
     pub fn connect(address: &str, name: &str, clean: bool) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut client = Self { stream, buffer: VecDeque::new() };
+        let socket = TcpStream::connect(address)?;
+        Self::over(Box::new(socket.try_clone()?), socket, name, clean)
+    }
+
+    /// The same over a stream that is more than its socket.
+    pub fn over(stream: Box<dyn Duplex>, socket: TcpStream, name: &str, clean: bool) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut client = Self { stream, socket, buffer: VecDeque::new() };
         let mut body = vec![0, 4];
         body.extend(b"MQTT");
         body.extend([5, if clean { 2 } else { 0 }, 0, 60]);
@@ -60,7 +71,7 @@ impl Client {
 
     /// How long [`Client::receive`] waits.
     pub fn patience(&self, wait: Duration) {
-        self.stream.set_read_timeout(Some(wait)).unwrap();
+        self.socket.set_read_timeout(Some(wait)).unwrap();
     }
 
     /// PUBLISH; `name` becomes the user property `holm-id`.

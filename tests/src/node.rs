@@ -11,8 +11,10 @@ pub struct Node {
     child: Child,
     /// `holmd` itself, which is not the child when it runs under strace.
     pub pid: u32,
-    /// Where MQTT is served.
+    /// Where MQTT is served; empty for a node that is a client of another broker.
     pub mqtt: String,
+    /// Where MQTT is served with TLS.
+    pub mqtts: Option<String>,
     /// Its admin socket.
     pub admin: Admin,
 }
@@ -50,7 +52,10 @@ impl<'a> Start<'a> {
                 command
             }
         };
-        command.args(["run", "--listen", "127.0.0.1:0", "--config"]).arg(&config).arg("--data").arg(self.data);
+        command.args(["run", "--config"]).arg(&config).arg("--data").arg(self.data);
+        if !self.config.contains("mode = \"external\"") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let log = std::fs::File::options().create(true).append(true).open(self.data.join("log")).unwrap();
         command.stdout(Stdio::piped()).stderr(log).env("HOLM_LOG", "info").env_remove("HOLM_MUTANT");
         if let Some(mutant) = self.mutant {
@@ -66,7 +71,8 @@ impl<'a> Start<'a> {
         };
         assert_eq!(ready["event"], "ready", "{line}");
         let pid = u32::try_from(ready["pid"].as_u64().unwrap()).unwrap();
-        Some(Node { child, pid, mqtt: ready["mqtt"].as_str().unwrap().to_owned(), admin: Admin::new(self.data) })
+        let text = |key: &str| ready[key].as_str().map(str::to_owned);
+        Some(Node { child, pid, mqtt: text("mqtt").unwrap_or_default(), mqtts: text("mqtts"), admin: Admin::new(self.data) })
     }
 
     /// Starts it and waits until it is ready.
@@ -110,7 +116,8 @@ impl Drop for Node {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a signal by its name, such as `KILL`.
+pub(crate) fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
 }
 

@@ -153,8 +153,8 @@ impl Disk {
             match fate {
                 Fate::Dropped => {}
                 Fate::Kept => apply(&mut files, step, None),
-                Fate::Reordered if coin() % 2 == 0 => apply(&mut files, step, None),
-                Fate::Torn if coin() % 3 > 0 => apply(&mut files, step, Some(coin())),
+                Fate::Reordered if coin().is_multiple_of(2) => apply(&mut files, step, None),
+                Fate::Torn if !coin().is_multiple_of(3) => apply(&mut files, step, Some(coin())),
                 Fate::Reordered | Fate::Torn => {}
             }
         }

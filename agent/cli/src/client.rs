@@ -104,6 +104,7 @@ impl Client {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "ends with the connection that this call opens")]
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =

@@ -10,6 +10,9 @@ use crate::look::{self, Look, Tone};
 use crate::reply::Report;
 use crate::screen::Screen;
 
+/// The exit code of a command that was called wrongly.
+const USAGE: u8 = 2;
+
 /// The exit code of a deployment that was rolled back.
 const ROLLED_BACK: u8 = 4;
 
@@ -30,7 +33,8 @@ impl Deploy {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
         if !self.local {
             let failure = Failure::new("this release deploys to the node on this machine only; the cloud comes later");
-            return Err(failure.next(format!("holm deploy --local {}", self.bundle.display())));
+            screen.complain(&failure.next(format!("holm deploy --local {}", self.bundle.display())));
+            return Ok(ExitCode::from(USAGE));
         }
         let path = match self.bundle.is_dir() {
             true => {

@@ -109,6 +109,7 @@ fn table(letters: &[Letter], look: &Look) -> String {
 fn whole(letter: &Letter, look: &Look) -> String {
     let attributes = match &letter.attributes {
         Value::Null => String::new(),
+        Value::Array(none) if none.is_empty() => String::new(),
         attributes => attributes.to_string(),
     };
     let entries = [

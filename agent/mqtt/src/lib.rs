@@ -1,4 +1,5 @@
-//! Holm's MQTT room: a broker for MQTT 3.1.1 and 5.0 that runs inside the node agent.
+//! Holm's MQTT room: a broker for MQTT 3.1.1 and 5.0 that runs inside the node agent, and the client for a node that
+//! uses somebody else's broker instead ([`ExternalClient`]; its module has its own text).
 //!
 //! # Invariants
 //!
@@ -24,6 +25,7 @@ mod acks;
 mod attach;
 mod backend;
 mod broker;
+mod client;
 mod config;
 mod connect;
 mod connection;
@@ -44,5 +46,6 @@ mod subscribe;
 
 pub use backend::{Backend, Incoming, Refusal, Settled};
 pub use broker::{Broker, BrokerStats, Clock, Plan};
+pub use client::{External, ExternalClient, ExternalConfig, Lane, LinkStatus, Outgoing, Wanted, leave_out};
 pub use config::{AclRule, BrokerConfig, BrokerLimits, User};
 pub use password::{PasswordError, PasswordHash};

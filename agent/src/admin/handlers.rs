@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::State;
 use crate::clock;
 use crate::deploy::{DeployError, chain};
-use crate::dispatch::event_now;
+use crate::dispatch::{Street, event_now};
 use crate::journal::Ring;
 
 /// An answer that is not the one that was asked for.
@@ -67,7 +67,7 @@ pub(super) async fn status(Extract(state): Extract<State>) -> Answer {
     let store = state.dispatcher.store.clone();
     let (inbox, lanes) = blocking(move || Ok((store.inbox_stat()?, store.lanes()?))).await?;
     let counters = &state.dispatcher.counters;
-    let broker = state.dispatcher.broker.stats();
+    let broker = state.dispatcher.street.broker_stats();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Json(json!({
         "device": &*state.device,
@@ -87,11 +87,23 @@ pub(super) async fn status(Extract(state): Extract<State>) -> Answer {
             "retained": broker.retained, "messages_in": broker.messages_in, "messages_out": broker.messages_out,
             "dropped": broker.dropped,
         },
+        "external": external(&state),
     })))
 }
 
+/// The link to an external broker; null without one.
+fn external(state: &State) -> Value {
+    let Street::External(external) = &state.dispatcher.street else { return Value::Null };
+    let link = external.status();
+    json!({
+        "address": external.address(), "connected": link.connected, "connections": link.connections,
+        "last_error": link.last_error, "in_flight": link.in_flight, "messages_in": link.messages_in,
+        "messages_out": link.messages_out, "dropped": link.dropped, "refused": link.refused,
+    })
+}
+
 pub(super) async fn functions(Extract(state): Extract<State>) -> Answer {
-    let status = state.deployer.status().await;
+    let status = state.deployer.status();
     let store = state.dispatcher.store.clone();
     let accounts = blocking(move || store.accounts()).await?;
     let rows: Vec<Value> = status
@@ -116,8 +128,10 @@ pub(super) async fn functions(Extract(state): Extract<State>) -> Answer {
 }
 
 pub(super) async fn deploy(Extract(state): Extract<State>, bundle: Bytes) -> Answer {
-    // In a task of its own: a caller that goes away must not stop a trial half way.
-    let task = tokio::spawn(async move { state.deployer.deploy(&bundle).await });
+    // On a thread of its own: a caller that goes away must not stop a trial half way, and what it unpacks, loads and
+    // syncs must not hold up the connections, which all live on the thread that this handler runs on.
+    let runtime = tokio::runtime::Handle::current();
+    let task = tokio::task::spawn_blocking(move || runtime.block_on(state.deployer.deploy(&bundle)));
     match task.await {
         Ok(report) => Ok(Json(json!(report?))),
         Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holm_core::{FunctionName, TopicName, TopicTrie, TriggerKind, When};
+use holm_mqtt::Wanted;
 
 use super::Slot;
 
@@ -22,6 +23,7 @@ pub struct ActiveSet {
     /// All functions.
     pub slots: HashMap<FunctionName, Arc<Slot>>,
     topics: TopicTrie<Vec<Binding>>,
+    wanted: Vec<Wanted>,
     chains: HashMap<(FunctionName, When), Vec<Arc<Slot>>>,
 }
 
@@ -41,8 +43,9 @@ impl ActiveSet {
     fn bind(&mut self, slot: &Arc<Slot>, manifest: &holm_core::Manifest) {
         for trigger in &manifest.triggers {
             match &trigger.kind {
-                TriggerKind::Mqtt { topics, .. } => {
+                TriggerKind::Mqtt { topics, qos, retained } => {
                     for filter in topics {
+                        self.wanted.push(Wanted { filter: filter.clone(), qos: *qos, retained: *retained });
                         let bindings = self.topics.entry(filter, Vec::new);
                         bindings.push(Binding { slot: slot.clone(), durable: trigger.durable });
                     }
@@ -68,6 +71,11 @@ impl ActiveSet {
                 }
             }
         });
+    }
+
+    /// What an external broker is asked for.
+    pub fn wanted(&self) -> Vec<Wanted> {
+        self.wanted.clone()
     }
 
     /// The functions that another one's end starts.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use holm_core::{
     Effects, Event, EventId, FunctionName, Message, Payload, Publish, Qos, Route, Source, Timestamp, When,
 };
-use holm_mqtt::Plan;
 use holm_store::{Lane, Write};
 
+use super::street::{Leaving, Street};
 use super::{Dispatcher, Job, Loaded, Origin, Slot, qos_text};
 use crate::clock;
 
@@ -18,10 +18,13 @@ pub(super) const ID_PROPERTY: &str = "holm-id";
 /// The topics on a message's way through functions, for the loop guard's report.
 const TRAIL_ATTRIBUTE: &str = "holm-trail";
 
+/// A function that enqueues to itself with at least this delay does not run away, and its hops are not counted.
+const PACED: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What leaves once its transaction is committed, or at once for volatile events.
 #[derive(Default)]
 pub(super) struct Released {
-    plans: Vec<Plan>,
+    leaving: Vec<Leaving>,
     jobs: Vec<(Arc<Slot>, Job)>,
     /// Rows that are not due yet: the feeder has to look again.
     delayed: bool,
@@ -73,19 +76,39 @@ impl<'a> Staging<'a> {
             }
         }
         for enqueue in effects.enqueues {
-            let Some(slot) = self.dispatcher.slot(&enqueue.function) else { continue };
-            let event = self.event(EventId(enqueue.id), Source::Invoke, function, enqueue.input);
-            let delay = enqueue.delay.map_or(0, |delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-            self.job(&slot, event, Timestamp(self.now.0.saturating_add(delay)), self.durable);
+            let mut event = self.event(EventId(enqueue.id), Source::Invoke, function, enqueue.input);
+            let delay = enqueue.delay.unwrap_or_default();
+            if delay >= PACED {
+                // A timer, and not a loop that runs away: its count begins anew.
+                event.hops = 0;
+                event.attributes.clear();
+            } else if event.hops > self.dispatcher.settings.max_hops {
+                self.dispatcher.cut_loop(&enqueue.function, function.as_str(), &event.attributes);
+                continue;
+            }
+            let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            let due = Timestamp(self.now.0.saturating_add(delay));
+            match self.dispatcher.slot(&enqueue.function) {
+                Some(slot) => self.job(&slot, event, due, self.durable),
+                None if self.durable => {
+                    // Its function is not there (yet): it waits in the inbox, like any event of a removed function.
+                    let id = self.dispatcher.store.next_inbox_id();
+                    let park = Write::Park { id, function: enqueue.function, event: Arc::new(event), due, fault: None };
+                    self.writes.push(park);
+                    self.released.delayed = true;
+                }
+                None => self.dispatcher.note_drop(),
+            }
         }
     }
 
-    /// A publish on a local topic: for the broker's subscribers, and for other functions.
+    /// A publish on a local topic: for the broker's subscribers, and for other functions. Those of a node with an external
+    /// broker get it from there, like everybody.
     fn publish(&mut self, publish: Publish) {
         let hops = self.cause.hops.saturating_add(1);
         let mut user_properties = publish.user_properties;
         user_properties.push((hops_property(), hops_text(hops)));
-        let message = Arc::new(Message {
+        let message = Message {
             topic: publish.topic,
             payload: publish.payload,
             qos: publish.qos,
@@ -97,7 +120,18 @@ impl<'a> Staging<'a> {
             correlation_data: None,
             user_properties,
             publisher: None,
-        });
+        };
+        if let Street::Embedded(_) = self.dispatcher.street {
+            self.start(&message, hops);
+        }
+        let Dispatcher { street, store, .. } = self.dispatcher;
+        let (writes, leaving) = street.plan(message, store, || self.dispatcher.new_id().0);
+        self.writes.extend(writes);
+        self.released.leaving.extend(leaving);
+    }
+
+    /// The functions on a message's topic.
+    fn start(&mut self, message: &Message, hops: u8) {
         let set = self.dispatcher.active();
         set.for_each(&message.topic, |binding| {
             let attributes = trail(self.cause, message.topic.as_str());
@@ -105,15 +139,10 @@ impl<'a> Staging<'a> {
                 self.dispatcher.cut_loop(&binding.slot.name, message.topic.as_str(), &attributes);
                 return;
             }
-            let event = event_of(&message, self.dispatcher.new_id(), hops, attributes);
+            let event = event_of(message, self.dispatcher.new_id(), hops, attributes);
             let durable = self.durable && binding.durable && message.qos != Qos::AtMostOnce;
             self.job(&binding.slot, event, self.now, durable);
         });
-        let mut plan = self.dispatcher.broker.plan(message);
-        self.writes.extend(plan.writes.drain(..).map(Write::Session));
-        if !plan.is_empty() {
-            self.released.plans.push(plan);
-        }
     }
 
     /// The functions that wait for this one's end.
@@ -164,8 +193,8 @@ impl<'a> Staging<'a> {
 impl Dispatcher {
     /// Lets go what a commit set free. Runs on the writer's thread or a worker's.
     pub(super) fn let_go(&self, released: Released) {
-        for plan in released.plans {
-            self.broker.deliver(plan);
+        for leaving in released.leaving {
+            self.street.let_go(leaving);
         }
         for (slot, job) in released.jobs {
             let row = if let Origin::Inbox(id) = job.origin { Some(id) } else { None };
@@ -216,8 +245,9 @@ impl Dispatcher {
 }
 
 impl Released {
-    pub(super) fn plan(plan: Plan) -> Self {
-        Self { plans: vec![plan], ..Self::default() }
+    /// Whether there is something in the local lane.
+    pub(super) fn has_lane(&self) -> bool {
+        self.leaving.iter().any(|leaving| matches!(leaving, Leaving::Lane))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use holm_core::Timestamp;
+use holm_core::{FunctionName, Timestamp};
 use holm_store::InboxId;
 
 use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
@@ -31,6 +31,8 @@ pub(super) struct Signal {
 struct Inner {
     /// There may be due rows.
     hungry: bool,
+    /// There may be due rows, but a look is no use before this.
+    hungry_at: Option<Instant>,
     closed: bool,
     /// Durable events that no function has finished with, oldest first. Bounded by the connections' windows.
     parking: VecDeque<(Instant, Weak<Ticket>)>,
@@ -44,6 +46,16 @@ impl Signal {
         let news = !std::mem::replace(&mut inner.hungry, true);
         drop(inner);
         if news {
+            self.told.notify_one();
+        }
+    }
+
+    /// As [`Signal::hungry`], after a wait: for a store that refuses commits, which asking again at once would not mend.
+    pub(super) fn hungry_after(&self, wait: Duration) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.hungry_at.is_none() {
+            inner.hungry_at = Some(Instant::now() + wait);
+            drop(inner);
             self.told.notify_one();
         }
     }
@@ -112,7 +124,11 @@ impl Dispatcher {
         loop {
             let now = Instant::now();
             let closed = inner.closed;
-            let mut due = Due { feed: std::mem::take(&mut inner.hungry), closed, ..Due::default() };
+            let rested = inner.hungry_at.is_some_and(|at| at <= now);
+            if rested {
+                inner.hungry_at = None;
+            }
+            let mut due = Due { feed: std::mem::take(&mut inner.hungry) || rested, closed, ..Due::default() };
             while inner.parking.front().is_some_and(|(deadline, _)| closed || *deadline <= now) {
                 // Most are settled and gone by now.
                 due.tickets.extend(inner.parking.pop_front().and_then(|(_, ticket)| ticket.upgrade()));
@@ -129,7 +145,7 @@ impl Dispatcher {
             if let Some((deadline, _)) = inner.parking.front() {
                 nap = nap.min(deadline.saturating_duration_since(now));
             }
-            if let Some(deadline) = inner.rousing.iter().map(|(at, _)| *at).min() {
+            if let Some(deadline) = inner.rousing.iter().map(|(at, _)| *at).chain(inner.hungry_at).min() {
                 nap = nap.min(deadline.saturating_duration_since(now));
             }
             let (guard, _) = self.signal.told.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner);
@@ -142,8 +158,12 @@ impl Dispatcher {
         let now = clock::now();
         let mut after = InboxId(0);
         let mut refused = false;
-        loop {
-            let due = self.store.due(now, after, BATCH)?;
+        // Rows of functions that are not there, or have no room, must not stand before those of others.
+        let set = self.active();
+        let mut open: Vec<FunctionName> =
+            set.slots.values().filter(|slot| slot.is_runnable()).map(|slot| slot.name.clone()).collect();
+        while !open.is_empty() {
+            let due = self.store.due_of(&open, now, after, BATCH)?;
             let Some(last) = due.last() else { break };
             after = *last;
             let short = due.len() < BATCH;
@@ -154,10 +174,10 @@ impl Dispatcher {
             for id in claimed.iter().filter(|id| !rows.iter().any(|row| row.id == **id)) {
                 self.release(*id);
             }
-            let mut room = false;
             for row in rows {
-                let Some(slot) = self.slot(&row.function) else {
-                    // Its function is not deployed (any more): the row waits for it.
+                // Once a row has found no room, those behind it must not pass it.
+                let slot = if open.contains(&row.function) { self.slot(&row.function) } else { None };
+                let Some(slot) = slot else {
                     self.release(row.id);
                     continue;
                 };
@@ -165,11 +185,10 @@ impl Dispatcher {
                 if self.push(&slot, job).is_err() {
                     self.release(row.id);
                     refused = true;
-                } else {
-                    room = true;
+                    open.retain(|name| *name != row.function);
                 }
             }
-            if short || !room {
+            if short {
                 break;
             }
         }
@@ -191,12 +210,28 @@ impl Dispatcher {
         self.signal.rouse_at(Instant::now() + wait, slot);
     }
 
-    /// Gives a removed function's jobs up: their rows stay in the inbox.
-    pub fn abandon(&self, slot: &Slot) {
+    /// Gives a removed function's jobs up: their rows stay in the inbox, and events that have none yet get one.
+    pub fn abandon(self: &Arc<Self>, slot: &Slot) {
         for job in slot.clear() {
-            if let Origin::Inbox(id) = job.origin {
-                lock(&self.held).remove(&id);
+            match job.origin {
+                Origin::Inbox(id) => self.release(id),
+                Origin::Fresh { ticket, member } => self.strand(&ticket, member),
+                Origin::Volatile => self.note_drop(),
             }
+        }
+    }
+
+    /// A fresh event has lost its job for one function.
+    fn strand(self: &Arc<Self>, ticket: &Arc<Ticket>, member: usize) {
+        let mut state = lock(&ticket.state);
+        let row = state.members.get_mut(member).and_then(|member| {
+            member.stranded = true;
+            member.inbox
+        });
+        drop(state);
+        match row {
+            Some(id) => self.release(id),
+            None => self.park_ticket(ticket),
         }
     }
 }

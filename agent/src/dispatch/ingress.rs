@@ -10,7 +10,7 @@ use holm_store::{DedupeKey, Settlement, Write};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::chain::{HOPS_PROPERTY, ID_PROPERTY, Released, event_of};
+use super::chain::{HOPS_PROPERTY, ID_PROPERTY, event_of};
 use super::job::{Completion, Member, TicketState};
 use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
 use crate::clock;
@@ -80,7 +80,7 @@ impl Dispatcher {
             // A retained message is kept as well as may be; the publisher asked for no promise.
             let _ = self.store.queue(Settlement { writes, ..Settlement::default() }, |_| {});
         }
-        self.broker.deliver(plan);
+        self.street.deliver(plan);
         self.start_volatile(message, slots);
     }
 
@@ -115,7 +115,7 @@ impl Dispatcher {
         let event = if durable.is_empty() { None } else { self.event(&message, id) };
         let Some(event) = event else {
             if base.is_empty() {
-                self.broker.deliver(plan);
+                self.street.deliver(plan);
                 return Settled::Done;
             }
             let completion = Completion { plan, ack: Some(ack), key };
@@ -180,6 +180,10 @@ impl Dispatcher {
         let event = Arc::new(event);
         if durable {
             let completion = Completion { plan: holm_mqtt::Plan::default(), ack: Some(ack), key: None };
+            if self.store.inbox_rows() >= self.settings.inbox_rows {
+                self.refuse(completion);
+                return answer;
+            }
             self.start_durable(event, vec![slot.clone()], base, completion);
         } else {
             if !base.is_empty() {
@@ -235,12 +239,6 @@ impl Dispatcher {
         if before == 0 || before.is_power_of_two() {
             tracing::warn!(dropped = before + 1, "QoS 0 events were dropped because their functions are behind");
         }
-    }
-
-    /// Lets a released plan go without a settlement, for the node's own messages.
-    pub fn publish_local(self: &Arc<Self>, message: Arc<Message>) {
-        let plan = self.broker.plan(message);
-        self.let_go(Released::plan(plan));
     }
 }
 

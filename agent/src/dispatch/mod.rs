@@ -24,6 +24,7 @@ mod job;
 mod run_queue;
 mod settle;
 mod slot;
+mod street;
 mod worker;
 
 pub use active::{ActiveSet, Binding};
@@ -31,6 +32,7 @@ pub use chain::series_stream;
 pub use ingress::{Node, event_now};
 pub use job::{Job, Origin, Ticket};
 pub use slot::{Loaded, Slot, SlotStats};
+pub use street::{LocalLane, Street};
 pub use worker::Worker;
 
 use std::collections::{HashMap, HashSet};
@@ -39,7 +41,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use holm_core::{EventId, FunctionName, Qos};
-use holm_mqtt::{Broker, Refusal};
+use holm_mqtt::Refusal;
 use holm_store::{DedupeKey, InboxId, StateReader, Store};
 use tokio::sync::oneshot;
 
@@ -81,7 +83,7 @@ pub struct Dispatcher {
     /// Where settlements go.
     pub store: Store,
     /// Where publishes go.
-    pub broker: Broker,
+    pub street: Street,
     /// What people look at.
     pub journal: Journal,
     /// Figures.
@@ -106,12 +108,12 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// A dispatcher without functions.
-    pub fn new(store: Store, broker: Broker, settings: Settings) -> Result<Self, holm_store::StoreError> {
+    pub fn new(store: Store, street: Street, settings: Settings) -> Result<Self, holm_store::StoreError> {
         let ids = store.reader()?;
         let memory = i64::try_from(settings.memory).unwrap_or(i64::MAX);
         Ok(Self {
             store,
-            broker,
+            street,
             journal: Journal::new(),
             counters: Counters::default(),
             settings,
@@ -134,6 +136,9 @@ impl Dispatcher {
 
     /// Replaces what runs. Jobs that wait stay with their functions' slots.
     pub fn activate(&self, set: Arc<ActiveSet>) {
+        if let Street::External(external) = &self.street {
+            external.subscribe(set.wanted());
+        }
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = set;
         self.signal.hungry();
     }

@@ -9,6 +9,7 @@ use holm_mqtt::Refusal;
 use holm_store::{Account, CommitError, InboxId, QueueError, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
+use super::street::Leaving;
 use super::job::{Completion, TicketState};
 use super::{Dispatcher, Job, Loaded, Origin, Slot, Ticket, lock};
 use crate::clock;
@@ -143,7 +144,15 @@ impl Dispatcher {
         reader: &StateReader,
     ) -> Result<Verdict, (Job, String)> {
         if !settlement.writes.is_empty() {
-            match self.enqueue(slot, settlement, reader, |_| {}) {
+            // Rows of the local lane can be read only now.
+            let street = self.street.clone();
+            let lane = released.has_lane();
+            let done = move |_| {
+                if lane {
+                    street.let_go(Leaving::Lane);
+                }
+            };
+            match self.enqueue(slot, settlement, reader, done) {
                 Ok(()) => {}
                 Err(QueueError::Quota { would_be, limit }) => return Err((job, quota_words(would_be, limit))),
                 Err(QueueError::Conflict | QueueError::Stale) => return Ok(Verdict::RunAgain(job)),
@@ -196,7 +205,9 @@ impl Dispatcher {
                 }
                 this.let_go(released);
             }
-            if !gone || result.is_err() {
+            if result.is_err() {
+                this.signal.hungry_after(NOT_RUN_WAIT);
+            } else if !gone {
                 this.signal.hungry();
             }
         };
@@ -385,7 +396,7 @@ impl Dispatcher {
         let Completion { plan, ack, key } = completion;
         let answer = match result {
             Ok(()) => {
-                self.broker.deliver(plan);
+                self.street.deliver(plan);
                 Ok(())
             }
             Err(CommitError::DiskFull) => Err(Refusal::QuotaExceeded),

@@ -101,6 +101,14 @@ pub enum StoreError {
     },
 }
 
+/// The time of day in milliseconds since 1970, for the ages of rows. Nothing depends on its being right but how soon old
+/// rows go.
+#[expect(clippy::disallowed_methods, reason = "the writer has no caller to hand it the time")]
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 pub(crate) fn sql(action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     move |source| StoreError::Sql { action, source }
 }

@@ -145,6 +145,25 @@ impl Store {
         })
     }
 
+    /// As [`Store::due`], of these functions only: rows of others are passed over, however many there are.
+    pub fn due_of(
+        &self,
+        functions: &[FunctionName],
+        now: Timestamp,
+        after: InboxId,
+        limit: usize,
+    ) -> Result<Vec<InboxId>, StoreError> {
+        let action = "read the inbox";
+        let names: Vec<&str> = functions.iter().map(FunctionName::as_str).collect();
+        // Names are a-z, 0-9 and `-`: they need no escaping.
+        let names = format!("[{}]", names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(","));
+        let statement = "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 AND function IN (SELECT value FROM json_each(?4))
+            ORDER BY id LIMIT ?3";
+        collect(&self.read()?, action, statement, params![after.0, now.0, limit as i64, names], |row| {
+            Ok(InboxId(row.get(0).map_err(sql(action))?))
+        })
+    }
+
     /// The events of those of `ids` that are in the inbox.
     pub fn parked(&self, ids: &[InboxId]) -> Result<Vec<ParkedEvent>, StoreError> {
         let connection = self.read()?;

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, params_from_iter, types::Value};
 
@@ -238,8 +237,7 @@ fn keep(row: &rusqlite::Row<'_>, types: &[String], to: &Connection, insert: &str
 
 /// Streams go on after the highest number that is known to have been used, and what is missing between becomes gaps.
 fn mend_streams(connection: &Connection) -> Result<(), StoreError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let now = crate::now();
     connection
         .execute(
             "INSERT INTO stream (name, sequence)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
@@ -138,8 +138,7 @@ impl Writer {
         accounts: &std::collections::HashMap<holm_core::FunctionName, crate::Account>,
         expire: bool,
     ) -> Result<i64, StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let now = crate::now();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

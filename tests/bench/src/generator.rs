@@ -223,7 +223,8 @@ impl Generator {
 
     fn reading(&mut self, seq: u64) {
         let (sensor, hot) = (seq % SENSORS, seq % 25 < HOT_OF_25);
-        let topic = [b's', b'e', b'n', b's', b'o', b'r', b's', b'/', b's', b'0' + sensor as u8, b'/', b't', b'e', b'm', b'p'];
+        let topic =
+            [b's', b'e', b'n', b's', b'o', b'r', b's', b'/', b's', b'0' + sensor as u8, b'/', b't', b'e', b'm', b'p'];
         self.publish(&topic, |output| {
             let t = if hot { "31.5" } else { "23.5" };
             let _ = write!(output, "{{\"id\":\"s{sensor}\",\"t\":{t},\"seq\":{seq}}}");

@@ -1,44 +1,47 @@
-//! Our side: a real `holmd`, with functions made from the examples.
+//! Our side's functions: the examples, under other names where there must be many.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
+use anyhow::{Context as _, bail};
 use holm_bundle::Bundle;
-use holm_tests::node::{Node, Start};
 
-/// No watching of new versions: nothing runs while they are deployed.
-const CONFIGURATION: &str = "[functions]\nhealth_window = \"0ms\"\n";
-
-/// Starts a node and waits until it is ready.
-pub fn start(data: &Path) -> Node {
-    Start { config: CONFIGURATION, ..Start::new(data) }.run()
-}
+use crate::holmd::Holmd;
 
 /// Makes a data folder in which functions are deployed and compiled; no node runs on it afterwards.
-pub fn prepare(parent: &Path, name: &str, bundles: &[Vec<u8>]) -> PathBuf {
+pub fn prepare(parent: &Path, name: &str, bundles: &[Vec<u8>]) -> anyhow::Result<PathBuf> {
     let data = parent.join(name);
-    let node = start(&data);
+    let node = Holmd::start(&data)?;
     for bundle in bundles {
-        node.admin.deploy(bundle);
+        node.deploy(bundle)?;
     }
-    node.stop();
-    data
+    node.stop()?;
+    Ok(data)
 }
 
-/// The example's manifest and component, built once.
-fn example(name: &str) -> (String, Vec<u8>) {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| drop(holm_tests::functions::example("scale", |text| text)));
-    let folder = holm_tests::functions::repository().join("functions/examples");
-    let manifest = std::fs::read_to_string(folder.join(name).join("holm.toml")).unwrap();
-    let component = std::fs::read(folder.join(format!("target/wasm32-wasip2/release/{name}.wasm"))).unwrap();
-    (manifest, component)
+/// The example's manifest and component; all examples are built at the first call.
+fn example(name: &str) -> anyhow::Result<(String, Vec<u8>)> {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../functions/examples");
+    let built = BUILT.get_or_init(|| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"]).current_dir(&folder);
+        cargo.status().is_ok_and(|status| status.success())
+    });
+    if !built {
+        bail!("the examples do not build");
+    }
+    let manifest = std::fs::read_to_string(folder.join(name).join("holm.toml"))?;
+    let file = folder.join(format!("target/wasm32-wasip2/release/{name}.wasm"));
+    let component = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok((manifest, component))
 }
 
 /// A function of W1 under a name of its own. `distinct` makes its component another one, so that its native code shares
 /// no memory with the others'.
-pub fn scale(name: &str, filters: &[String], distinct: bool) -> Vec<u8> {
-    let (manifest, mut component) = example("scale");
+pub fn scale(name: &str, filters: &[String], distinct: bool) -> anyhow::Result<Vec<u8>> {
+    let (manifest, mut component) = example("scale")?;
     if distinct {
         // A custom section at the end: its name.
         component.push(0);
@@ -49,16 +52,16 @@ pub fn scale(name: &str, filters: &[String], distinct: bool) -> Vec<u8> {
     let manifest = manifest
         .replace("name = \"scale\"", &format!("name = \"{name}\""))
         .replace("topics = [\"sensors/+/temp\"]", &format!("topics = {filters:?}"));
-    Bundle::pack(&manifest, &component).unwrap().bytes
+    Ok(Bundle::pack(&manifest, &component)?.bytes)
 }
 
 /// The W1 function as it is.
-pub fn w1() -> Vec<u8> {
+pub fn w1() -> anyhow::Result<Vec<u8>> {
     scale("scale", &["sensors/+/temp".to_owned()], false)
 }
 
 /// Ten functions with `filters` filters each; the first has W1's among them.
-pub fn ten(filters: usize) -> Vec<Vec<u8>> {
+pub fn ten(filters: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     (0..10)
         .map(|function| {
             let mut all: Vec<String> = (0..filters)
@@ -76,19 +79,19 @@ pub fn ten(filters: usize) -> Vec<Vec<u8>> {
 }
 
 /// More functions that nobody calls.
-pub fn idle(count: usize) -> Vec<Vec<u8>> {
+pub fn idle(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     (0..count).map(|number| scale(&format!("idle{number}"), &[format!("idle/{number}")], true)).collect()
 }
 
 /// Twenty stateful functions; two match each of the ten topics.
-pub fn w2() -> Vec<Vec<u8>> {
-    let (manifest, component) = example("stateful");
+pub fn w2() -> anyhow::Result<Vec<Vec<u8>>> {
+    let (manifest, component) = example("stateful")?;
     (0..20)
         .map(|number| {
             let manifest = manifest
                 .replace("name = \"stateful\"", &format!("name = \"{}\"", w2_name(number)))
                 .replace("w2/#", &format!("w2/{}/#", number / 2));
-            Bundle::pack(&manifest, &component).unwrap().bytes
+            Ok(Bundle::pack(&manifest, &component)?.bytes)
         })
         .collect()
 }

@@ -38,7 +38,8 @@ pub fn run(folder: &Path, rows: u64, batch: u64) -> anyhow::Result<()> {
     let mut connection = Connection::open(&path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.execute("CREATE TABLE reference (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)", [])?;
+    connection
+        .execute("CREATE TABLE reference (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)", [])?;
     let pid = std::process::id();
     let (before, start) = (crate::process::written(pid)?, Instant::now());
     let mut times = Vec::new();
@@ -52,7 +53,7 @@ pub fn run(folder: &Path, rows: u64, batch: u64) -> anyhow::Result<()> {
                 row += 1;
                 let topic = format!("out/s{}/fahrenheit", row % 10);
                 let payload = format!("{{\"seq\":{row},\"f\":74.3}}");
-                insert.execute(params![row, topic, payload.as_bytes()])?;
+                insert.execute(params![row as i64, topic, payload.as_bytes()])?;
             }
         }
         transaction.commit()?;

@@ -40,7 +40,7 @@ impl Judge {
             .filter(|stretch| stretch.pass == 0)
             .map(|stretch| {
                 let found = judged.iter().any(|claim| right(claim, stretch));
-                json!({ "kind": word(stretch.kind), "from": stretch.from, "to": stretch.to, "found": found })
+                json!({ "kind": word(stretch.kind), "from": stretch.from.to_string(), "to": stretch.to.to_string(), "found": found })
             })
             .collect();
         json!({

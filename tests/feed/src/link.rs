@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use rumqttc::mqttbytes::v5::PublishProperties;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Messages that may wait for the connection before publishing waits.
@@ -44,6 +45,8 @@ pub struct Link {
     seen: Arc<Seen>,
     run: String,
     sent: u64,
+    /// Ends with us.
+    _tasks: JoinSet<()>,
 }
 
 impl Link {
@@ -56,7 +59,8 @@ impl Link {
         options.set_session_expiry_interval(Some(600));
         let (client, events) = AsyncClient::builder(options).capacity(WAITING).build();
         let seen = Arc::<Seen>::default();
-        tokio::spawn(listen(events, client.clone(), seen.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(events, client.clone(), seen.clone()));
         let connected = timeout(CONNECT, async {
             while seen.connected.load(Ordering::Relaxed) == 0 {
                 sleep(Duration::from_millis(10)).await;
@@ -65,7 +69,7 @@ impl Link {
         if connected.await.is_err() {
             bail!("no broker answers at {address}");
         }
-        Ok(Self { client, seen, run, sent: 0 })
+        Ok(Self { client, seen, run, sent: 0, _tasks: tasks })
     }
 
     /// Hands one message over at QoS 1. Waits while too many are on their way.
@@ -98,7 +102,7 @@ impl Link {
     }
 }
 
-/// Runs as long as its runtime. Never waits for who publishes: both would wait for each other.
+/// Runs until its link is dropped. Never waits for who publishes: both would wait for each other.
 async fn listen(mut events: EventLoop, client: AsyncClient, seen: Arc<Seen>) {
     loop {
         match events.poll().await {

@@ -76,9 +76,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let series = Series::parse(&text)?;
     let mut replay = Replay::new(&series, arguments.leaks.then_some(arguments.seed));
     let mut machine = Machine::find();
-    // Ids of this run: another run within the node's memory of ids must not look like a resend of this one.
-    let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let mut link = Link::open(arguments.mqtt, format!("{run:x}")).await?;
+    let mut link = Link::open(arguments.mqtt, run_id()).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut tick = interval(TICK);
@@ -129,6 +127,12 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         fields.insert("machine".into(), json!(machine.names()));
     }
     say(&report)
+}
+
+/// Begins the ids of this run's messages: another run within the node's memory of ids must not look like a resend.
+#[expect(clippy::disallowed_methods, reason = "a program of its own, on the machine's clock")]
+fn run_id() -> String {
+    format!("{:x}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
 }
 
 fn say(value: &Value) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! One component with every bad habit; the event's subject says which.
+//! One component with every bad habit, and a few good ones; the parameter `habit` says which, or else the event's subject.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,8 @@ static EVENTS: AtomicU32 = AtomicU32::new(0);
 fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let count = EVENTS.fetch_add(1, Ordering::Relaxed) + 1;
     let number: u64 = event.text().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    match event.subject.as_str() {
+    let habit = config::text("habit")?.unwrap_or_else(|| event.subject.clone());
+    match habit.as_str() {
         "count" => say(count),
         "echo" => Ok(Some(Payload { content_type: event.content_type, data: event.data })),
         "loop" => loop {
@@ -138,10 +139,68 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             publish("granted/all", format!("{now} {n} {limit:?} {bits}"))?;
             say(format_args!("{:?} {}", bucket.keys()?, functions::enqueue("friend", Payload::default(), None)?))
         }
+        // Says what it was given, counts it, and answers.
+        "witness" => witness(&event),
+        // The same, after a while.
+        "slow" => {
+            std::thread::sleep(Duration::from_millis(parameter("ms", 200)?));
+            witness(&event)
+        }
+        // The same, at its third attempt.
+        "third-time" if event.attempt < 3 => Err(Failure::retry(format!("attempt {}", event.attempt))),
+        "third-time" => witness(&event),
+        // Hands on what it was given.
+        "relay" => {
+            Publish::to(target()?).bytes(event.data.clone()).qos(event.qos()).send()?;
+            Ok(None)
+        }
+        "enqueue-to" => {
+            let delay = parameter("ms", 0)?;
+            let delay = (delay > 0).then(|| Duration::from_millis(delay));
+            say(functions::enqueue(&target()?, Payload::bytes(event.data), delay)?)
+        }
+        "invoke-to" => {
+            let answer = functions::invoke(&target()?, Payload::bytes(event.data))?;
+            publish("seen/invoked", answer.map(|answer| answer.data).unwrap_or_default())?;
+            Ok(None)
+        }
+        "invoke-itself" => functions::invoke(&target()?, Payload::bytes(event.data)).map_err(Failure::from),
+        // What the node must wait for most: every kind of effect at once, as much as it may.
+        "everything-much" => {
+            let bucket = kv::own()?;
+            for n in 0..50 {
+                bucket.set_bytes(&format!("key-{n}"), vec![b'x'; 500])?;
+                publish("granted/much", vec![b'x'; 500])?;
+                results::record("n", f64::from(n))?;
+            }
+            Ok(None)
+        }
         other => Err(Failure::reject(format!("no such habit: {other}"))),
     }
 }
 holm_function::export!(handle);
+
+fn parameter(name: &str, default: u64) -> Result<u64, Failure> {
+    Ok(config::text(name)?.and_then(|text| text.parse().ok()).unwrap_or(default))
+}
+
+fn target() -> Result<String, Failure> {
+    config::text("to")?.ok_or_else(|| Failure::reject("the parameter `to` is not set"))
+}
+
+/// Publishes the event as JSON to `seen/NAME` and counts it under its payload, so that a test sees each run.
+fn witness(event: &Event) -> Result<Option<Payload>, Failure> {
+    let name = config::text("name")?.unwrap_or_default();
+    let data = String::from_utf8_lossy(&event.data);
+    let times = kv::own()?.increment(&format!("times/{data}"), 1)?;
+    let report = holm_function::serde_json::json!({
+        "source": event.source, "subject": event.subject, "attempt": event.attempt, "data": data, "times": times,
+        "label": config::text("label")?, "time_ms": event.time_ms, "synced": event.time_synced,
+        "attributes": event.attributes,
+    });
+    publish_json(&format!("seen/{name}"), &report)?;
+    Ok(Some(Payload::bytes(format!("{name} saw {data}"))))
+}
 
 fn say(what: impl std::fmt::Display) -> Result<Option<Payload>, Failure> {
     Ok(Some(Payload::bytes(what.to_string())))

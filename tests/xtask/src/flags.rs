@@ -33,6 +33,12 @@ impl Flags {
         text.parse().map(Some).map_err(|error| anyhow::anyhow!("{name}: `{text}`: {error}"))
     }
 
+    /// The next word that is no flag.
+    pub fn word(&mut self) -> Option<String> {
+        let at = self.0.iter().position(|word| !word.starts_with("--"))?;
+        Some(self.0.remove(at))
+    }
+
     /// Nothing may be left.
     pub fn finish(self) -> anyhow::Result<()> {
         match self.0.first() {

@@ -5,6 +5,7 @@
 
 mod ci;
 mod demo;
+mod evidence;
 mod flags;
 mod layers;
 mod shell;
@@ -27,6 +28,10 @@ cargo xtask <chore>
            --rate N       readings of water flow a second [default: 200]
   test     get what the tests need, build the components, run all tests
   layers   check who depends on whom
+  evidence NAME [COUNT]
+           a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
+  bench [--quick]
+           build for release, measure holmd beside a native client behind mosquitto; writes target/bench.json
   ci       formatting, lints, layers, tests, licences and advisories
 ";
 
@@ -39,6 +44,13 @@ fn main() -> ExitCode {
         "test" => flags.finish().and_then(|()| test::run()),
         "layers" => flags.finish().and_then(|()| layers::run()),
         "ci" => flags.finish().and_then(|()| ci::run()),
+        "evidence" => evidence(flags),
+        // The agent alone, so that no feature of the compiler gets into it.
+        "bench" => shell::run(&mut shell::cargo(&["build", "--release", "-p", "holm-agent"]))
+            .and_then(|()| {
+                shell::run(&mut shell::cargo(&["build", "--release", "-p", "holm-compiler", "-p", "holm-bench"]))
+            })
+            .and_then(|()| shell::run(shell::command("target/release/holm-bench").args(std::env::args().skip(2)))),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -55,4 +67,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn evidence(mut flags: Flags) -> anyhow::Result<()> {
+    let (name, count) = (flags.word().unwrap_or_default(), flags.word());
+    flags.finish()?;
+    evidence::run(&name, count.as_deref())
 }

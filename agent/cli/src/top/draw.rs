@@ -58,7 +58,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, figures: &Figures, sample: &Sample, to
             (tone, journal::event(event, &plain))
         })
         .collect();
-    frame.render_widget(paint.tail("events", &entries, events), events);
+    frame.render_widget(paint.tail(" events ", &entries, events), events);
     let entries: Vec<(Tone, String)> = sample
         .logs
         .iter()
@@ -67,7 +67,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, figures: &Figures, sample: &Sample, to
             (tone, journal::log(log, &plain))
         })
         .collect();
-    frame.render_widget(paint.tail("logs", &entries, logs), logs);
+    frame.render_widget(paint.tail(" logs ", &entries, logs), logs);
     let foot_text = match told {
         Some(told) => Span::styled(look::short(told, 200), paint.style(Tone::Bad)),
         None => Span::styled("q or Ctrl-C ends this view, not the node", paint.style(Tone::Dim)),

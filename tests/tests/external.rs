@@ -1,0 +1,448 @@
+//! A node that is a client of somebody else's broker, which is a real mosquitto.
+//!
+//! The model is that of `kill.rs`: every event that carries an id takes effect once, however often the node or the
+//! broker goes away, and every answer of a function reaches those who listen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holm_store::{LocalId, OpenOptions};
+use holm_tests::mosquitto::{Mosquitto, free_port};
+use holm_tests::mqtt::{Client, Packet};
+use holm_tests::node::{Node, Start};
+use holm_tests::tls::Authority;
+use holm_tests::{eventually, functions};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
+
+/// Messages on their way at a time.
+const WINDOW: usize = 32;
+
+fn config(address: &str) -> String {
+    format!(
+        "[node]\ndevice = \"gate\"\n[functions]\nhealth_window = \"0ms\"\nquarantine_after = 0\n\
+         [mqtt]\nmode = \"external\"\n[mqtt.external]\naddress = \"{address}\"\nkeep_alive = \"1s\"\n"
+    )
+}
+
+fn counter() -> Vec<u8> {
+    functions::example("counter", |text| text.replace("16MiB", "64MiB"))
+}
+
+fn payload(number: u32) -> Vec<u8> {
+    format!(r#"{{"id":"{number}"}}"#).into_bytes()
+}
+
+/// The link as the node sees it.
+fn link(node: &Node) -> serde_json::Value {
+    node.admin.get("/v1/status")["external"].clone()
+}
+
+fn await_link(node: &Node, connected: bool) {
+    eventually("the state of the link", || (link(node)["connected"] == connected).then_some(()));
+}
+
+/// Waits longer than [`eventually`]: a broken link is tried again after up to a minute.
+fn patiently<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within 120 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A publisher that does not stop before everything up to `last` is acknowledged, whatever happens to the broker.
+fn publish_all(address: &str, last: u32, acknowledged: &AtomicU32) {
+    let mut open: BTreeSet<u32> = (1..=last).collect();
+    while !open.is_empty() {
+        // One connection, as far as it goes.
+        let Ok(mut client) = Client::connect(address, "publisher", true) else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        let mut todo: Vec<u32> = open.iter().rev().copied().collect();
+        let mut on_wire: BTreeMap<u16, u32> = BTreeMap::new();
+        let mut packet = 0_u16;
+        'connection: loop {
+            while on_wire.len() < WINDOW {
+                let Some(number) = todo.pop() else { break };
+                packet = packet.checked_add(1).unwrap_or(1);
+                on_wire.insert(packet, number);
+                let name = format!("event-{number}");
+                if client.publish("count/k", &payload(number), 1, packet, false, Some(&name)).is_err() {
+                    break 'connection;
+                }
+            }
+            if on_wire.is_empty() {
+                client.disconnect();
+                return;
+            }
+            match client.receive() {
+                Ok(Packet::Ack(4, id, reason)) if reason < 0x80 => {
+                    open.remove(&on_wire.remove(&id).expect("an acknowledgement of something that was sent"));
+                    acknowledged.store(last - open.len() as u32, Ordering::Relaxed);
+                }
+                Ok(Packet::Other(..)) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// What of the numbers up to `last` arrives on `counted/k`, until all have or `stop` is set.
+fn listen(address: &str, last: u32, stop: &AtomicBool) -> BTreeMap<u32, u32> {
+    let mut heard = BTreeMap::new();
+    while heard.len() < last as usize && !stop.load(Ordering::Relaxed) {
+        let Ok(mut client) = Client::connect(address, "listener", false) else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        client.patience(Duration::from_millis(500));
+        let mut subscribe = vec![0, 1, 0, 0, 9];
+        subscribe.extend(b"counted/k");
+        subscribe.push(1);
+        let mut packet = vec![0x82, u8::try_from(subscribe.len()).unwrap()];
+        packet.extend(subscribe);
+        if client.raw(&packet).is_err() {
+            continue;
+        }
+        while heard.len() < last as usize && !stop.load(Ordering::Relaxed) {
+            match client.receive() {
+                Ok(Packet::Publish { payload, id, qos, .. }) => {
+                    let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+                    *heard.entry(u32::try_from(value["n"].as_u64().unwrap()).unwrap()).or_default() += 1;
+                    if qos == 1 && client.ack(4, id).is_err() {
+                        break;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    heard
+}
+
+/// How many events the node has counted.
+fn counted(node: &Node) -> u64 {
+    node.admin.get("/v1/functions")["functions"][0]["total"]["invocations"].as_u64().unwrap_or(0)
+}
+
+/// Compares what a stopped node holds with the model.
+fn check(data: &Path, events: u32) {
+    let opened = OpenOptions::new(data).open().unwrap();
+    assert!(opened.recovery.is_none(), "{:?}", opened.recovery);
+    let reader = opened.store.reader().unwrap();
+    let value = |key: &str| -> u64 {
+        let value = reader.get(&"counter".into(), &key.into()).unwrap().value;
+        value.map_or(0, |value| String::from_utf8(value.to_vec()).unwrap().parse().unwrap())
+    };
+    for number in 1..=events {
+        assert_eq!(value(&format!("seen/{number}")), 1, "how often event {number} took effect");
+    }
+    assert_eq!(value("n"), u64::from(events));
+    let results = opened.store.outbox(Some("result.counter.n"), 0, events as usize + 1).unwrap();
+    assert_eq!(results.len(), events as usize);
+    assert_eq!(opened.store.local(LocalId(0), 10).unwrap().len(), 0, "answers that have not gone out");
+}
+
+/// A stream of `events` through a node and a mosquitto, to which `trouble` happens meanwhile.
+fn stream(events: u32, trouble: impl FnOnce(&mut Option<Node>, &mut Mosquitto, &Start<'_>, &AtomicU32)) {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut mosquitto = Mosquitto::start(broker.path(), free_port(), "");
+    let address = mosquitto.address();
+    let config = config(&address);
+    let start = Start { config: &config, ..Start::new(data.path()) };
+    let node = start.run();
+    node.admin.deploy(&counter());
+    await_link(&node, true);
+    let stop = Arc::new(AtomicBool::new(false));
+    let listener = std::thread::spawn({
+        let (address, stop) = (address.clone(), stop.clone());
+        move || listen(&address, events, &stop)
+    });
+    // The subscription of the function is there when its own message has come back.
+    let acknowledged = Arc::new(AtomicU32::new(0));
+    subscribed(&address, &node);
+    let publisher = std::thread::spawn({
+        let (address, acknowledged) = (address.clone(), acknowledged.clone());
+        move || publish_all(&address, events, &acknowledged)
+    });
+    let mut node = Some(node);
+    trouble(&mut node, &mut mosquitto, &start, &acknowledged);
+    publisher.join().unwrap();
+    let node = node.unwrap_or_else(|| start.run());
+    let seen = || {
+        let results = node.admin.get("/v1/buffer/rows?stream=result.counter.n&limit=100000");
+        results["rows"].as_array().map_or(0, Vec::len)
+    };
+    patiently("every event has taken effect", || (seen() >= events as usize).then_some(()));
+    patiently("every answer has gone out", || {
+        let status = link(&node);
+        (listener.is_finished() && status["in_flight"] == 0).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    let heard = listener.join().unwrap();
+    assert_eq!(heard.keys().copied().collect::<Vec<_>>(), (1..=events).collect::<Vec<_>>());
+    let doubled = heard.values().filter(|times| **times > 1).count();
+    println!("{events} events, {doubled} answers came more than once, link: {}", link(&node));
+    node.stop();
+    check(data.path(), events);
+}
+
+/// Waits until the broker has the function's subscription: a message that is no event of the model gets through.
+fn subscribed(address: &str, node: &Node) {
+    let mut client = Client::connect(address, "probe", true).unwrap();
+    eventually("the subscription", || {
+        client.publish("count/probe", b"not an event", 0, 0, false, None).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        (counted(node) > 0).then_some(())
+    });
+}
+
+#[test]
+fn a_function_answers_through_an_external_broker_and_hears_others_through_it() {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mosquitto = Mosquitto::start(broker.path(), free_port(), "");
+    let config = config(&mosquitto.address());
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    assert_eq!(node.mqtt, "");
+    assert_eq!(link(&node)["address"], mosquitto.address());
+    node.admin.deploy(&counter());
+    // A second function that lives on the answers of the first.
+    let second = functions::example("counter", |text| {
+        let text = text.replace("name = \"counter\"", "name = \"second\"").replace("count/+", "counted/x");
+        text.replace("\"counted/+\"", "\"counted/+\", \"seen/+\"")
+    });
+    node.admin.deploy(&second);
+    await_link(&node, true);
+    subscribed(&mosquitto.address(), &node);
+    let mut subscriber = Client::connect(&mosquitto.address(), "sub", true).unwrap();
+    subscriber.subscribe("counted/#", 1).unwrap();
+    let mut publisher = Client::connect(&mosquitto.address(), "pub", true).unwrap();
+    for (packet, qos) in [(1, 1), (2, 2)] {
+        publisher.publish("count/x", &payload(packet.into()), qos, packet, false, None).unwrap();
+        let Packet::Ack(kind, id, _) = publisher.receive().unwrap() else { panic!("no acknowledgement") };
+        assert_eq!((kind, id), (if qos == 1 { 4 } else { 5 }, packet));
+        if qos == 2 {
+            publisher.ack(6, packet).unwrap();
+        }
+        let Packet::Publish { topic, payload, qos, id, .. } = subscriber.receive().unwrap() else { panic!("nothing") };
+        assert_eq!((topic.as_str(), qos), ("counted/x", 1));
+        assert_eq!(payload, format!(r#"{{"n":{packet}}}"#).into_bytes());
+        subscriber.ack(4, id).unwrap();
+    }
+    // The second function got the answers from the broker, once each, and could not read them: two dead letters, or
+    // attempts on the way there.
+    eventually("both answers at the second function", || {
+        let events = node.admin.get("/v1/functions");
+        let of = |name: &str| {
+            let list = events["functions"].as_array().unwrap();
+            list.iter().find(|one| one["name"] == name).unwrap()["total"]["invocations"].as_u64().unwrap_or(0)
+        };
+        (of("second") >= 2).then_some(())
+    });
+    assert_eq!(node.admin.get("/v1/status")["events"]["duplicates"], 0);
+    node.stop();
+}
+
+#[test]
+fn messages_carry_their_hops_and_their_id_through_the_broker_and_loops_are_cut() {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mosquitto = Mosquitto::start(broker.path(), free_port(), "");
+    let config = config(&mosquitto.address());
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    // It hears its own answers, which it cannot read.
+    node.admin.deploy(&functions::example("counter", |text| text.replace("\"count/+\"", "\"count/+\", \"counted/+\"")));
+    await_link(&node, true);
+    subscribed(&mosquitto.address(), &node);
+    let mut publisher = Client::connect(&mosquitto.address(), "pub", true).unwrap();
+    publisher.publish("count/x", &payload(1), 1, 1, false, None).unwrap();
+    let Packet::Ack(4, 1, _) = publisher.receive().unwrap() else { panic!("no acknowledgement") };
+    eventually("the answer comes back", || {
+        let letters = node.admin.get("/v1/dlq");
+        (letters["dead_letters"].as_array().unwrap().len() == 1).then_some(())
+    });
+    // PUBLISH, QoS 1, packet id 2, with the user property `holm-hops: 9`: one more than may be.
+    let mut body = b"\x00\x07count/x\x00\x02\x0f\x26\x00\x09holm-hops\x00\x019".to_vec();
+    body.extend(payload(2));
+    let mut packet = vec![0x32, u8::try_from(body.len()).unwrap()];
+    packet.extend(body);
+    publisher.raw(&packet).unwrap();
+    let Packet::Ack(4, 2, _) = publisher.receive().unwrap() else { panic!("no acknowledgement") };
+    eventually("the loop is cut", || (node.admin.get("/v1/status")["events"]["loops"] == 1).then_some(()));
+    node.stop();
+    let store = OpenOptions::new(data.path()).open().unwrap().store;
+    let letters = store.dead_letters(None, 10).unwrap();
+    let event = &letters[0].event;
+    assert_eq!((letters.len(), &*event.subject, event.hops), (1, "counted/x", 1));
+    assert!(event.attributes.iter().any(|(name, value)| &**name == "holm-id" && **value == *event.id.0), "{event:?}");
+}
+
+#[test]
+fn a_broker_that_restarts_in_the_middle_of_a_stream_loses_and_doubles_nothing() {
+    stream(2_000, |_, mosquitto, _, acknowledged| {
+        for part in 1..=3 {
+            patiently("a part of the stream", || (acknowledged.load(Ordering::Relaxed) >= part * 450).then_some(()));
+            mosquitto.restart(|| std::thread::sleep(Duration::from_millis(200)));
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_killed_in_the_middle_of_a_stream_loses_and_doubles_nothing() {
+    let seed = std::env::var("HOLM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121);
+    let mut random = StdRng::seed_from_u64(seed);
+    stream(2_000, |node, _, start, _| {
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(random.random_range(5..120)));
+            node.take().unwrap().kill();
+            *node = Some(start.run());
+        }
+    });
+}
+
+#[test]
+fn a_broker_that_hangs_is_noticed_and_used_again_when_it_is_back() {
+    stream(500, |node, mosquitto, _, acknowledged| {
+        patiently("a part of the stream", || (acknowledged.load(Ordering::Relaxed) >= 100).then_some(()));
+        mosquitto.signal("STOP");
+        await_link(node.as_ref().unwrap(), false);
+        mosquitto.signal("CONT");
+    });
+}
+
+#[test]
+fn a_node_without_its_broker_starts_and_keeps_what_it_has_to_say() {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let config = config(&format!("127.0.0.1:{port}"));
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    node.admin.deploy(&counter());
+    let state = eventually("an attempt", || Some(link(&node)).filter(|link| link["last_error"].is_string()));
+    assert_eq!(state["connected"], false, "{state}");
+    // A function that an operator starts speaks into the lane.
+    assert_eq!(node.admin.post("/v1/functions/counter/invoke", &payload(1)).0, 200);
+    node.stop();
+    let mosquitto = Mosquitto::start(broker.path(), port, "");
+    let mut subscriber = Client::connect(&mosquitto.address(), "sub", true).unwrap();
+    subscriber.subscribe("counted/#", 1).unwrap();
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    let Packet::Publish { topic, payload, .. } = subscriber.receive().unwrap() else { panic!("nothing") };
+    assert_eq!((topic.as_str(), payload), ("counted/unknown", br#"{"n":1}"#.to_vec()));
+    await_link(&node, true);
+    node.stop();
+}
+
+#[test]
+fn filters_of_a_function_that_was_removed_while_the_broker_was_away_are_unsubscribed() {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut mosquitto = Mosquitto::start(broker.path(), free_port(), "");
+    let config = config(&mosquitto.address());
+    let start = Start { config: &config, ..Start::new(data.path()) };
+    let node = start.run();
+    node.admin.deploy(&counter());
+    await_link(&node, true);
+    subscribed(&mosquitto.address(), &node);
+    let mut restarted = None;
+    mosquitto.restart(|| {
+        assert_eq!(node.admin.request("DELETE", "/v1/functions/counter", &[]).0, 200);
+        node.stop();
+        restarted = Some(start.run());
+    });
+    let node = restarted.unwrap();
+    await_link(&node, true);
+    let mut client = Client::connect(&mosquitto.address(), "probe", true).unwrap();
+    // MQTT 5 tells a publisher that nobody listens: reason 0x10.
+    let mut packet = 0;
+    eventually("nobody listens", || {
+        packet += 1;
+        client.publish("count/x", b"x", 1, packet, false, None).unwrap();
+        let Packet::Ack(4, _, reason) = client.receive().unwrap() else { panic!("no acknowledgement") };
+        (reason == 0x10).then_some(())
+    });
+    node.stop();
+}
+
+#[test]
+fn a_node_reaches_a_broker_that_asks_for_tls_and_a_certificate() {
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let authority = Authority::new(broker.path(), "ca");
+    let server = authority.issue("server");
+    let client = authority.issue("gate");
+    let stranger = Authority::new(broker.path(), "other");
+    let plain = free_port();
+    let extra = format!(
+        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nlistener {plain} 127.0.0.1",
+        authority.certificate.display(),
+        server.certificate.display(),
+        server.key.display(),
+    );
+    let mosquitto = Mosquitto::start(broker.path(), free_port(), &extra);
+    let with_ca = |ca: &Path| {
+        format!(
+            "{}[mqtt.external.tls]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            config(&mosquitto.address()),
+            ca.display(),
+            client.certificate.display(),
+            client.key.display()
+        )
+    };
+    let text = with_ca(&stranger.certificate);
+    let node = Start { config: &text, ..Start::new(data.path()) }.run();
+    eventually("the broker is not trusted", || {
+        link(&node)["last_error"].as_str().filter(|error| error.contains("certificate")).map(drop)
+    });
+    node.stop();
+    let text = with_ca(&authority.certificate);
+    let node = Start { config: &text, ..Start::new(data.path()) }.run();
+    await_link(&node, true);
+    node.admin.deploy(&counter());
+    let address = format!("127.0.0.1:{plain}");
+    let mut subscriber = Client::connect(&address, "sub", true).unwrap();
+    subscriber.subscribe("counted/#", 1).unwrap();
+    subscribed(&address, &node);
+    let mut publisher = Client::connect(&address, "pub", true).unwrap();
+    publisher.publish("count/x", &payload(1), 1, 1, false, None).unwrap();
+    let Packet::Publish { payload, .. } = subscriber.receive().unwrap() else { panic!("nothing") };
+    assert_eq!(payload, br#"{"n":1}"#);
+    node.stop();
+}
+
+#[test]
+fn clients_reach_the_embedded_broker_by_tls() {
+    let (keys, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let authority = Authority::new(keys.path(), "ca");
+    let server = authority.issue("server");
+    let config = format!(
+        "[functions]\nhealth_window = \"0ms\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        server.certificate.display(),
+        server.key.display()
+    );
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    node.admin.deploy(&counter());
+    let address = node.mqtts.clone().unwrap();
+    let (stream, socket) = authority.connect(&address).unwrap();
+    let mut client = Client::over(stream, socket, "tls", true).unwrap();
+    client.subscribe("counted/#", 1).unwrap();
+    client.publish("count/x", &payload(1), 1, 1, false, None).unwrap();
+    let mut answers = [client.receive().unwrap(), client.receive().unwrap()];
+    answers.sort_by_key(|packet| matches!(packet, Packet::Publish { .. }));
+    assert_eq!(answers[0], Packet::Ack(4, 1, 0));
+    let Packet::Publish { payload, .. } = &answers[1] else { panic!("{answers:?}") };
+    assert_eq!(payload, br#"{"n":1}"#);
+    // Who speaks without TLS, or trusts somebody else, does not get in.
+    assert!(Client::connect(&address, "plain", true).is_err());
+    let stranger = Authority::new(keys.path(), "other");
+    let refused = stranger.connect(&address).and_then(|(stream, socket)| Client::over(stream, socket, "tls", true));
+    assert!(refused.is_err_and(|error| error.to_string().contains("certificate")));
+    node.stop();
+}
