@@ -224,7 +224,10 @@ impl Config {
         let mqtt = &self.mqtt;
         match (mqtt.mode, &mqtt.external) {
             (Mode::External, None) => {
-                problem("mqtt.external", "mode is \"external\", but there is no [mqtt.external] with an address".into());
+                problem(
+                    "mqtt.external",
+                    "mode is \"external\", but there is no [mqtt.external] with an address".into(),
+                );
             }
             (Mode::Embedded, Some(_)) => {
                 problem("mqtt.external", "it has no effect without mode = \"external\" in [mqtt]".into());

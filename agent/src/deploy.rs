@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
@@ -447,6 +447,9 @@ impl Deployer {
         let others = active.slots.iter().filter(|(other, _)| *other != name).map(|(_, slot)| slot.clone());
         let all: Vec<Arc<Slot>> = others.chain(there.then(|| slot.clone())).collect();
         self.dispatcher.activate(Arc::new(ActiveSet::new(all)));
+        if there && !active.slots.contains_key(name) {
+            self.dispatcher.give_retained(&slot);
+        }
         if there {
             crate::triggers::lifecycle(&self.dispatcher, "deployed", Some(name));
         }

@@ -91,6 +91,13 @@ fn start_logging() {
     let registry = tracing_subscriber::registry().with(filter);
     match journal {
         Some(journal) => registry.with(journal).init(),
-        None => registry.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).log_internal_errors(false)).init(),
+        None => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr)
+                    .log_internal_errors(false),
+            )
+            .init(),
     }
 }

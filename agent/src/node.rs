@@ -40,10 +40,11 @@ const WORKER_STACK: usize = 1 << 20;
 /// Runs the node until SIGTERM or SIGINT. `ready` is called once with what to tell the world.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, stopped) = watch::channel(false);
-    let mut node = Running::start(&config, stopped).await?;
-    node.announce(&config);
+    // Before anybody is told that the node is ready: who stops it at once must get a clean end.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut node = Running::start(&config, stopped).await?;
+    node.announce(&config);
     let watchdog = notify::watchdog_period();
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);

@@ -10,6 +10,7 @@ pub mod mqtt;
 pub mod node;
 pub mod tls;
 pub mod trace;
+pub mod watcher;
 
 use std::time::{Duration, Instant};
 

@@ -75,7 +75,15 @@ impl Client {
     }
 
     /// PUBLISH; `name` becomes the user property `holm-id`.
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, id: u16, dup: bool, name: Option<&str>) -> io::Result<()> {
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        id: u16,
+        dup: bool,
+        name: Option<&str>,
+    ) -> io::Result<()> {
         let body = publish_body(topic, payload, qos, id, name);
         self.send(0x30 | u8::from(dup) << 3 | qos << 1, &body)
     }

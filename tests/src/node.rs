@@ -72,7 +72,13 @@ impl<'a> Start<'a> {
         assert_eq!(ready["event"], "ready", "{line}");
         let pid = u32::try_from(ready["pid"].as_u64().unwrap()).unwrap();
         let text = |key: &str| ready[key].as_str().map(str::to_owned);
-        Some(Node { child, pid, mqtt: text("mqtt").unwrap_or_default(), mqtts: text("mqtts"), admin: Admin::new(self.data) })
+        Some(Node {
+            child,
+            pid,
+            mqtt: text("mqtt").unwrap_or_default(),
+            mqtts: text("mqtts"),
+            admin: Admin::new(self.data),
+        })
     }
 
     /// Starts it and waits until it is ready.

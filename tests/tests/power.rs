@@ -41,8 +41,7 @@ fn record(folder: &Path, mutant: Option<&str>) -> Recording {
     let output = folder.join("strace");
     let calls = "trace=pwrite64,pwritev,ftruncate,fallocate,fdatasync,fsync,sendto,write,writev,sendmsg,unlink,rename";
     let arguments = ["strace", "-f", "-qq", "-y", "-xx", "-s", "100000", "-e", calls, "-o"];
-    let under: Vec<String> =
-        arguments.iter().map(ToString::to_string).chain([output.display().to_string()]).collect();
+    let under: Vec<String> = arguments.iter().map(ToString::to_string).chain([output.display().to_string()]).collect();
     let node = Start { config: CONFIG, mutant, under: &under, ..Start::new(folder) }.run();
     let mut client = Client::connect(&node.mqtt, "publisher", true).unwrap();
     let (mut sent, mut acknowledged) = (0, 0);
@@ -140,8 +139,9 @@ fn cuts(recording: &Recording, count: u32) -> Result<BTreeMap<String, u32>, Stri
         let fate = [Fate::Dropped, Fate::Kept, Fate::Reordered, Fate::Torn][random.random_range(0..4)];
         let files = disk.cut(fate, || random.next_u64());
         *tried.entry(format!("{fate:?}")).or_default() += 1;
-        check(&files, &recording.folder, &promised)
-            .map_err(|words| format!("cut after step {point} of {total}, {fate:?}, {} promised: {words}", promised.len()))?;
+        check(&files, &recording.folder, &promised).map_err(|words| {
+            format!("cut after step {point} of {total}, {fate:?}, {} promised: {words}", promised.len())
+        })?;
     }
     println!("seed {seed}, {total} steps, {} promised at the end, cuts: {tried:?}", promised.len());
     Ok(tried)

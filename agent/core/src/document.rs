@@ -54,12 +54,14 @@ type Sink = Rc<Report>;
 
 struct Report {
     line_starts: Vec<usize>,
+    lines: usize,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl Report {
+    /// The line of an offset. The end of a text that ends with a newline belongs to its last line.
     fn line(&self, offset: usize) -> usize {
-        self.line_starts.partition_point(|start| *start <= offset)
+        self.line_starts.partition_point(|start| *start <= offset).min(self.lines)
     }
 
     fn add(&self, line: usize, key: String, message: String) {
@@ -77,7 +79,7 @@ impl Document {
     /// Parses `text` as TOML. A syntax error is the only problem that is reported alone.
     pub fn parse<'a>(origin: &str, text: &'a str) -> Result<(Self, Section<'a>), Problems> {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let report = Rc::new(Report { line_starts, problems: RefCell::default() });
+        let report = Rc::new(Report { line_starts, lines: text.lines().count().max(1), problems: RefCell::default() });
         match DeTable::parse(text) {
             Ok(table) => {
                 let root = Section::new(table.into_inner(), 0..0, String::new(), report.clone());

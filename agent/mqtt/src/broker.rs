@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holm_core::{Message, SessionWrite, StoredBroker, Timestamp};
+use holm_core::{Message, SessionWrite, StoredBroker, Timestamp, TopicFilter};
 use tokio::sync::Notify;
 
 use crate::access::Gate;
@@ -133,6 +133,12 @@ impl Broker {
     /// committed. Sessions that ended since are skipped, and what was written for them is taken back.
     pub fn deliver(&self, plan: Plan) {
         self.shared.deliver(plan);
+    }
+
+    /// The retained messages that a new subscription to `filter` would get.
+    pub fn retained(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+        let now = self.shared.now();
+        self.shared.lock().retained.matching(filter, now)
     }
 
     /// Where the broker stands.

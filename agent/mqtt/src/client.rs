@@ -23,6 +23,8 @@
 //!   and logged as an error, for it would hold up all that are behind it.
 //! - A message of QoS 1 without a `holm-id` whose acknowledgement was lost is handled twice. Packet ids are no help
 //!   there: brokers use them again, and taking a new message for an old one would lose it.
+//! - An external broker does not say who published. So a `holm-id` must be unique on its topic, whoever sends there: two
+//!   publishers that both count from 1 look like one that repeats itself.
 //! - Subscriptions that overlap in part may bring a message twice, if the broker sends a copy for each.
 
 mod inbound;
@@ -259,12 +261,7 @@ impl ExternalClient {
 
     /// Keeps the node connected until `shutdown`, then acknowledges what settles in a short while and takes its leave.
     /// Not cancel safe, but nothing is lost by cancelling.
-    pub async fn run(
-        mut self,
-        backend: Arc<dyn Backend>,
-        lane: Arc<dyn Lane>,
-        mut shutdown: watch::Receiver<bool>,
-    ) {
+    pub async fn run(mut self, backend: Arc<dyn Backend>, lane: Arc<dyn Lane>, mut shutdown: watch::Receiver<bool>) {
         if !self.memory.opened {
             // Nobody waits for it: it is queued before the first packet id.
             drop(backend.persist(vec![SessionWrite::Open { client: session(), expiry_seconds: None }]));

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use holm_core::{Event, EventId, Message, Qos, SessionWrite};
+use holm_core::{Event, EventId, Message, Qos, SessionWrite, TriggerKind};
 use holm_mqtt::{Backend, Incoming, Refusal, Settled};
 use holm_store::{DedupeKey, Settlement, Write};
 use sha2::{Digest as _, Sha256};
@@ -196,6 +196,24 @@ impl Dispatcher {
             let _ = ack.send(Ok(()));
         }
         answer
+    }
+
+    /// Gives a function that has not been here before what was retained before it came, where its triggers ask for it.
+    pub fn give_retained(self: &Arc<Self>, slot: &Arc<Slot>) {
+        let Some(loaded) = slot.loaded() else { return };
+        let mut given = std::collections::BTreeSet::new();
+        for trigger in &loaded.manifest.triggers {
+            let TriggerKind::Mqtt { topics, retained: true, .. } = &trigger.kind else { continue };
+            for message in topics.iter().flat_map(|filter| self.street.retained(filter)) {
+                if given.insert(message.topic.clone())
+                    && let Some(event) = self.event(&message, None)
+                {
+                    let durable = trigger.durable && message.qos != Qos::AtMostOnce;
+                    // The broker keeps the message whatever becomes of this.
+                    drop(self.trigger(slot, Event::clone(&event), durable, Vec::new()));
+                }
+            }
+        }
     }
 
     fn event(&self, message: &Arc<Message>, id: Option<Arc<str>>) -> Option<Arc<Event>> {

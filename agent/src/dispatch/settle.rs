@@ -9,8 +9,8 @@ use holm_mqtt::Refusal;
 use holm_store::{Account, CommitError, InboxId, QueueError, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
-use super::street::Leaving;
 use super::job::{Completion, TicketState};
+use super::street::Leaving;
 use super::{Dispatcher, Job, Loaded, Origin, Slot, Ticket, lock};
 use crate::clock;
 use crate::journal::EventEntry;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holm_core::{Message, Qos};
+use holm_core::{Message, Qos, TopicFilter};
 use holm_mqtt::{Broker, BrokerStats, External, Lane, Outgoing, Plan, Refusal, Settled};
 use holm_store::{LocalId, Settlement, Store, Write};
 use tokio::sync::oneshot;
@@ -73,6 +73,14 @@ impl Street {
         }
     }
 
+    /// Retained messages that match: those of the broker inside. An external one sends its own when it is subscribed to.
+    pub(super) fn retained(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+        match self {
+            Self::Embedded(broker) => broker.retained(filter),
+            Self::External(_) => Vec::new(),
+        }
+    }
+
     /// Figures of the broker inside; zeros without one.
     pub fn broker_stats(&self) -> BrokerStats {
         match self {
@@ -104,7 +112,10 @@ impl Lane for LocalLane {
         let (sender, receiver) = oneshot::channel();
         let settlement = Settlement { writes, ..Settlement::default() };
         // A sender that was dropped says no.
-        drop(self.0.queue(settlement, move |result| drop(sender.send(result.map_err(|_| Refusal::Unavailable)))));
+        let queued = self.0.queue(settlement, move |result| {
+            let _ = sender.send(result.map_err(|_| Refusal::Unavailable));
+        });
+        drop(queued);
         Settled::Waiting(receiver)
     }
 }

@@ -157,7 +157,8 @@ impl Store {
         let names: Vec<&str> = functions.iter().map(FunctionName::as_str).collect();
         // Names are a-z, 0-9 and `-`: they need no escaping.
         let names = format!("[{}]", names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(","));
-        let statement = "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 AND function IN (SELECT value FROM json_each(?4))
+        let statement =
+            "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 AND function IN (SELECT value FROM json_each(?4))
             ORDER BY id LIMIT ?3";
         collect(&self.read()?, action, statement, params![after.0, now.0, limit as i64, names], |row| {
             Ok(InboxId(row.get(0).map_err(sql(action))?))

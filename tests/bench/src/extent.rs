@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use holm_core::{TopicFilter, TopicName, TopicTrie};
 
 use crate::generator::{Dialect, Generator, Until, Work};
-use crate::report::{Figure, Report, Target};
 use crate::holmd::Holmd;
+use crate::report::{Figure, Report, Target};
 use crate::{Scale, baseline, node, process};
 
 const WINDOW: u64 = 64;

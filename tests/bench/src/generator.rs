@@ -191,11 +191,12 @@ impl Generator {
             self.receive().with_context(|| {
                 format!("sent {sent} events at QoS {}, hot {hot}; arrived {:?}", self.qos, self.seen)
             })?;
-            if in_flight == 1 {
+            // An alert alone ends no round trip.
+            if in_flight == 1 && before < sent {
                 // The acknowledgement and the answer may come in two pieces: the round trip ends with the later one.
                 while self.seen.done(self.qos, work) == before {
                     self.flush()?;
-                    self.receive()?;
+                    self.receive().with_context(|| format!("event {sent}; arrived {:?}", self.seen))?;
                 }
                 round.rtts.push(u32::try_from(trip.elapsed().as_nanos()).unwrap_or(u32::MAX));
             }

@@ -86,7 +86,10 @@ impl Holmd {
     fn request(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Value> {
         let mut stream = UnixStream::connect(self.data.join("admin.sock"))?;
         let length = body.len();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: holm\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: holm\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )?;
         stream.write_all(body)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

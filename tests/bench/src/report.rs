@@ -126,7 +126,6 @@ impl Figure {
 pub struct Report {
     figures: Vec<Figure>,
     voids: Vec<String>,
-    notes: Vec<String>,
 }
 
 impl Report {
@@ -135,11 +134,6 @@ impl Report {
         let [name, unit, ours, baseline, ratio, ..] = figure.row();
         eprintln!("  {name}: {ours} {unit}; baseline {baseline}; ratio {ratio}");
         self.figures.push(figure);
-    }
-
-    /// Something the reader must know.
-    pub fn note(&mut self, note: impl Into<String>) {
-        self.notes.push(note.into());
     }
 
     /// Marks the run as void where the baseline fell too far behind what it does on a quiet machine.
@@ -168,9 +162,6 @@ impl Report {
             let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             println!("{}", cells.join("  ").trim_end());
         }
-        for note in &self.notes {
-            println!("note: {note}");
-        }
         let missed = self.figures.iter().filter(|figure| figure.met() == Some(false)).count();
         let held = self.figures.iter().filter(|figure| figure.met().is_some()).count();
         println!("{} of {held} targets met", held - missed);
@@ -184,7 +175,6 @@ impl Report {
         json!({
             "version": 1,
             "void": self.voids,
-            "notes": self.notes,
             "figures": self.figures.iter().map(Figure::json).collect::<Vec<_>>(),
         })
     }

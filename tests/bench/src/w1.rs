@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::generator::{Dialect, Generator, Round, Until, Work};
-use crate::report::{Figure, Report, Target};
 use crate::holmd::Holmd;
+use crate::report::{Figure, Report, Target};
 use crate::{Scale, baseline, node, process, reference};
 
 /// Events in flight for throughput.

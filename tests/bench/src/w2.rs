@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::generator::{Dialect, Generator, Until, Work};
-use crate::report::{Figure, Report, Target};
 use crate::holmd::Holmd;
+use crate::report::{Figure, Report, Target};
 use crate::{Scale, baseline, node, process};
 
 const WINDOW: u64 = 64;

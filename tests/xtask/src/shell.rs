@@ -80,13 +80,9 @@ pub fn need_wasm() -> anyhow::Result<()> {
         .with_context(|| format!("functions are built for the target {WASM}: install it as you installed Rust"))
 }
 
+/// As one would type it, but for where the program is.
 fn show(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<String> = words
-        .map(|word| {
-            let text = word.to_string_lossy();
-            Path::new(&*text).file_name().filter(|_| text.contains("/bin/")).unwrap_or(word).to_string_lossy().into()
-        })
-        .collect();
-    words.join(" ")
+    let program = Path::new(command.get_program());
+    let words = std::iter::once(program.file_name().unwrap_or(command.get_program())).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

@@ -14,6 +14,9 @@ use crate::shell::{WASM, cargo, cargo_in, command, need_wasm, output, root, run 
 const PROGRAMS: [(&str, &str); 3] =
     [("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("strace", "strace")];
 
+/// What holmd is built with for the crash tests.
+const MUTANTS: &str = "holm-agent/mutants";
+
 /// The workspaces of components.
 const COMPONENTS: [&str; 2] = ["functions/examples", "tests/guests"];
 
@@ -24,10 +27,10 @@ pub fn run() -> anyhow::Result<()> {
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
     }
-    // The programs that tests start, in one call: wasmtime is then compiled once. It links the compiler into this holmd,
-    // which no release does (`cargo xtask layers`). The faults of the `mutants` feature sleep until HOLM_MUTANT names one.
-    let programs = ["build", "-p", "holm-agent", "-p", "holm-cli", "-p", "holm-compiler"];
-    execute(cargo(&programs).args(["--features", "holm-agent/mutants"]))?;
+    // The programs that tests start, with the features that the tests are built with, so that everything is compiled once.
+    // That links the compiler into this holmd, which no release does (`cargo xtask layers`). The faults of the `mutants`
+    // feature sleep until HOLM_MUTANT names one.
+    execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
     let file = root().join("target/skips.txt");
     std::fs::create_dir_all(root().join("target")).context("cannot make the folder target")?;
     std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
@@ -38,12 +41,12 @@ pub fn run() -> anyhow::Result<()> {
         }
     };
     if there_is("cargo-nextest") {
-        step(&["nextest", "run", "--workspace", "--no-fail-fast"]);
+        step(&["nextest", "run", "--workspace", "--features", MUTANTS, "--no-fail-fast"]);
     } else {
-        step(&["test", "--workspace", "--all-targets", "--no-fail-fast"]);
+        step(&["test", "--workspace", "--bins", "--tests", "--features", MUTANTS, "--no-fail-fast"]);
     }
     // Those of documentation are not nextest's.
-    step(&["test", "--workspace", "--doc", "--no-fail-fast"]);
+    step(&["test", "--workspace", "--doc", "--features", MUTANTS, "--no-fail-fast"]);
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         if let Err(error) = execute(&mut cargo_in(folder, &["test"])) {
             failures.push(error.to_string());
@@ -81,8 +84,12 @@ fn account(skips: &BTreeSet<(String, String)>, allowed: &str) -> Vec<String> {
 
 /// Names of tests that are marked `ignore`.
 fn ignored() -> anyhow::Result<Vec<String>> {
-    let list = &["test", "--quiet", "--workspace", "--all-targets", "--", "--list", "--ignored", "--format", "terse"];
-    let text = output(&mut cargo(list))?;
+    let list = [
+        &["test", "--quiet", "--workspace", "--bins", "--tests", "--features", MUTANTS, "--"][..],
+        &["--list", "--ignored", "--format", "terse"],
+    ]
+    .concat();
+    let text = output(&mut cargo(&list))?;
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 

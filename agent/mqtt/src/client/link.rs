@@ -61,6 +61,8 @@ pub(super) struct Link<'a> {
     /// What the SUBACK that is due answers; one at a time, so that it is clear which.
     subscribing: Option<Vec<TopicFilter>>,
     unsubscribing: Option<Vec<TopicFilter>>,
+    /// There may be something to subscribe or unsubscribe.
+    resubscribe: bool,
     /// Filters that this connection has subscribed, with their options.
     subscribed: Vec<Wanted>,
 }
@@ -96,6 +98,7 @@ impl<'a> Link<'a> {
             max_qos: Qos::ExactlyOnce,
             subscribing: None,
             unsubscribing: None,
+            resubscribe: true,
             subscribed: Vec::new(),
         }
     }
@@ -146,7 +149,7 @@ impl<'a> Link<'a> {
                     Ok(())
                 }
                 Ok(()) = wanted.changed(), if self.connected => {
-                    wanted.mark_unchanged();
+                    self.resubscribe = true;
                     Ok(())
                 }
                 _ = tick.tick() => self.look_at_the_clock(),
@@ -208,12 +211,7 @@ impl<'a> Link<'a> {
         match event {
             Event::Incoming(Packet::ConnAck(connack)) => self.on_connack(&connack),
             Event::Incoming(Packet::Publish(publish)) if !self.stopping => self.on_publish(&publish),
-            Event::Incoming(Packet::PubRel(release)) => {
-                if self.memory.unreleased.remove(&release.pkid).is_some() {
-                    let forget = SessionWrite::Forget { client: session(), packet_id: release.pkid };
-                    drop(self.backend.persist(vec![forget]));
-                }
-            }
+            Event::Incoming(Packet::PubRel(release)) => self.on_release(release.pkid),
             Event::Incoming(Packet::SubAck(suback)) => self.on_suback(&suback),
             Event::Incoming(Packet::UnsubAck(_)) => {
                 for filter in self.unsubscribing.take().unwrap_or_default() {
@@ -225,6 +223,13 @@ impl<'a> Link<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A QoS 2 id is free.
+    fn on_release(&mut self, packet_id: u16) {
+        if self.memory.unreleased.remove(&packet_id).is_some() {
+            drop(self.backend.persist(vec![SessionWrite::Forget { client: session(), packet_id }]));
+        }
     }
 
     fn on_connack(&mut self, connack: &ConnAck) {
@@ -275,7 +280,8 @@ impl<'a> Link<'a> {
 
     /// Brings our subscriptions at the broker to what is wanted, a step at a time.
     fn subscribe(&mut self) {
-        if self.subscribing.is_some() || self.unsubscribing.is_some() || self.stopping {
+        let busy = self.subscribing.is_some() || self.unsubscribing.is_some();
+        if busy || self.stopping || !self.resubscribe {
             return;
         }
         let wanted = self.shared.wanted.borrow().clone();
@@ -306,7 +312,9 @@ impl<'a> Link<'a> {
         let needed: BTreeSet<&TopicFilter> = wanted.iter().map(|one| &one.filter).collect();
         let stale: Vec<TopicFilter> =
             self.memory.held.iter().filter(|filter| !needed.contains(filter)).cloned().collect();
-        if !stale.is_empty() && self.client.try_unsubscribe_many(stale.iter().map(TopicFilter::as_str)).is_ok() {
+        if stale.is_empty() {
+            self.resubscribe = false;
+        } else if self.client.try_unsubscribe_many(stale.iter().map(TopicFilter::as_str)).is_ok() {
             self.unsubscribing = Some(stale);
         }
     }

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::{Lane, Outgoing};
 use crate::{Refusal, Settled};
 
-/// Rows that are read at a time, beyond those that are known.
-const BATCH: usize = 64;
+/// Rows that are read at a time, beyond those that are known: each may hold a payload of the largest size.
+const BATCH: usize = 32;
 
 /// Finished publishes whose rows are still there; beyond, nothing more is sent until the store has caught up.
-const MAX_FINISHED: usize = 256;
+const MAX_FINISHED: usize = 64;
 
 /// How long to wait after the store could not read or delete.
 const STORE_WAIT: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 pub(super) struct Finished {
     ids: HashSet<i64>,
     /// Deletions that are being committed.
-    deleting: FuturesUnordered<Future<(Vec<i64>, Result<(), Refusal>)>>,
+    deleting: FuturesUnordered<Future<Deletion>>,
     /// To be deleted, at this time, because the store would not.
     again: Vec<i64>,
     again_at: Option<Instant>,
@@ -90,7 +90,7 @@ impl Finished {
                 Settled::Done => Ok(()),
                 Settled::Waiting(receiver) => receiver.await.unwrap_or(Err(Refusal::Unavailable)),
             };
-            (ids, result)
+            Deletion::Ended(ids, result)
         }));
     }
 
@@ -98,7 +98,7 @@ impl Finished {
     pub(super) async fn next(&mut self) -> Deletion {
         let again_at = self.again_at;
         tokio::select! {
-            Some((ids, result)) = self.deleting.next() => Deletion::Ended(ids, result),
+            Some(deletion) = self.deleting.next() => deletion,
             () = tokio::time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => Deletion::Again,
             else => std::future::pending().await,
         }
@@ -220,8 +220,7 @@ impl Outbound {
         match rows {
             Some(rows) => {
                 self.hungry |= rows.len() >= self.limit;
-                let fresh =
-                    |row: &Outgoing| !self.in_flight.contains_key(&row.id) && !finished.ids.contains(&row.id);
+                let fresh = |row: &Outgoing| !self.in_flight.contains_key(&row.id) && !finished.ids.contains(&row.id);
                 self.backlog.extend(rows.into_iter().filter(fresh));
             }
             None => {

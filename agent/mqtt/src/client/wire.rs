@@ -57,11 +57,7 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
 /// Not the library's own TLS, which would bring a second set of certificate crates.
-async fn connect(
-    address: String,
-    host: String,
-    tls: Option<Arc<rustls::ClientConfig>>,
-) -> io::Result<Box<dyn Duplex>> {
+async fn connect(address: String, host: String, tls: Option<Arc<rustls::ClientConfig>>) -> io::Result<Box<dyn Duplex>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };

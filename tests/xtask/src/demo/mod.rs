@@ -89,7 +89,7 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
         }
     }
     let mut feed = feed(&programs, &data, address, &options)?;
-    welcome(address, &data);
+    welcome(address, &programs, &data);
     let started = Instant::now();
     let watched = watch(&programs, &data, &options, &stop, &mut node, &mut feed);
     eprintln!("draining");
@@ -202,9 +202,11 @@ fn feed(programs: &Path, data: &Path, address: SocketAddr, options: &Options) ->
     Service::start("holm-feed", feed, data.join("feed.log"))
 }
 
-fn welcome(address: SocketAddr, data: &Path) {
-    let (host, port, data) = (address.ip(), address.port(), data.display());
-    let holm = "target/release/holm";
+fn welcome(address: SocketAddr, programs: &Path, data: &Path) {
+    let (host, port) = (address.ip(), address.port());
+    // Short where the reader is: in the repository.
+    let near = |path: PathBuf| path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+    let (holm, data) = (near(programs.join("holm")), near(data.to_owned()));
     eprintln!(
         "
 A node runs. Take part from another terminal:
