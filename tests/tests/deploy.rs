@@ -139,10 +139,13 @@ fn a_first_deployment_that_traps_is_removed_and_its_events_wait_for_a_better_one
     });
     assert_eq!((&report["outcome"], &report["previous"]), (&Value::from("rolled-back"), &Value::Null), "{report}");
     assert_eq!(function(&node, "teller"), None);
-    assert_eq!(parked(&node), 300);
+    // What came after the removal was nobody's.
+    let accepted = node.admin.get("/v1/status")["events"]["accepted"].as_u64().unwrap();
+    assert!(accepted > 50, "only {accepted} events came in time");
+    assert_eq!(parked(&node), accepted);
     let mut watcher = Watcher::new(&node, "seen/teller");
     node.admin.deploy(&teller("1.0.1", "one").bundle());
-    for _ in 1..=300 {
+    for _ in 0..accepted {
         let (_, report) = watcher.next();
         assert_eq!(report["times"], 1, "{report}");
     }

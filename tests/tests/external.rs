@@ -251,10 +251,13 @@ fn stream(
     if missing > 0 { Err(format!("{missing} answers never came")) } else { Ok(()) }
 }
 
+fn seed() -> u64 {
+    std::env::var("HOLM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121)
+}
+
 /// Kills the node again and again.
 fn kill(times: u32) -> impl FnOnce(&mut Option<Node>, &mut Mosquitto, &Start<'_>, &Pace) {
-    let seed = std::env::var("HOLM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121);
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = StdRng::seed_from_u64(seed());
     move |node, _, start, pace| {
         for round in 1..=times {
             pace.allow(round * 100);
@@ -406,15 +409,24 @@ fn a_message_of_qos_2_without_an_id_takes_effect_once_however_often_the_node_is_
     await_link(&node, true);
     subscribed(&mosquitto.address(), &node);
     let mut publisher = Client::connect(&mosquitto.address(), "pub", true).unwrap();
-    for number in 1..=EVENTS {
-        publisher.publish("count/k", &payload(number.into()), 2, number, false, None).unwrap();
-        assert!(matches!(publisher.receive().unwrap(), Packet::Ack(5, id, 0) if id == number));
-        publisher.ack(6, number).unwrap();
-        assert!(matches!(publisher.receive().unwrap(), Packet::Ack(7, id, 0) if id == number));
-        if number % 20 == 0 {
-            node.kill();
-            node = start.run();
+    let mut random = StdRng::seed_from_u64(seed());
+    let numbers: Vec<u16> = (1..=EVENTS).collect();
+    for burst in numbers.chunks(20) {
+        for number in burst {
+            publisher.publish("count/k", &payload((*number).into()), 2, *number, false, None).unwrap();
         }
+        for _ in burst {
+            let Packet::Ack(5, id, 0) = publisher.receive().unwrap() else { panic!("no PUBREC") };
+            publisher.ack(6, id).unwrap();
+        }
+        // From here on mosquitto hands them to the node, which is killed somewhere in between.
+        std::thread::sleep(Duration::from_micros(random.random_range(0..12_000)));
+        node.kill();
+        for _ in burst {
+            assert!(matches!(publisher.receive().unwrap(), Packet::Ack(7, _, 0)));
+        }
+        node = start.run();
+        patiently("the link", || (link(&node)["connected"] == true).then_some(()));
     }
     patiently("the link", || (link(&node)["connected"] == true).then_some(()));
     settled(EVENTS.into(), || recorded(&node));

@@ -15,6 +15,9 @@ use crate::{OutboxCaps, Store, StoreError, Writer, salvage, schema, sql};
 /// A database of up to this size is checked whole at every start; a larger one only when SQLite stumbles over it.
 const CHECK_UP_TO: u64 = 32 << 20;
 
+/// A clock that is set back by less, in milliseconds, only makes what waits wait that much longer.
+const CLOCK_SLACK: i64 = 60_000;
+
 /// The database in the data folder.
 const FILE: &str = "holm.db";
 
@@ -97,6 +100,7 @@ impl OpenOptions {
     fn start(&self, path: &Path) -> Result<Started, StoreError> {
         salvage::inspect_files(path)?;
         let connection = self.connect(path)?;
+        rebase(&connection, crate::now())?;
         let book = OutboxBook::load(&connection)?;
         let (inbox, local) = (apply::next_id(&connection, "inbox")?, apply::next_id(&connection, "local")?);
         let shared = Arc::new(Shared::new(path.to_owned(), inbox, local));
@@ -170,6 +174,25 @@ impl OpenOptions {
         schema::migrate(&mut connection)?;
         Ok(connection)
     }
+}
+
+/// A board without a battery starts in 1970, and may never learn the time: what waits must not wait for that. Where the
+/// clock is behind the youngest event, everything that is not due yet becomes due that much earlier.
+fn rebase(connection: &Connection, now: i64) -> Result<(), StoreError> {
+    let action = "read the inbox";
+    let youngest: Option<i64> =
+        connection.query_row("SELECT max(time) FROM inbox", [], |row| row.get(0)).map_err(sql(action))?;
+    let behind = youngest.unwrap_or(now).saturating_sub(now);
+    if behind > CLOCK_SLACK {
+        let statement = "UPDATE inbox SET due = max(?1, due - ?2) WHERE due > ?1";
+        let rows = connection.execute(statement, [now, behind]).map_err(sql("bring the inbox forward"))?;
+        tracing::warn!(
+            rows,
+            behind_ms = behind,
+            "the clock was set back since the last run; events that wait are brought forward"
+        );
+    }
+    Ok(())
 }
 
 /// What is known of a healthy file.

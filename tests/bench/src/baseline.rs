@@ -16,6 +16,12 @@ const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 /// As committed beside this crate.
 const CONFIGURATION: &str = include_str!("../mosquitto.conf");
 
+/// Unacknowledged messages the client may have: more than the generator's window makes.
+const INFLIGHT: u16 = 128;
+
+/// Requests that rumqttc takes in one turn; found by trying, to give the baseline its best.
+pub const BATCH: usize = 64;
+
 /// A process that ends with us.
 pub struct Owned(Child);
 
@@ -58,10 +64,12 @@ pub fn mosquitto(folder: &Path) -> anyhow::Result<(Owned, String)> {
 }
 
 /// Starts the native client in a process of its own, and waits until it has subscribed.
-pub fn client(address: &str, qos: u8, stateful: bool) -> anyhow::Result<Owned> {
+pub fn client(address: &str, qos: u8, stateful: bool, batch: usize) -> anyhow::Result<Owned> {
     let port = address.rsplit_once(':').map_or("", |(_, port)| port);
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["client", "--port", port, "--qos", &qos.to_string()]).stdout(Stdio::piped());
+    command
+        .args(["client", "--port", port, "--qos", &qos.to_string(), "--batch", &batch.to_string()])
+        .stdout(Stdio::piped());
     if stateful {
         command.arg("--stateful");
     }
@@ -104,6 +112,9 @@ pub fn run_client(port: u16, qos: u8, stateful: bool, batch: usize) -> anyhow::R
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
+        // It looks through all packet ids that can be in use whenever it is polled: with the 65,535 of its default that
+        // takes it half a millisecond for every event.
+        options.set_outgoing_inflight_upper_limit(INFLIGHT);
         // Sends what is waiting in one write, as far as rumqttc does.
         options.set_max_request_batch(batch);
         let (client, mut events) = AsyncClient::builder(options).capacity(8192).build();

@@ -95,7 +95,7 @@ fn start(folder: &Path, ten: &Path, scale: Scale, report: &mut Report) -> anyhow
     let (mut ours, mut native) = (Vec::new(), Vec::new());
     for round in 0..scale.rounds {
         let began = Instant::now();
-        let client = baseline::client(&address, 0, false)?;
+        let client = baseline::client(&address, 0, false, baseline::BATCH)?;
         Generator::connect(&address, &format!("start{round}"), 0, Dialect::PLAIN)?.one()?;
         native.push(began.elapsed().as_secs_f64() * 1e3);
         drop(client);

@@ -57,7 +57,7 @@ enum Role {
         qos: u8,
         #[arg(long)]
         stateful: bool,
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = baseline::BATCH)]
         batch: usize,
     },
     /// The reference table.
@@ -86,7 +86,7 @@ enum Role {
         #[arg(long)]
         hook: Option<String>,
         /// Settings of rumqttc.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = baseline::BATCH)]
         batch: usize,
         /// MQTT 5, a persistent session and an id on every message.
         #[arg(long)]
@@ -123,9 +123,16 @@ fn run() -> anyhow::Result<()> {
     match arguments.role {
         Some(Role::Client { port, qos, stateful, batch }) => return baseline::run_client(port, qos, stateful, batch),
         Some(Role::Reference { folder, rows, batch }) => return reference::run(&folder, rows, batch),
-        Some(Role::Load { qos, in_flight, seconds, baseline, hook, batch: _, named, durable }) => {
+        Some(Role::Load { qos, in_flight, seconds, baseline, hook, batch, named, durable }) => {
             let dialect = generator::Dialect { v5: named, durable, named };
-            return w1::load(qos, in_flight, Duration::from_secs(seconds), baseline, hook.as_deref(), dialect);
+            return w1::load(
+                qos,
+                in_flight,
+                Duration::from_secs(seconds),
+                baseline.then_some(batch),
+                hook.as_deref(),
+                dialect,
+            );
         }
         None => {}
     }

@@ -94,7 +94,7 @@ fn interleave(qos: u8, scale: Scale, native: &mut Side, ours: &mut Side, report:
 /// QoS 0.
 pub fn quality_0(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let (broker, address) = baseline::mosquitto(folder)?;
-    let client = baseline::client(&address, 0, false)?;
+    let client = baseline::client(&address, 0, false, baseline::BATCH)?;
     let data = node::prepare(folder, "w1q0", &[node::w1()?])?;
     let holmd = Holmd::start(&data)?;
     let mut native = Side::new(&address, 0, vec![broker.pid(), client.pid()])?;
@@ -115,7 +115,7 @@ pub fn quality_0(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Re
 /// QoS 1, durable.
 pub fn quality_1(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let (broker, address) = baseline::mosquitto(folder)?;
-    let client = baseline::client(&address, 1, false)?;
+    let client = baseline::client(&address, 1, false, baseline::BATCH)?;
     let data = node::prepare(folder, "w1q1", &[node::w1()?])?;
     let holmd = Holmd::start(&data)?;
     let mut native = Side::new(&address, 1, vec![broker.pid(), client.pid()])?;
@@ -219,15 +219,15 @@ pub fn load(
     qos: u8,
     in_flight: u64,
     time: Duration,
-    native: bool,
+    native: Option<usize>,
     hook: Option<&str>,
     dialect: Dialect,
 ) -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(".")?;
     let (mut children, mut running) = (Vec::new(), None);
-    let (address, pids) = if native {
+    let (address, pids) = if let Some(batch) = native {
         let (broker, address) = baseline::mosquitto(folder.path())?;
-        let client = baseline::client(&address, qos, false)?;
+        let client = baseline::client(&address, qos, false, batch)?;
         let pids = vec![broker.pid(), client.pid()];
         children.extend([broker, client]);
         (address, pids)

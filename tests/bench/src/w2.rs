@@ -16,7 +16,7 @@ const PAYLOAD: usize = 4096;
 /// Rounds of both sides, then the counters.
 pub fn run(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let (broker, address) = baseline::mosquitto(folder)?;
-    let client = baseline::client(&address, 1, true)?;
+    let client = baseline::client(&address, 1, true, baseline::BATCH)?;
     let data = node::prepare(folder, "w2", &node::w2()?)?;
     let holmd = Holmd::start(&data)?;
     let mut native = Generator::connect(&address, "generator", 1, Dialect::PLAIN)?;
@@ -45,7 +45,7 @@ pub fn run(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Result<(
         total += done.events;
         let deadline = Instant::now() + Duration::from_secs(20);
         // An acknowledged event may wait in the inbox for its second function.
-        while holmd.figure("inbox", "rows")? != 0 {
+        while holmd.figure("inbox", "parked")? != 0 {
             if Instant::now() > deadline {
                 bail!("the inbox does not empty: {}", holmd.get("/v1/status")?);
             }

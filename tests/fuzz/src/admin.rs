@@ -16,7 +16,7 @@ pub fn request(socket: &Path, data: &[u8]) {
 /// `hang_up` ends our side after the data; a node need not answer somebody who has hung up.
 fn exchange(socket: &Path, data: &[u8], hang_up: bool) -> Vec<u8> {
     let mut stream = UnixStream::connect(socket).expect("the admin socket");
-    stream.set_read_timeout(Some(Duration::from_millis(60))).expect("a timeout");
+    stream.set_read_timeout(Some(Duration::from_millis(15))).expect("a timeout");
     // The node may hang up on nonsense before it has all of it.
     let _ = stream.write_all(data);
     let mut answer = Vec::new();
