@@ -105,7 +105,7 @@ fn no_bad_habit_disturbs_a_neighbour_or_the_node() {
         let permissions = format!(
             "publish = [\"granted/#\", \"seen/#\"]\nkv = [\"rw:self\", \"ro:shared/site\"]\ninvoke = [\"{habit}\", \"friend\"]"
         );
-        let limits = "memory = \"4MiB\"\ntimeout = \"200ms\"\noutput = \"256KiB\"\nkv = \"96KiB\"\nlog = \"4KiB\"";
+        let limits = "memory = \"4MiB\"\ntimeout = \"1500ms\"\noutput = \"256KiB\"\nkv = \"96KiB\"\nlog = \"4KiB\"";
         let mut guest = Guest::new(habit, habit).on(&format!("habit/{habit}")).permissions(&permissions).limits(limits);
         if habit == "invoke-itself" {
             guest = guest.with("to", habit);
