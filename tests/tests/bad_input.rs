@@ -38,7 +38,7 @@ impl Small {
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(folder.to_owned()));
         }
-        println!("SKIPPED: mounting a tmpfs is not permitted here, so a full or read-only disk was not tested");
+        holm_tests::skip("mounting a tmpfs is not permitted here");
         None
     }
 
@@ -341,7 +341,7 @@ fn what_waits_in_the_inbox_does_not_wait_for_the_clock() {
 /// What to run a program under so that it believes in another time of day, where that is possible here.
 fn faketime(time: &str) -> Option<Vec<String>> {
     if Command::new("faketime").arg("--version").output().is_err() {
-        println!("SKIPPED: faketime is not installed, so a wrong clock was not tested");
+        holm_tests::skip("faketime is not installed");
         return None;
     }
     Some(["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", time].map(str::to_owned).to_vec())

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::{Event, FunctionName, Outcome, Payload, Source, Timestamp};
+use holm_core::{Event, Fault, FunctionName, Outcome, Payload, Source, Timestamp};
 use holm_runtime::{Host, HostError, InvokeError};
 use holm_store::StateReader;
 
-use super::Dispatcher;
+use super::{Dispatcher, Loaded};
 use crate::clock;
 
 /// How deep functions may invoke each other. Each level holds an instance.
@@ -45,15 +45,55 @@ impl Host for NodeHost {
         let loaded =
             self.dispatcher.slot(function).and_then(|slot| slot.is_runnable().then(|| slot.loaded()).flatten());
         let loaded = loaded.ok_or(InvokeError::NoSuchFunction)?;
+        // The caller's own memory stays taken: to wait for more could be to wait for oneself.
+        let memory = loaded.manifest.limits.memory;
+        if !self.dispatcher.reserve(memory) {
+            return Err(InvokeError::Failed("the node has no memory left for it (`functions.memory`)".to_owned()));
+        }
+        let before = super::lock(&self.children).len();
+        let outcome = self.call(&loaded, function, input);
+        self.dispatcher.unreserve(memory);
+        let outcome = outcome?;
+        let mut children = super::lock(&self.children);
+        match &outcome.result {
+            Ok(answer) => {
+                let answer = answer.clone();
+                children.push((function.clone(), outcome));
+                Ok(answer)
+            }
+            Err(fault) => {
+                // Nothing of a failed function happens: nor of those that it invoked.
+                children.truncate(before);
+                Err(match fault {
+                    Fault::Timeout { .. } => InvokeError::Timeout,
+                    fault => InvokeError::Failed(fault.message()),
+                })
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn new_id(&mut self) -> Arc<str> {
+        self.dispatcher.new_id().0
+    }
+}
+
+impl NodeHost {
+    /// Runs `function` in an instance of its own, one level deeper.
+    fn call(&self, loaded: &Loaded, function: &FunctionName, input: Payload) -> Result<Outcome, InvokeError> {
         let prepared = loaded.function.prepare().map_err(|error| InvokeError::Failed(error.to_string()))?;
+        let now = clock::now();
         let event = Event {
             id: self.dispatcher.new_id(),
             source: Source::Invoke,
             subject: function.shared(),
             content_type: input.content_type,
             data: input.data,
-            time: clock::now(),
-            time_synced: clock::plausible(clock::now()),
+            time: now,
+            time_synced: clock::plausible(now),
             attempt: 1,
             hops: self.hops,
             attributes: Vec::new(),
@@ -65,23 +105,6 @@ impl Host for NodeHost {
             depth: self.depth + 1,
             hops: self.hops,
         };
-        let outcome = prepared.call(&event, Box::new(host));
-        match &outcome.result {
-            Ok(answer) => {
-                let answer = answer.clone();
-                super::lock(&self.children).push((function.clone(), outcome));
-                Ok(answer)
-            }
-            Err(holm_core::Fault::Timeout { .. }) => Err(InvokeError::Timeout),
-            Err(fault) => Err(InvokeError::Failed(fault.message())),
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        clock::now()
-    }
-
-    fn new_id(&mut self) -> Arc<str> {
-        self.dispatcher.new_id().0
+        Ok(prepared.call(&event, Box::new(host)))
     }
 }

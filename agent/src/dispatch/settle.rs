@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holm_core::{Event, Fault, FunctionName, Outcome, Payload, Timestamp, When};
 use holm_mqtt::Refusal;
-use holm_store::{Account, CommitError, InboxId, QueueError, Settlement, StateReader, Write};
+use holm_store::{Account, CommitError, Done, InboxId, QueueError, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
 use super::job::{Completion, TicketState};
@@ -80,6 +80,7 @@ impl Dispatcher {
             reads,
             generation: Some(generation),
             quota: Some((slot.name.shared(), loaded.manifest.limits.kv)),
+            replaced: 0,
             account: durable.then(|| (slot.name.clone(), account)),
         };
         let succeeded = matches!(ending, Ending::Succeeded);
@@ -153,7 +154,7 @@ impl Dispatcher {
                 }
             };
             match self.enqueue(slot, settlement, reader, done) {
-                Ok(()) => {}
+                Ok(settled) => tell(settled),
                 Err(QueueError::Quota { would_be, limit }) => return Err((job, quota_words(would_be, limit))),
                 Err(QueueError::Conflict | QueueError::Stale) => return Ok(Verdict::RunAgain(job)),
                 Err(QueueError::Closed) => return Ok(Verdict::Settled),
@@ -212,7 +213,11 @@ impl Dispatcher {
             }
         };
         match self.enqueue(slot, settlement, reader, done) {
-            Ok(()) | Err(QueueError::Closed) => Ok(Verdict::Settled),
+            Ok(settled) => {
+                tell(settled);
+                Ok(Verdict::Settled)
+            }
+            Err(QueueError::Closed) => Ok(Verdict::Settled),
             Err(QueueError::Quota { would_be, limit }) => Err((job, quota_words(would_be, limit))),
             Err(QueueError::Conflict | QueueError::Stale) => Ok(Verdict::RunAgain(job)),
         }
@@ -276,11 +281,14 @@ impl Dispatcher {
             first(result);
         };
         match self.enqueue(slot, settlement, reader, done) {
-            Ok(()) => {
+            Ok(settled) => {
                 self.mark_queued(&mut state, parked);
                 if let Some(member) = state.members.get_mut(member) {
                     member.done = true;
                 }
+                // It takes the ticket's lock.
+                drop(state);
+                tell(settled);
                 Ok(Verdict::Settled)
             }
             Err(QueueError::Closed) => Ok(Verdict::Settled),
@@ -416,16 +424,23 @@ impl Dispatcher {
     fn enqueue(
         &self,
         slot: &Slot,
-        settlement: Settlement,
+        mut settlement: Settlement,
         reader: &StateReader,
         done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Option<Done>, QueueError> {
         if !self.store.fits(&settlement)
-            && let Err(error) = self.store.recount(&slot.name.shared(), reader)
+            && let Err(error) = self.store.weigh(&mut settlement, reader)
         {
             tracing::warn!(%error, function = %slot.name, "cannot measure the function's state");
         }
         self.store.queue_blocking(settlement, done)
+    }
+}
+
+/// The good news of a settlement that had nothing to commit.
+fn tell(settled: Option<Done>) {
+    if let Some(done) = settled {
+        done(Ok(()));
     }
 }
 

@@ -41,7 +41,7 @@ pub use query::{
 };
 pub use reader::StateReader;
 pub use settle::{Account, CommitError, DedupeKey, InboxId, LocalId, QueueError, Settlement, Write};
-pub use store::{Store, StoreStats};
+pub use store::{Done, Store, StoreStats};
 pub use writer::Writer;
 
 /// Why the store could not do what it was asked.

@@ -160,6 +160,9 @@ pub struct Settlement {
     pub generation: Option<u64>,
     /// The most bytes that a namespace may hold after these writes.
     pub quota: Option<(Arc<str>, u64)>,
+    /// Bytes of that namespace that these writes replace and the overlay does not know: see
+    /// [`Store::weigh`](crate::Store::weigh).
+    pub replaced: u64,
     /// What to add to a function's account.
     pub account: Option<(FunctionName, Account)>,
 }

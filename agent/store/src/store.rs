@@ -16,7 +16,7 @@ use crate::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, Stor
 const QUEUE_CAPACITY: usize = 512;
 
 /// Told when a settlement is on the disk, or why not. Runs on the writer's thread and must not block.
-pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
 pub(crate) struct Pending {
     pub(crate) writes: Vec<Write>,
@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) accounts: HashMap<FunctionName, Account>,
     /// Bytes of keys and values by namespace; an upper bound, see [`Store::recount`].
     pub(crate) namespaces: HashMap<Arc<str>, u64>,
+    /// The writer has a group that is neither committed nor discarded.
+    pub(crate) committing: bool,
     pub(crate) closed: bool,
 }
 
@@ -57,6 +59,22 @@ pub(crate) struct Counters {
     pub(crate) inbox_rows: AtomicI64,
     /// The last commit failed, and none has succeeded since.
     pub(crate) failing: std::sync::atomic::AtomicBool,
+}
+
+impl Inner {
+    /// Whether what an invocation has done may be settled.
+    fn admit(&self, settlement: &Settlement) -> Result<(), QueueError> {
+        if self.closed {
+            return Err(QueueError::Closed);
+        }
+        if settlement.generation.is_some_and(|generation| generation != self.overlay.generation()) {
+            return Err(QueueError::Stale);
+        }
+        if !self.overlay.check(&settlement.reads) {
+            return Err(QueueError::Conflict);
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -134,16 +152,30 @@ impl Store {
 
     /// Queues a settlement, after waiting for room if the writer is behind: for guest threads, which it slows down to
     /// the speed of the disk.
+    ///
+    /// A settlement without writes has nothing to commit, and where nothing is queued or being committed, nothing that it
+    /// read can be undone any more. It is settled then and there: `done` comes back, for the caller to tell the good
+    /// news once its locks are released.
     pub fn queue_blocking(
         &self,
         settlement: Settlement,
         done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Option<Done>, QueueError> {
         let mut inner = self.shared.lock();
         while inner.queue.len() >= QUEUE_CAPACITY && !inner.closed {
             inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        self.enqueue(inner, settlement, Box::new(done))
+        let done: Done = Box::new(done);
+        if settlement.writes.is_empty() && inner.queue.is_empty() && !inner.committing {
+            inner.admit(&settlement)?;
+            if let Some((function, account)) = &settlement.account {
+                self.add_account(&mut inner, function, account);
+            }
+            drop(inner);
+            self.shared.counters.settlements.fetch_add(1, Ordering::Relaxed);
+            return Ok(Some(done));
+        }
+        self.enqueue(inner, settlement, done).map(|()| None)
     }
 
     /// Queues writes and waits for the commit. For start-up, deployments and the admin socket.
@@ -158,15 +190,7 @@ impl Store {
     }
 
     fn enqueue(&self, mut inner: MutexGuard<'_, Inner>, settlement: Settlement, done: Done) -> Result<(), QueueError> {
-        if inner.closed {
-            return Err(QueueError::Closed);
-        }
-        if settlement.generation.is_some_and(|generation| generation != inner.overlay.generation()) {
-            return Err(QueueError::Stale);
-        }
-        if !inner.overlay.check(&settlement.reads) {
-            return Err(QueueError::Conflict);
-        }
+        inner.admit(&settlement)?;
         charge(&mut inner, &settlement)?;
         let version = inner.overlay.queue(state_writes(&settlement.writes));
         if let Some((function, account)) = settlement.account {
@@ -186,7 +210,10 @@ impl Store {
     /// Adds to a function's account without a settlement: for events that are not durable. Written with the next
     /// commit, or within a few seconds.
     pub fn account(&self, function: &FunctionName, account: &Account) {
-        let mut inner = self.shared.lock();
+        self.add_account(&mut self.shared.lock(), function, account);
+    }
+
+    fn add_account(&self, inner: &mut Inner, function: &FunctionName, account: &Account) {
         match inner.accounts.get_mut(function) {
             Some(sum) => sum.add(account),
             None => {
@@ -212,16 +239,19 @@ impl Store {
     /// what a write replaced was not known: recount, then queue again.
     pub fn recount(&self, namespace: &Arc<str>, reader: &StateReader) -> Result<(), StoreError> {
         // Locked first: what is committed and leaves the overlay meanwhile would be missed by both counts.
+        count(&mut self.shared.lock(), namespace, reader).map(drop)
+    }
+
+    /// As [`Store::recount`], for a settlement that is about to be queued: what it replaces is counted as well, where the
+    /// overlay does not know it any more.
+    pub fn weigh(&self, settlement: &mut Settlement, reader: &StateReader) -> Result<(), StoreError> {
+        let Some((namespace, _)) = settlement.quota.clone() else { return Ok(()) };
         let mut inner = self.shared.lock();
-        let mut sizes: HashMap<Arc<str>, u64> = reader.sizes(namespace)?;
-        for (key, exists) in inner.overlay.keys(namespace) {
-            let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);
-            match value {
-                Some(value) if exists => sizes.insert(key.clone(), (key.len() + value.len()) as u64),
-                _ => sizes.remove(&key),
-            };
-        }
-        inner.namespaces.insert(namespace.clone(), sizes.values().sum());
+        let sizes = count(&mut inner, &namespace, reader)?;
+        settlement.replaced = state_writes(&settlement.writes)
+            .filter(|write| write.namespace == namespace && inner.overlay.get(&namespace, &write.key).is_none())
+            .filter_map(|write| sizes.get(&write.key))
+            .sum();
         Ok(())
     }
 
@@ -283,6 +313,24 @@ pub(crate) fn state_writes(writes: &[Write]) -> impl Iterator<Item = &StateWrite
     writes.iter().filter_map(|write| if let Write::State(state) = write { Some(state) } else { None })
 }
 
+/// The exact sizes of a namespace's keys and values, which become its known size.
+fn count(
+    inner: &mut Inner,
+    namespace: &Arc<str>,
+    reader: &StateReader,
+) -> Result<HashMap<Arc<str>, u64>, StoreError> {
+    let mut sizes = reader.sizes(namespace)?;
+    for (key, exists) in inner.overlay.keys(namespace) {
+        let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);
+        match value {
+            Some(value) if exists => sizes.insert(key.clone(), (key.len() + value.len()) as u64),
+            _ => sizes.remove(&key),
+        };
+    }
+    inner.namespaces.insert(namespace.clone(), sizes.values().sum());
+    Ok(sizes)
+}
+
 /// Adds the writes to the namespaces' sizes, or refuses them.
 fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> {
     if let Some((namespace, bytes)) = size_after(inner, settlement)? {
@@ -295,7 +343,7 @@ fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> 
 fn size_after(inner: &Inner, settlement: &Settlement) -> Result<Option<(Arc<str>, u64)>, QueueError> {
     let Some((namespace, limit)) = &settlement.quota else { return Ok(None) };
     let held = inner.namespaces.get(namespace).copied().unwrap_or_default();
-    let (mut more, mut less) = (held, 0);
+    let (mut more, mut less) = (held, settlement.replaced);
     for write in state_writes(&settlement.writes).filter(|write| write.namespace == *namespace) {
         let old = inner.overlay.get(namespace, &write.key).and_then(|versioned| versioned.value);
         less += old.map_or(0, |value| (write.key.len() + value.len()) as u64);

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-/// No watching of new versions: nothing runs while they are deployed.
-const CONFIGURATION: &str = "[functions]\nhealth_window = \"0ms\"\n";
+/// The profile that is shipped.
+const SHIPPED: &str = "dist";
 
 /// A running node. Killed when dropped.
 pub struct Holmd {
@@ -22,16 +22,20 @@ pub struct Holmd {
 }
 
 impl Holmd {
-    /// The program, beside this one.
+    /// The program as it is shipped, in the folder of its profile beside this one's.
     pub fn program() -> anyhow::Result<PathBuf> {
-        Ok(std::env::current_exe()?.with_file_name("holmd"))
+        let here = std::env::current_exe()?;
+        let target = here.parent().and_then(Path::parent).context("this program is in no target folder")?;
+        Ok(target.join(SHIPPED).join("holmd"))
     }
 
     /// Starts it on a data folder and waits until it is ready.
     pub fn start(data: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let configuration = data.join("agent.toml");
-        std::fs::write(&configuration, CONFIGURATION)?;
+        // No watching of new versions: nothing runs while they are deployed. The compiler is not what is measured.
+        let compiler = std::env::current_exe()?.with_file_name("holm-compile");
+        std::fs::write(&configuration, format!("[functions]\nhealth_window = \"0ms\"\ncompiler = {compiler:?}\n"))?;
         let log = std::fs::File::options().create(true).append(true).open(data.join("log"))?;
         let program = Self::program()?;
         let mut child = Command::new(&program)

@@ -30,8 +30,8 @@ cargo xtask <chore>
   layers   check who depends on whom
   evidence NAME [COUNT]
            a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
-  bench [--quick]
-           build for release, measure holmd beside a native client behind mosquitto; writes target/bench.json
+  bench [--quick] [--only PARTS]
+           build what is shipped, measure holmd beside a native client behind mosquitto; writes target/bench.json
   ci       formatting, lints, layers, tests, licences and advisories
 ";
 
@@ -46,7 +46,8 @@ fn main() -> ExitCode {
         "ci" => flags.finish().and_then(|()| ci::run()),
         "evidence" => evidence(flags),
         // The agent alone, so that no feature of the compiler gets into it.
-        "bench" => shell::run(&mut shell::cargo(&["build", "--release", "-p", "holm-agent"]))
+        "bench" => test::need_programs()
+            .and_then(|()| shell::run(&mut shell::cargo(&["build", "--profile", "dist", "-p", "holm-agent"])))
             .and_then(|()| {
                 shell::run(&mut shell::cargo(&["build", "--release", "-p", "holm-compiler", "-p", "holm-bench"]))
             })

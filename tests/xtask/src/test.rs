@@ -11,8 +11,12 @@ use anyhow::{Context as _, bail};
 use crate::shell::{WASM, cargo, cargo_in, command, need_wasm, output, root, run as execute, there_is};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 3] =
-    [("mosquitto", "mosquitto"), ("mosquitto_pub", "mosquitto-clients"), ("strace", "strace")];
+const PROGRAMS: [(&str, &str); 4] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
+    ("strace", "strace"),
+    ("faketime", "faketime"),
+];
 
 /// What holmd is built with for the crash tests.
 const MUTANTS: &str = "holm-agent/mutants";
@@ -97,8 +101,8 @@ fn ignored() -> anyhow::Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Installs what is missing, where we may. Elsewhere the tests that need it say so.
-fn need_programs() -> anyhow::Result<()> {
+/// Installs what is missing, where we may. Elsewhere the tests that need it fail, or say that they were skipped.
+pub fn need_programs() -> anyhow::Result<()> {
     let missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !installed(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
@@ -106,7 +110,7 @@ fn need_programs() -> anyhow::Result<()> {
     }
     let root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if !(root && there_is("apt-get")) {
-        println!("tests that need them will be skipped: {0} (apt-get install {0})", missing.join(" "));
+        println!("some tests need what is not installed here: {0} (apt-get install {0})", missing.join(" "));
         return Ok(());
     }
     let mut install = command("apt-get");

@@ -93,3 +93,46 @@ fn a_writer_that_never_ran_tells_those_who_wait() {
     drop(opened.writer);
     assert_eq!(waiting.join().unwrap(), Err(holm_store::CommitError::Closed));
 }
+
+#[test]
+fn what_writes_nothing_is_settled_at_once_and_without_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::open(folder.path());
+    running.store.commit(vec![set("k", "v")]).unwrap();
+    let await_settled = || {
+        let start = std::time::Instant::now();
+        loop {
+            // The writer may be on its way back from the last commit.
+            match running.store.queue_blocking(settlement(vec![]), |_| {}).unwrap() {
+                Some(_) => return,
+                None => assert!(start.elapsed() < PATIENCE),
+            }
+        }
+    };
+    await_settled();
+    let before = running.store.stats().commits;
+    for _ in 0..10 {
+        await_settled();
+    }
+    assert_eq!(running.store.stats().commits, before);
+    running.close();
+}
+
+#[test]
+fn what_writes_nothing_waits_for_what_it_may_have_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::open(folder.path());
+    let held = running.hold();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = |name: &'static str| {
+        let told = told.clone();
+        move |result: Result<(), holm_store::CommitError>| told.lock().unwrap().push((name, result.is_ok()))
+    };
+    running.store.queue(settlement(vec![set("k", "new")]), tell("writes")).unwrap();
+    let settled = running.store.queue_blocking(settlement(vec![]), tell("reads")).unwrap();
+    assert!(settled.is_none(), "the value that it may have read is not committed");
+    assert!(told.lock().unwrap().is_empty());
+    drop(held);
+    running.close();
+    assert_eq!(*told.lock().unwrap(), [("writes", true), ("reads", true)]);
+}

@@ -53,6 +53,24 @@ fn a_bound_that_is_too_high_is_corrected_by_counting() {
 }
 
 #[test]
+fn a_namespace_that_is_nearly_full_can_be_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::open(folder.path());
+    running.store.commit(vec![set("a", vec![0; 49]), set("b", vec![0; 49])]).unwrap();
+    running.close();
+    let running = Running::open(folder.path());
+    let reader = running.store.reader().unwrap();
+    let weighed = |mut settlement: Settlement| {
+        running.store.weigh(&mut settlement, &reader).unwrap();
+        running.store.queue(settlement, |_| {})
+    };
+    assert_eq!(weighed(limited(100, vec![set("a", vec![1; 49]), set("b", vec![1; 49])])), Ok(()));
+    assert_eq!(weighed(limited(100, vec![set("c", "")])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
+    assert_eq!(weighed(limited(100, vec![set("b", vec![1; 50])])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
+    running.close();
+}
+
+#[test]
 fn recounting_sees_what_is_queued_and_not_committed() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::open(folder.path());
@@ -84,7 +102,7 @@ fn an_increment_is_never_lost_between_threads() {
                     let reads = vec![(namespace.clone(), key.clone(), seen.version)];
                     let next = Settlement { reads, generation, ..settlement(vec![set("n", (n + 1).to_string())]) };
                     match running.store.queue_blocking(next, |result| result.unwrap()) {
-                        Ok(()) => done += 1,
+                        Ok(_) => done += 1,
                         Err(QueueError::Conflict) => {}
                         Err(error) => panic!("{error}"),
                     }
