@@ -158,8 +158,6 @@ pub struct LogLine {
 pub struct Usage {
     /// Wall time in the guest, host calls included.
     pub wall: Duration,
-    /// CPU time of the guest's thread over the same span.
-    pub cpu: Duration,
     /// Largest linear memory, in bytes.
     pub peak_memory: u64,
     /// Bytes of payload it staged to leave.

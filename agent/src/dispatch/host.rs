@@ -7,6 +7,7 @@ use holm_core::{Event, Fault, FunctionName, Outcome, Payload, Source, Timestamp}
 use holm_runtime::{Host, HostError, InvokeError};
 use holm_store::StateReader;
 
+use super::settle::Held;
 use super::{Dispatcher, Loaded};
 use crate::clock;
 
@@ -23,6 +24,8 @@ pub(super) struct NodeHost {
     pub(super) children: Children,
     pub(super) depth: u32,
     pub(super) hops: u8,
+    /// What the worker has not let go yet.
+    pub(super) held: Arc<std::sync::Mutex<Vec<Held>>>,
 }
 
 impl Host for NodeHost {
@@ -79,6 +82,10 @@ impl Host for NodeHost {
     fn new_id(&mut self) -> Arc<str> {
         self.dispatcher.new_id().0
     }
+
+    fn linger(&mut self) {
+        self.dispatcher.let_all_go(&self.held);
+    }
 }
 
 impl NodeHost {
@@ -104,6 +111,7 @@ impl NodeHost {
             children: self.children.clone(),
             depth: self.depth + 1,
             hops: self.hops,
+            held: self.held.clone(),
         };
         Ok(prepared.call(&event, Box::new(host)))
     }

@@ -1,6 +1,6 @@
 //! What becomes of an outcome.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,10 +17,18 @@ use crate::journal::EventEntry;
 
 /// Whether the worker is done with a job.
 pub(super) enum Verdict {
-    /// It is queued for commit, or was volatile.
-    Settled,
+    /// It is queued for commit, or is settled: then what that sets free comes back, for the worker to let go.
+    Settled(Option<Held>),
     /// What it read has changed: run it again.
     RunAgain(Job),
+}
+
+/// What a settled job sets free: a batch of these costs the receivers one wake-up.
+pub(super) enum Held {
+    /// Of a volatile event.
+    Released(Released),
+    /// Of a settlement that had nothing to commit.
+    Done(Done),
 }
 
 /// An attempt's result in the terms of the retry policy.
@@ -98,7 +106,7 @@ impl Dispatcher {
                 return self.settle(slot, loaded, job, outcome, Vec::new(), generation, reader);
             }
         };
-        if matches!(verdict, Verdict::Settled) {
+        if matches!(verdict, Verdict::Settled(_)) {
             if !durable {
                 self.store.account(&slot.name, &account);
             }
@@ -154,14 +162,13 @@ impl Dispatcher {
                 }
             };
             match self.enqueue(slot, settlement, reader, done) {
-                Ok(settled) => tell(settled),
+                Ok(_) => {}
                 Err(QueueError::Quota { would_be, limit }) => return Err((job, quota_words(would_be, limit))),
                 Err(QueueError::Conflict | QueueError::Stale) => return Ok(Verdict::RunAgain(job)),
-                Err(QueueError::Closed) => return Ok(Verdict::Settled),
+                Err(QueueError::Closed) => return Ok(Verdict::Settled(None)),
             }
         }
-        self.let_go(released);
-        Ok(Verdict::Settled)
+        Ok(Verdict::Settled(Some(Held::Released(released))))
     }
 
     /// The event has a row in the inbox: it goes away, or waits for another attempt.
@@ -213,11 +220,8 @@ impl Dispatcher {
             }
         };
         match self.enqueue(slot, settlement, reader, done) {
-            Ok(settled) => {
-                tell(settled);
-                Ok(Verdict::Settled)
-            }
-            Err(QueueError::Closed) => Ok(Verdict::Settled),
+            Ok(settled) => Ok(Verdict::Settled(settled.map(Held::Done))),
+            Err(QueueError::Closed) => Ok(Verdict::Settled(None)),
             Err(QueueError::Quota { would_be, limit }) => Err((job, quota_words(would_be, limit))),
             Err(QueueError::Conflict | QueueError::Stale) => Ok(Verdict::RunAgain(job)),
         }
@@ -235,20 +239,20 @@ impl Dispatcher {
         ending: Ending,
         reader: &StateReader,
     ) -> Result<Verdict, (Job, String)> {
-        let Origin::Fresh { ticket, member } = &job.origin else { return Ok(Verdict::Settled) };
+        let Origin::Fresh { ticket, member } = &job.origin else { return Ok(Verdict::Settled(None)) };
         let (ticket, member) = (ticket.clone(), *member);
         // Held until the settlement is queued, so that the order of transactions is that of the ticket's states.
         let mut state = lock(&ticket.state);
         if state.failed {
             // The publisher was refused and will send again: nothing of this may happen.
-            return Ok(Verdict::Settled);
+            return Ok(Verdict::Settled(None));
         }
         if state.queued {
             let row = state.members.get(member).and_then(|member| member.inbox);
             drop(state);
             return match row {
                 Some(id) => self.settle_row(slot, loaded, job, id, settlement, released, ending, reader),
-                None => Ok(Verdict::Settled),
+                None => Ok(Verdict::Settled(None)),
             };
         }
         let mut writes = state.base.clone();
@@ -286,12 +290,9 @@ impl Dispatcher {
                 if let Some(member) = state.members.get_mut(member) {
                     member.done = true;
                 }
-                // It takes the ticket's lock.
-                drop(state);
-                tell(settled);
-                Ok(Verdict::Settled)
+                Ok(Verdict::Settled(settled.map(Held::Done)))
             }
-            Err(QueueError::Closed) => Ok(Verdict::Settled),
+            Err(QueueError::Closed) => Ok(Verdict::Settled(None)),
             Err(error) => {
                 for (_, id) in parked {
                     self.release(id);
@@ -399,6 +400,17 @@ impl Dispatcher {
         }
     }
 
+    /// Lets go what settled jobs have set free. Locks of tickets must not be held.
+    pub(super) fn let_all_go(&self, held: &Mutex<Vec<Held>>) {
+        // Not held meanwhile: letting go takes locks of its own.
+        for held in std::mem::take(&mut *lock(held)) {
+            match held {
+                Held::Released(released) => self.let_go(released),
+                Held::Done(done) => done(Ok(())),
+            }
+        }
+    }
+
     /// Tells the publisher, and everybody who sent the same message meanwhile.
     pub(super) fn complete(&self, completion: Completion, result: &Result<(), CommitError>) {
         let Completion { plan, ack, key } = completion;
@@ -434,13 +446,6 @@ impl Dispatcher {
             tracing::warn!(%error, function = %slot.name, "cannot measure the function's state");
         }
         self.store.queue_blocking(settlement, done)
-    }
-}
-
-/// The good news of a settlement that had nothing to commit.
-fn tell(settled: Option<Done>) {
-    if let Some(done) = settled {
-        done(Ok(()));
     }
 }
 
@@ -482,7 +487,8 @@ fn account(event: &Event, outcome: &Outcome) -> Account {
         invocations: 1,
         errors: u64::from(outcome.result.is_err()),
         wall_us: micros(outcome.usage.wall),
-        cpu_us: micros(outcome.usage.cpu),
+        // Taken for whole turns: see the worker.
+        cpu_us: 0,
         peak_memory: outcome.usage.peak_memory,
         bytes_in: event.data.len() as u64,
         bytes_out: outcome.usage.bytes_out,

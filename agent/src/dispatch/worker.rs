@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holm_core::{Event, Fault, FunctionName, Outcome, Usage};
-use holm_runtime::Prepared;
-use holm_store::StateReader;
+use holm_runtime::{Prepared, thread_time};
+use holm_store::{Account, StateReader};
 
 use super::host::NodeHost;
-use super::settle::Verdict;
+use super::settle::{Held, Verdict};
 use super::slot::Next;
 use super::{Dispatcher, Loaded, Slot};
 use crate::breadcrumb::Breadcrumb;
@@ -18,6 +18,13 @@ const TURN: usize = 64;
 
 /// Functions for which a worker keeps a prepared instance.
 const WARM: usize = 2;
+
+/// Settled jobs whose effects are let go together while more of the function's jobs wait: subscribers are woken, and
+/// sockets written, once for all of them.
+const HOLD: usize = 16;
+
+/// A job that took longer lets go at once whatever is held.
+const QUICK: Duration = Duration::from_micros(100);
 
 /// How often an invocation is run again because what it read had changed.
 const MAX_RERUNS: u32 = 32;
@@ -29,13 +36,15 @@ pub struct Worker {
     breadcrumb: Breadcrumb,
     /// Prepared instances, most recently used last.
     warm: Vec<(FunctionName, u64, Prepared)>,
+    /// What settled jobs have set free.
+    held: Arc<Mutex<Vec<Held>>>,
 }
 
 impl Worker {
     /// A worker with a reader of its own.
     pub fn new(dispatcher: Arc<Dispatcher>, breadcrumb: Breadcrumb) -> Result<Self, holm_store::StoreError> {
         let reader = Arc::new(Mutex::new(dispatcher.store.reader()?));
-        Ok(Self { dispatcher, reader, breadcrumb, warm: Vec::new() })
+        Ok(Self { dispatcher, reader, breadcrumb, warm: Vec::new(), held: Arc::default() })
     }
 
     /// Works until the run queue is closed and empty. Blocks.
@@ -53,7 +62,12 @@ impl Worker {
                     }
                 }
             };
+            let begin = thread_time();
             self.turn(&slot);
+            dispatcher.let_all_go(&self.held);
+            let spent = thread_time().saturating_sub(begin);
+            let cpu_us = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+            dispatcher.store.account(&slot.name, &Account { cpu_us, ..Account::default() });
         }
     }
 
@@ -105,11 +119,21 @@ impl Worker {
             } else {
                 failed("what it reads keeps changing".into())
             };
+            let quick = outcome.usage.wall < QUICK;
             let Some(this) = job.take() else { return };
             let children = std::mem::take(&mut *super::lock(&children));
             match self.dispatcher.settle(slot, loaded, this, outcome, children, generation, &super::lock(&self.reader))
             {
-                Verdict::Settled => break,
+                Verdict::Settled(held) => {
+                    let mut all = super::lock(&self.held);
+                    all.extend(held);
+                    let enough = all.len() >= HOLD;
+                    drop(all);
+                    if !quick || enough || slot.waiting() == 0 {
+                        self.dispatcher.let_all_go(&self.held);
+                    }
+                    break;
+                }
                 Verdict::RunAgain(this) => job = Some(this),
             }
         }
@@ -138,6 +162,7 @@ impl Worker {
                     children,
                     depth: 0,
                     hops,
+                    held: self.held.clone(),
                 };
                 prepared.call(event, Box::new(host))
             }

@@ -113,10 +113,11 @@ impl Function {
         store.set_hostcall_fuel(loaded.grants.memory.saturating_add(HOSTCALL_SLACK));
         // One tick, whatever the limit: the callback goes by the clock, so that a late or a fast ticker is harmless.
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| {
+        store.epoch_deadline_callback(|mut store| {
             if Instant::now() >= store.data().deadline {
                 return Err(Stop::Timeout.into());
             }
+            store.data_mut().linger();
             Ok(UpdateDeadline::Continue(1))
         });
         // Start functions are guest code: they too have a deadline.
@@ -177,11 +178,11 @@ impl Prepared {
     pub fn call(self, event: &Event, host: Box<dyn Host>) -> Outcome {
         let Self { mut store, handler, loaded } = self;
         let running = loaded.activity.start();
-        let (wall, cpu) = (Instant::now(), thread_time());
+        let wall = Instant::now();
         store.data_mut().begin(host, wall);
         store.set_epoch_deadline(1);
         let result = handler.call(&mut store, (wire(event),));
-        let (wall, cpu) = (wall.elapsed(), thread_time().saturating_sub(cpu));
+        let wall = wall.elapsed();
         drop(running);
 
         let grants = &*loaded.grants;
@@ -200,7 +201,7 @@ impl Prepared {
         };
         // The instance ends here, and gives its slot back before anything is made of the outcome.
         let State { staging, recorder, limiter, .. } = store.into_data();
-        let usage = Usage { wall, cpu, peak_memory: limiter.peak_memory(), bytes_out: staging.bytes_out() };
+        let usage = Usage { wall, peak_memory: limiter.peak_memory(), bytes_out: staging.bytes_out() };
         let (effects, reads, logs) = staging.finish(grants);
         let effects = if result.is_ok() { effects } else { Effects::default() };
         Outcome { result, effects, reads, logs, usage, recording: recorder.into_recording() }
@@ -221,7 +222,8 @@ fn wire(event: &Event) -> WireEvent {
     }
 }
 
-fn thread_time() -> Duration {
+/// CPU time of the calling thread since it began. A system call: what guests cost is taken once for many of them.
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

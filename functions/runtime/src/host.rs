@@ -43,4 +43,7 @@ pub trait Host: Send {
     fn now(&self) -> Timestamp;
     /// A fresh event id.
     fn new_id(&mut self) -> Arc<str>;
+    /// The guest takes its time: it has run for a tick, or is about to sleep. Whoever put something off until its end
+    /// does it now.
+    fn linger(&mut self) {}
 }

@@ -42,7 +42,7 @@ mod ticker;
 
 pub use engine::{ConfigValues, Engine, EngineOptions};
 pub use error::RuntimeError;
-pub use function::{Function, Prepared};
+pub use function::{Function, Prepared, thread_time};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
 pub use profile::{Profile, WASMTIME_VERSION, artifact_key};

@@ -64,11 +64,19 @@ impl State {
         Ok(self.recorder.answer(call, || ask(host))?)
     }
 
+    /// Tells the host, if there is one yet, that this takes longer.
+    pub(crate) fn linger(&mut self) {
+        if let Some(host) = &mut self.host {
+            host.linger();
+        }
+    }
+
     /// Sleeps, but never past the deadline: a host call is not interrupted by the epoch.
     pub(crate) fn sleep(&mut self, time: Duration) -> wasmtime::Result<()> {
         if self.recorder.is_replay() {
             return Ok(());
         }
+        self.linger();
         let left = self.deadline.saturating_duration_since(Instant::now());
         std::thread::sleep(time.min(left));
         if time >= left { Err(Stop::Timeout.into()) } else { Ok(()) }
