@@ -8,9 +8,6 @@ use clap::{Parser, Subcommand};
 use holm_agent::config::Config;
 use holm_agent::node;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
 #[command(version)]

@@ -178,6 +178,29 @@ fn functions_enqueue_to_others_with_a_delay_and_invoke_them() {
 }
 
 #[test]
+fn quick_answers_do_not_wait_for_a_slow_event_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    let limits = "memory = \"4MiB\"\ntimeout = \"5s\"\nconcurrency = 1";
+    node.admin.deploy(&Guest::new("drowsy", "drowsy").on("doze").with("ms", "1500").limits(limits).bundle());
+    for slow in ["sleep", "spin"] {
+        let mut watcher = Watcher::new(&node, "seen/drowsy");
+        let mut client = Client::connect(&node.mqtt, "burst", true).unwrap();
+        for _ in 0..20 {
+            client.publish("doze", b"1", 0, 0, false, None).unwrap();
+        }
+        client.publish("doze", slow.as_bytes(), 0, 0, false, None).unwrap();
+        let begin = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(watcher.next().1, 1);
+        }
+        assert!(begin.elapsed() < Duration::from_millis(1200), "{slow}: {:?}", begin.elapsed());
+        assert_eq!(watcher.next().1, slow);
+    }
+    node.stop();
+}
+
+#[test]
 fn retries_come_after_growing_waits_and_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let start = Start { config: QUICK, ..Start::new(folder.path()) };

@@ -146,7 +146,18 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             std::thread::sleep(Duration::from_millis(parameter("ms", 200)?));
             witness(&event)
         }
-        // The same, at its third attempt.
+        // Quick, but for those events that tell it to take its time.
+        "drowsy" => {
+            let end = std::time::Instant::now() + Duration::from_millis(parameter("ms", 1000)?);
+            match &*event.data {
+                b"sleep" => std::thread::sleep(Duration::from_millis(parameter("ms", 1000)?)),
+                b"spin" => while black_box(std::time::Instant::now()) < end {},
+                _ => {}
+            }
+            publish("seen/drowsy", event.data.clone())?;
+            Ok(None)
+        }
+        // The same as witness, at its third attempt.
         "third-time" if event.attempt < 3 => Err(Failure::retry(format!("attempt {}", event.attempt))),
         "third-time" => witness(&event),
         // Hands on what it was given.
