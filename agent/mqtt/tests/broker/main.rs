@@ -5,6 +5,7 @@
 mod access;
 mod acknowledgement;
 mod double;
+mod external;
 mod features;
 mod hostile;
 mod interop;
