@@ -10,4 +10,5 @@ mod features;
 mod hostile;
 mod interop;
 mod peer;
+mod resends;
 mod sessions;
