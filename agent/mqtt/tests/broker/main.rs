@@ -11,4 +11,5 @@ mod hostile;
 mod interop;
 mod peer;
 mod resends;
+mod retained;
 mod sessions;
