@@ -18,8 +18,8 @@ pub struct Incoming {
     pub user: Option<Arc<str>>,
     /// Who gets it. Commit [`Plan::writes`], then give the plan to [`crate::Broker::deliver`].
     pub plan: Plan,
-    /// To be committed together with the settlement: the record under which a resend will be recognised. Empty for
-    /// volatile sessions and for QoS 0.
+    /// To be committed together with the settlement: the record under which a resend of QoS 2 will be recognised. Empty
+    /// for volatile sessions and for QoS 0 and 1.
     pub writes: Vec<SessionWrite>,
     /// The client says that this may be a resend (DUP), and no record of it was found.
     pub duplicate: bool,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::access::Gate;
 use crate::config::BrokerConfig;
+use crate::retained::Word;
 use crate::state::{State, Target};
 
 /// Tells the time. Message expiry, session expiry and delayed wills follow it.
@@ -20,7 +21,7 @@ pub struct Plan {
     /// To be committed before the plan is delivered. The taker may move them out; [`Broker::deliver`] does not look.
     pub writes: Vec<SessionWrite>,
     pub(crate) targets: Vec<Target>,
-    pub(crate) retain: Option<Arc<Message>>,
+    pub(crate) retain: Option<Word>,
     /// The state's count of subscriptions at the time.
     pub(crate) subscribed: u64,
 }
@@ -96,7 +97,7 @@ impl Shared {
         }
         let mut state = self.lock();
         state.deliver(plan);
-        if !state.loose.is_empty() {
+        if !state.loose.is_empty() || state.retained.is_stale() {
             self.keeper.notify_one();
         }
     }
@@ -124,7 +125,8 @@ impl Broker {
     /// Matches a message against the subscriptions without delivering it. Persistent sessions get it at QoS 1 and 2
     /// under a sequence, written down in [`Plan::writes`]; so is the retained message.
     ///
-    /// A plan that is dropped instead of delivered leaves a gap in the sequences, and does no harm.
+    /// A plan that is dropped instead of delivered leaves a gap in the sequences, and does no harm. Until one or the
+    /// other, it holds its room in the queues of persistent sessions and among the retained messages.
     pub fn plan(&self, message: Arc<Message>) -> Plan {
         self.shared.lock().plan(message)
     }

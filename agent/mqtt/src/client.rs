@@ -12,7 +12,8 @@
 //! One task ([`ExternalClient::run`]) makes connections, one after the other ([`link`]). The session at the broker
 //! outlives them (`clean_start = false` and an expiry), so that messages of QoS 1 and 2 wait there for a node that is
 //! away. Inbound packet ids of QoS 2 are recorded with their settlement, under the client [`SESSION`], until PUBREL; so
-//! are the subscriptions, for that is how a node that comes back knows what to unsubscribe.
+//! are the subscriptions, for that is how a node that comes back knows what to unsubscribe. A connection that is lost
+//! is followed by the next only when it is known what of its QoS 2 messages is committed.
 //!
 //! # How it fails
 //!
@@ -271,18 +272,18 @@ impl ExternalClient {
             let begun = Instant::now();
             let link = Link::new(&self.shared, &mut self.memory, &mut self.volatile, &*backend, &*lane);
             let end = link.run(&mut shutdown).await;
-            let was_connected = self.shared.connected.swap(false, Ordering::Relaxed);
+            self.shared.connected.store(false, Ordering::Relaxed);
             self.shared.in_flight.store(0, Ordering::Relaxed);
             // What was meant for the connection that is gone.
             while self.volatile.try_recv().is_ok() {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            let End::Lost(error) = end else { return };
-            if was_connected && begun.elapsed() >= STABLE {
+            let End::Lost { error, established } = end else { return };
+            if established && begun.elapsed() >= STABLE {
                 longest = FIRST_WAIT;
             }
             let wait = longest.mul_f64(rand::random_range(0.05..=1.0));
-            if was_connected {
+            if established {
                 tracing::warn!(error, ?wait, "the connection to the external broker is lost");
             } else if lock(&self.shared.last_error).as_deref() != Some(&*error) {
                 // Once for each cause: a broker may be away for days.

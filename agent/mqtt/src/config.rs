@@ -47,8 +47,8 @@ pub struct AclRule {
 }
 
 /// Bounds on everything that a peer can make grow. The worst case of a full broker is roughly
-/// `max_sessions * max_queue_bytes + max_connections * (max_outgoing_bytes + 2 * max_packet_bytes) +
-/// max_retained_bytes`; messages queued for several sessions are counted for each but held once.
+/// `max_sessions * max_queue_bytes + max_connections * (max_outgoing_bytes + max_pending_bytes + 3 * max_packet_bytes)
+/// + max_retained_bytes`; messages queued for several sessions are counted for each but held once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerLimits {
     /// Open sockets on one listener, before CONNECT too. Default 256.
@@ -59,15 +59,20 @@ pub struct BrokerLimits {
     pub max_inflight_in: u16,
     /// Settlements a connection may wait for before we stop reading from it. Default 256.
     pub max_pending_commits: usize,
-    /// Messages of QoS 1 and 2 that wait in one session. Beyond, new ones are dropped and counted. Default 1,000.
+    /// The same in bytes of the messages that are being settled; one packet may exceed it. Default 4 MiB.
+    pub max_pending_bytes: usize,
+    /// Messages of QoS 1 and 2 that wait in one session, or are being committed for it if it is durable. Beyond, new
+    /// ones are dropped and counted. Default 1,000.
     pub max_queue_messages: usize,
     /// The same in bytes of payload, topic and properties. Default 4 MiB.
     pub max_queue_bytes: usize,
     /// Sessions, connected or not. Beyond, new clients are refused. Default 1,000.
     pub max_sessions: usize,
-    /// Subscriptions of one client. Beyond, SUBACK refuses with Quota exceeded. Default 256.
+    /// Subscriptions of one client, and entries of one SUBSCRIBE. Beyond, SUBACK refuses with Quota exceeded. Default
+    /// 256.
     pub max_subscriptions: usize,
-    /// Retained messages. Beyond, messages on new topics are delivered but not retained. Default 10,000.
+    /// Retained messages, with those that are being committed. Beyond, messages on new topics are delivered but not
+    /// retained. Default 10,000.
     pub max_retained: usize,
     /// The same in bytes. Default 16 MiB.
     pub max_retained_bytes: usize,
@@ -89,6 +94,7 @@ impl Default for BrokerLimits {
             max_packet_bytes: 1 << 20,
             max_inflight_in: 256,
             max_pending_commits: 256,
+            max_pending_bytes: 4 << 20,
             max_queue_messages: 1_000,
             max_queue_bytes: 4 << 20,
             max_sessions: 1_000,

@@ -143,6 +143,7 @@ async fn accept(
         out: BytesMut::new(),
         ended: Vec::new(),
         will: connect.will,
+        closed: false,
         // MQTT 5.0, 3.1.2.10: one and a half times.
         silence: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
     })

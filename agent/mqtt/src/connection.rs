@@ -37,9 +37,8 @@ const STOP_READING_AT: usize = 4 * FILL_TO;
 /// A peer that takes nothing of a waiting output for so long is gone, whatever else it sends.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
-/// How long the end of a connection waits for commits that are on their way. Their outcome decides whether a resend is
-/// recognised, so the session stays taken until then.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long clients wait for their last acknowledgements and our farewell when the node stops.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +78,8 @@ pub(crate) struct Connection {
     /// Ends of durable messages, written once a round.
     pub(crate) ended: Vec<SessionWrite>,
     pub(crate) will: Option<Will>,
+    /// Nothing is sent any more: what is acknowledged now, the client does not hear of.
+    pub(crate) closed: bool,
     /// 1.5 times the keep alive; `None` waits for ever.
     pub(crate) silence: Option<Duration>,
 }
@@ -158,7 +159,10 @@ impl Connection {
     }
 
     fn may_read(&self) -> bool {
-        self.settlements.len() < self.shared.config.limits.max_pending_commits && self.out.len() < STOP_READING_AT
+        let limits = &self.shared.config.limits;
+        self.settlements.len() < limits.max_pending_commits
+            && self.settlements.bytes() < limits.max_pending_bytes
+            && self.out.len() < STOP_READING_AT
     }
 
     fn take(&mut self, packet: Packet) -> Result<(), End> {
@@ -211,7 +215,7 @@ impl Connection {
     /// Does what had to wait for a commit.
     pub(crate) fn settled(&mut self, result: Result<(), Refusal>, then: Then) -> Result<(), End> {
         match (then, result) {
-            (Then::Acknowledge { qos, id, digest }, result) => self.acknowledge(qos, id, digest, result),
+            (Then::Acknowledge { qos, id, digest, .. }, result) => self.acknowledge(qos, id, digest, result),
             // A session change that cannot be kept must not be promised either.
             (_, Err(refusal)) => {
                 warn!(client = %self.client, ?refusal, "session change was not committed");
@@ -281,9 +285,13 @@ impl Connection {
             End::TakenOver => Some(reason::TAKEN_OVER),
             End::ShuttingDown => Some(reason::SHUTTING_DOWN),
         };
-        if matches!(end, End::TakenOver | End::ShuttingDown) {
-            // These clients did nothing wrong: what they sent is acknowledged before the farewell.
-            self.settle_all().await;
+        if end == End::ShuttingDown {
+            // These clients did nothing wrong: what they sent is acknowledged before the farewell. One that is taken
+            // over has a new connection to hear of it, and mostly nobody is left on the old one.
+            if timeout(FAREWELL_DEADLINE, self.settle_all()).await.is_err() {
+                let pending = self.settlements.len();
+                warn!(client = %self.client, pending, "commits outlast their connection");
+            }
         }
         if let Some(code) = code {
             encode::disconnect(&mut self.out, self.wire.version, code);
@@ -291,6 +299,9 @@ impl Connection {
         if end != End::Lost {
             stream.close(&mut self.out).await;
         }
+        self.closed = true;
+        // However long it takes: the outcome decides whether a resend is recognised, so the session stays taken until
+        // the store has answered. Who wants to take it over is told to come back meanwhile.
         self.settle_all().await;
         self.write_ended();
         let will = match end {
@@ -308,16 +319,11 @@ impl Connection {
         }
     }
 
+    /// Cancel safe: what is settled is taken note of before the next wait.
     async fn settle_all(&mut self) {
-        let all = async {
-            while let Some((result, then)) = self.settlements.next().await {
-                // The connection ends anyway; only the session's memory of what is settled counts.
-                let _ = self.settled(result, then);
-            }
-        };
-        if timeout(SETTLE_DEADLINE, all).await.is_err() {
-            let pending = self.settlements.len();
-            warn!(client = %self.client, pending, "commits outlast their connection");
+        while let Some((result, then)) = self.settlements.next().await {
+            // The connection ends anyway; only the session's memory of what is settled counts.
+            let _ = self.settled(result, then);
         }
     }
 

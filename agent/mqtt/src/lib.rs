@@ -36,6 +36,7 @@ mod packet;
 mod password;
 mod publish;
 mod received;
+mod reserve;
 mod retained;
 mod server;
 mod session;

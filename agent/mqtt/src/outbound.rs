@@ -9,6 +9,7 @@ use holm_core::{Message, Qos, Queued, Timestamp};
 
 use crate::encode::{self, Ack, Delivery};
 use crate::packet::{Version, reason};
+use crate::reserve::{Reservation, Reserved};
 
 /// The most unacknowledged messages towards one client, whatever Receive Maximum it gives: MQTT 3.1.1 has none, and
 /// the packet ids on their way must stay few for [`packet_id`] to rarely meet one that is taken.
@@ -101,6 +102,10 @@ pub(crate) struct Outbound {
     inflight: HashMap<u16, Inflight>,
     held_bytes: usize,
     next_sequence: u64,
+    /// Room for QoS 1 and 2 messages that are being committed.
+    reserved: Arc<Reserved>,
+    /// Room in the express lane for retained messages that wait for a SUBACK.
+    reserved_express: Arc<Reserved>,
 }
 
 impl Outbound {
@@ -113,6 +118,8 @@ impl Outbound {
             inflight: HashMap::new(),
             held_bytes: 0,
             next_sequence,
+            reserved: Arc::default(),
+            reserved_express: Arc::default(),
         }
     }
 
@@ -148,7 +155,20 @@ impl Outbound {
     }
 
     pub(crate) fn has_room(&self, message: &Message, max_messages: usize, max_bytes: usize) -> bool {
-        self.held() < max_messages && self.held_bytes + weight(message) <= max_bytes
+        self.held() + self.reserved.messages() < max_messages
+            && self.held_bytes + self.reserved.bytes() + weight(message) <= max_bytes
+    }
+
+    /// Promises room in the queue, if there is any.
+    pub(crate) fn reserve(&self, message: &Message, max_messages: usize, max_bytes: usize) -> Option<Reservation> {
+        self.has_room(message, max_messages, max_bytes).then(|| self.reserved.take(weight(message)))
+    }
+
+    /// Promises room in the express lane, if there is any.
+    pub(crate) fn reserve_express(&self, message: &Message, max_bytes: usize) -> Option<Reservation> {
+        let bytes = weight(message);
+        let has_room = self.express_bytes + self.reserved_express.bytes() + bytes <= max_bytes;
+        has_room.then(|| self.reserved_express.take(bytes))
     }
 
     /// Adds a QoS 0 message unless `max_bytes` are waiting; answers whether it did.

@@ -7,6 +7,7 @@ use holm_core::{ClientId, Message, Payload, Qos, Received, SessionWrite, TopicNa
 use crate::broker::Shared;
 use crate::connection::{Connection, End};
 use crate::encode::{self, Ack};
+use crate::outbound::weight;
 use crate::packet::{MessageProperties, Publish, Will, reason};
 use crate::received::digest;
 use crate::settlements::Then;
@@ -42,10 +43,18 @@ impl Connection {
         ));
         let durable = self.attachment.durable && qos != Qos::AtMostOnce;
         let digest = if durable { digest(&message) } else { 0 };
-        if qos == Qos::AtLeastOnce && dup && durable && self.attachment.received.is_resend(id, digest) {
-            return self.answer_again(Ack::Puback, id);
+        let bytes = weight(&message);
+        if qos == Qos::AtLeastOnce && self.attachment.received.take_resend(id, digest) && dup {
+            // Not with an answer like PUBREC's: if the connection ends before, it must be known again.
+            return self.when(Settled::Done, Then::Acknowledge { qos, id, digest, bytes });
         }
-        let writes = if durable { self.receive_writes(qos, id, digest) } else { Vec::new() };
+        let writes = if durable && qos == Qos::ExactlyOnce {
+            // The record by which a resend is recognised, also after a restart.
+            let received = Received { packet_id: id, digest, qos };
+            vec![SessionWrite::Receive { client: self.client.clone(), received }]
+        } else {
+            Vec::new()
+        };
         let plan = self.shared.lock().plan(message.clone());
         let incoming =
             Incoming { message, client: self.client.clone(), user: self.user.clone(), plan, writes, duplicate: dup };
@@ -53,7 +62,7 @@ impl Connection {
             self.settling.insert(id, qos);
         }
         let settled = self.backend.publish(incoming);
-        self.when(settled, Then::Acknowledge { qos, id, digest })
+        self.when(settled, Then::Acknowledge { qos, id, digest, bytes })
     }
 
     fn resolve_topic(&mut self, publish: &Publish) -> Result<TopicName, End> {
@@ -83,19 +92,6 @@ impl Connection {
         Ok(())
     }
 
-    /// The records by which a resend on a durable session is recognised.
-    fn receive_writes(&self, qos: Qos, id: u16, digest: u64) -> Vec<SessionWrite> {
-        let mut writes = Vec::with_capacity(1);
-        if qos == Qos::AtLeastOnce
-            && let Some(packet_id) = self.attachment.received.oldest_beyond(id)
-        {
-            writes.push(SessionWrite::Forget { client: self.client.clone(), packet_id });
-        }
-        let received = Received { packet_id: id, digest, qos };
-        writes.push(SessionWrite::Receive { client: self.client.clone(), received });
-        writes
-    }
-
     /// Acknowledges what is settled already, in its turn.
     fn answer_again(&mut self, kind: Ack, id: u16) -> Result<(), End> {
         let mut packet = bytes::BytesMut::with_capacity(4);
@@ -120,8 +116,9 @@ impl Connection {
             Qos::AtLeastOnce => Ack::Puback,
             Qos::ExactlyOnce => Ack::Pubrec,
         };
-        // Volatile sessions remember QoS 2 too, until PUBREL: a client may resend on the same connection.
-        if self.attachment.durable || qos == Qos::ExactlyOnce {
+        // Volatile sessions remember QoS 2 too, until PUBREL: a client may resend on the same connection. QoS 1 is
+        // remembered only if PUBACK cannot be sent any more (see `received`).
+        if qos == Qos::ExactlyOnce || (self.attachment.durable && self.closed) {
             self.attachment.received.insert(id, qos, digest);
         }
         encode::ack(&mut self.out, self.wire.version, kind, id, reason::SUCCESS);

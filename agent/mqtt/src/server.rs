@@ -17,6 +17,7 @@ use tracing::{debug, error, warn};
 use crate::broker::Shared;
 use crate::connect::handshake;
 use crate::publish::publish_will;
+use crate::retained::Correction;
 use crate::stream::Stream;
 use crate::{Backend, Broker};
 
@@ -26,7 +27,8 @@ const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 /// Accept fails when file descriptors run out; trying again at once would only burn the processor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What connections get to settle and say goodbye when the node stops: their own deadlines, and a little more.
+/// What connections get to settle and say goodbye when the node stops: their own deadlines, and a little more. Those
+/// that still wait for a commit then are ended; what is committed later is in the store, with its packet id.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(12);
 
 impl Broker {
@@ -90,13 +92,17 @@ impl Broker {
     /// Ends what is past its time, publishes the wills that are due, and writes what nobody waits for.
     fn keep(&self, backend: &Arc<dyn Backend>) {
         let now = self.shared.now();
-        let (wills, loose) = {
+        let (wills, mut loose, corrections) = {
             let mut state = self.shared.lock();
-            (state.expire(now), std::mem::take(&mut state.loose))
+            (state.expire(now), std::mem::take(&mut state.loose), state.retained.corrections())
         };
+        loose.extend(corrections.iter().map(Correction::write));
         if !loose.is_empty() {
             // If this is lost the store has rows too many, which the next run delivers or expires.
             let _ = backend.persist(loose);
+        }
+        if !corrections.is_empty() {
+            self.shared.lock().retained.corrected(corrections);
         }
         for (client, delayed) in wills {
             publish_will(&self.shared, backend, &client, delayed.user, delayed.will);

@@ -15,8 +15,8 @@ use crate::{Plan, Refusal, Settled};
 pub(crate) enum Then {
     /// Nothing: it only had to be written.
     Nothing,
-    /// Acknowledge an inbound message.
-    Acknowledge { qos: Qos, id: u16, digest: u64 },
+    /// Acknowledge an inbound message of this weight.
+    Acknowledge { qos: Qos, id: u16, digest: u64, bytes: usize },
     /// An inbound QoS 2 id is free: PUBCOMP.
     Complete { id: u16 },
     /// An outbound QoS 2 message may be released: PUBREL.
@@ -25,15 +25,33 @@ pub(crate) enum Then {
     Respond { packet: Bytes, plan: Plan },
 }
 
+impl Then {
+    /// What is held in memory for it, as far as the client decides how much.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Acknowledge { bytes, .. } => *bytes,
+            Self::Respond { packet, .. } => packet.len(),
+            Self::Nothing | Self::Complete { .. } | Self::Release { .. } => 0,
+        }
+    }
+}
+
 /// The queue. Only its front is polled: what is behind cannot be acknowledged before it anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Settlements {
     waiting: VecDeque<(Settled, Then)>,
+    bytes: usize,
 }
 
 impl Settlements {
     pub(crate) fn push(&mut self, settled: Settled, then: Then) {
+        self.bytes += then.weight();
         self.waiting.push_back((settled, then));
+    }
+
+    /// The weight of what waits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,6 +76,8 @@ impl Settlements {
                 Poll::Ready(result) => result.unwrap_or(Err(Refusal::Unavailable)),
             },
         };
-        Poll::Ready(self.waiting.pop_front().map(|(_, then)| (result, then)))
+        let next = self.waiting.pop_front().map(|(_, then)| (result, then));
+        self.bytes -= next.as_ref().map_or(0, |(_, then)| then.weight());
+        Poll::Ready(next)
     }
 }

@@ -13,6 +13,7 @@ use crate::config::BrokerLimits;
 use crate::outbound::Parcel;
 use crate::packet::Will;
 use crate::received::ReceivedIds;
+use crate::reserve::Reservation;
 use crate::retained::Retained;
 use crate::session::{DelayedWill, Link, Session, SessionId, later, stored_expiry};
 
@@ -36,6 +37,8 @@ pub(crate) struct Target {
     identifiers: Vec<u32>,
     /// Of durable sessions at QoS 1 and 2: what the store calls it.
     durable: Option<(ClientId, u64)>,
+    /// What was promised in the session's queue.
+    room: Option<Reservation>,
 }
 
 /// See the module.
@@ -302,7 +305,10 @@ impl State {
         }
         if session.durable {
             let limits = &self.limits;
-            if !session.outbound.has_room(&target.message, limits.max_queue_messages, limits.max_queue_bytes) {
+            // First, what a subscription has reserved.
+            drop(target.room.take());
+            target.room = session.outbound.reserve(&target.message, limits.max_queue_messages, limits.max_queue_bytes);
+            if target.room.is_none() {
                 self.dropped += 1;
                 return;
             }
@@ -316,20 +322,22 @@ impl State {
 
     fn plan_retained(&mut self, message: Arc<Message>, plan: &mut Plan) {
         let topic = message.topic.clone();
-        if message.payload.data.is_empty() {
-            if self.retained.contains(&topic) {
-                plan.writes.push(SessionWrite::Retain { topic, message: None });
-            }
-        } else if self.retained.has_room(&message, self.limits.max_retained, self.limits.max_retained_bytes) {
-            plan.writes.push(SessionWrite::Retain { topic, message: Some(message.clone()) });
-        } else {
-            self.dropped += 1;
+        let clears = message.payload.data.is_empty();
+        if clears && self.retained.is_clear(&topic) {
             return;
         }
-        plan.retain = Some(message);
+        let kept = (!clears).then(|| message.clone());
+        match self.retained.plan(message, self.limits.max_retained, self.limits.max_retained_bytes) {
+            Some(word) => {
+                plan.writes.push(SessionWrite::Retain { topic, message: kept });
+                plan.retain = Some(word);
+            }
+            None => self.dropped += 1,
+        }
     }
 
-    /// What a subscription gets of the retained messages.
+    /// What a subscription gets of the retained messages. All of it has its room in the session from here on, because
+    /// it may wait behind commits, with that of many more subscriptions.
     pub(crate) fn plan_subscription(
         &mut self,
         id: SessionId,
@@ -338,25 +346,30 @@ impl State {
         plan: &mut Plan,
     ) {
         for message in self.retained.matching(&subscription.filter, now) {
-            let target = Target {
-                session: id,
-                qos: subscription.qos.min(message.qos),
-                message,
-                retain: true,
-                identifiers: subscription.identifier.into_iter().collect(),
-                durable: None,
+            let Some(session) = self.sessions.get(&id) else { return };
+            let (qos, limits) = (subscription.qos.min(message.qos), &self.limits);
+            let room = match qos {
+                Qos::AtMostOnce => session.outbound.reserve_express(&message, limits.max_outgoing_bytes),
+                _ => session.outbound.reserve(&message, limits.max_queue_messages, limits.max_queue_bytes),
             };
+            if room.is_none() {
+                self.dropped += 1;
+                continue;
+            }
+            let identifiers = subscription.identifier.into_iter().collect();
+            let target = Target { session: id, message, qos, retain: true, identifiers, durable: None, room };
             self.admit(target, plan);
         }
     }
 
     /// See [`crate::Broker::deliver`].
     pub(crate) fn deliver(&mut self, mut plan: Plan) {
-        if let Some(message) = plan.retain.take() {
-            if plan.subscribed != self.subscribed {
+        if let Some(word) = plan.retain.take() {
+            let message = word.message.clone();
+            // Whoever missed a word that is not the last has got a newer one.
+            if self.retained.settle(word) && plan.subscribed != self.subscribed {
                 self.catch_up(&message, &mut plan);
             }
-            self.retained.set(message);
         }
         for target in plan.targets {
             let Some(session) = self.sessions.get_mut(&target.session) else {
@@ -399,9 +412,7 @@ impl State {
                 wills.extend(session.will.take().map(|will| (session.client.clone(), will)));
             }
         }
-        for topic in self.retained.expire(now) {
-            self.loose.push(SessionWrite::Retain { topic, message: None });
-        }
+        self.retained.expire(now);
         wills
     }
 }
@@ -418,6 +429,7 @@ impl Route {
             retain: self.retain_as_published && message.retain,
             identifiers: self.identifier.into_iter().collect(),
             durable: None,
+            room: None,
         })
     }
 }
@@ -450,7 +462,9 @@ fn merge_overlapping(targets: &mut Vec<Target>) {
 }
 
 /// Puts a message into a session; answers whether there was room.
-fn give(session: &mut Session, target: Target, limits: &BrokerLimits) -> bool {
+fn give(session: &mut Session, mut target: Target, limits: &BrokerLimits) -> bool {
+    // Promised room is given back, and taken.
+    drop(target.room.take());
     let given = match (&target.durable, target.qos) {
         (Some((_, sequence)), _) => {
             // Room was made when the sequence was given; the message is committed and must stay.

@@ -15,8 +15,15 @@ impl Connection {
         let mut plan = crate::Plan::default();
         let mut writes = Vec::new();
         let mut codes = Vec::with_capacity(subscribe.entries.len());
-        for entry in &subscribe.entries {
-            codes.push(match self.add(entry, subscribe.identifier, &mut plan, &mut writes) {
+        let most = self.shared.config.limits.max_subscriptions;
+        for (index, entry) in subscribe.entries.iter().enumerate() {
+            // A packet has room for a quarter of a million entries that all say the same, and each costs a search.
+            let added = if index < most {
+                self.add(entry, subscribe.identifier, &mut plan, &mut writes)
+            } else {
+                Err(reason::QUOTA)
+            };
+            codes.push(match added {
                 Ok(granted) => granted,
                 // MQTT 3.1.1 knows one way to fail.
                 Err(_) if self.wire.version == Version::V3 => reason::UNSPECIFIED,

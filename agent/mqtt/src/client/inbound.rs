@@ -84,6 +84,25 @@ impl Inbound {
         poll_fn(|context| self.poll_next(context, backend)).await
     }
 
+    /// The connection is gone, and the broker will send again what was not acknowledged. Waits for what is being
+    /// committed, however long it takes: only then is it known which QoS 2 messages must not be taken again.
+    pub(super) async fn settle(self, memory: &mut Memory) {
+        // The backend has refused the front while it waits to be tried again.
+        let refused = usize::from(self.pause.is_some());
+        for pending in self.waiting.into_iter().skip(refused) {
+            if pending.message.qos != Qos::ExactlyOnce {
+                continue;
+            }
+            let settled = match pending.settled {
+                Settled::Done => true,
+                Settled::Waiting(receiver) => matches!(receiver.await, Ok(Ok(()))),
+            };
+            if settled {
+                memory.unreleased.insert(pending.id, pending.digest);
+            }
+        }
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>, backend: &dyn Backend) -> Poll<Acknowledged> {
         loop {
             let Some(front) = self.waiting.front_mut() else { return Poll::Pending };

@@ -36,8 +36,8 @@ const REQUESTS: usize = RECEIVE_MAXIMUM as usize * 2;
 pub(super) enum End {
     /// The node is ending.
     Stopped,
-    /// It broke, or never was.
-    Lost(String),
+    /// It broke, or never was established.
+    Lost { error: String, established: bool },
 }
 
 /// See the module.
@@ -163,7 +163,7 @@ impl<'a> Link<'a> {
                 }
             };
             if let Err(error) = step {
-                return if self.stopping { End::Stopped } else { End::Lost(error) };
+                return if self.stopping { End::Stopped } else { self.lost(error, shutdown).await };
             }
             if farewell.is_some_and(|at| at <= Instant::now()) {
                 break;
@@ -183,6 +183,16 @@ impl<'a> Link<'a> {
             let _ = tokio::time::timeout(TICK * 2, goodbye).await;
         }
         End::Stopped
+    }
+
+    /// What the connection leaves behind.
+    async fn lost(self, error: String, shutdown: &mut watch::Receiver<bool>) -> End {
+        self.shared.connected.store(false, Ordering::Relaxed);
+        tokio::select! {
+            () = self.inbound.settle(self.memory) => End::Lost { error, established: self.connected },
+            // The store has the ids of what is committed later.
+            _ = shutdown.changed() => End::Stopped,
+        }
     }
 
     /// Gives the library what it has room for.

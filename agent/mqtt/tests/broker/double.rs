@@ -41,7 +41,7 @@ pub struct Double {
 }
 
 impl Double {
-    fn new(stored: StoredBroker) -> Arc<Self> {
+    pub fn new(stored: StoredBroker) -> Arc<Self> {
         Arc::new(Self {
             broker: OnceLock::new(),
             mode: Mutex::new(Mode::Immediate),
@@ -81,6 +81,13 @@ impl Double {
     pub fn release(&self, index: usize) {
         let (incoming, sender) = self.held.lock().unwrap().remove(index);
         self.settle(incoming);
+        let _ = sender.send(Ok(()));
+    }
+
+    /// The same without a broker inside, for the client of an external one.
+    pub fn release_writes(&self, index: usize) {
+        let (incoming, sender) = self.held.lock().unwrap().remove(index);
+        self.commit(incoming.writes);
         let _ = sender.send(Ok(()));
     }
 

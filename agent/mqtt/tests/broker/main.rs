@@ -5,8 +5,11 @@
 mod access;
 mod acknowledgement;
 mod double;
+mod external;
 mod features;
 mod hostile;
 mod interop;
 mod peer;
+mod resends;
+mod retained;
 mod sessions;

@@ -77,30 +77,42 @@ async fn a_persistent_session_survives_a_restart_from_its_writes() {
 
 #[tokio::test]
 async fn a_resend_after_a_restart_is_recognised() {
-    for qos in [1, 2] {
-        let node = Node::start().await;
-        let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
-        peer.publish("a", qos, 8, b"x").await;
-        peer.receive().await;
-        let stored = node.stopped().await;
+    let node = Node::start().await;
+    let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
+    peer.publish("a", 2, 8, b"x").await;
+    peer.receive().await;
+    let stored = node.stopped().await;
 
-        let node = Node::with(anonymous(), stored).await;
-        let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
-        peer.send(&publish(V3, "a", 8 | qos << 1, 8, b"x")).await;
-        assert_eq!(peer.receive().await.id(), 8);
-        assert!(node.double.seen.lock().unwrap().is_empty(), "it is settled already");
-        if qos == 1 {
-            // Another message under the same id is another message.
-            peer.send(&publish(V3, "a", 0x0A, 8, b"y")).await;
-            assert_eq!(peer.receive().await.id(), 8);
-            assert_eq!(node.double.seen.lock().unwrap().len(), 1);
-        } else {
-            peer.ack(0x62, 8).await;
-            assert_eq!(peer.receive().await.kind(), 7);
-            assert!(node.double.stored.lock().unwrap().sessions[0].received.is_empty());
-        }
-        node.stopped().await;
-    }
+    let node = Node::with(anonymous(), stored).await;
+    let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
+    peer.send(&publish(V3, "a", 0x0C, 8, b"x")).await;
+    assert_eq!(peer.receive().await.id(), 8);
+    assert!(node.double.seen.lock().unwrap().is_empty(), "it is settled already");
+    peer.ack(0x62, 8).await;
+    assert_eq!(peer.receive().await.kind(), 7);
+    assert!(node.double.stored.lock().unwrap().sessions[0].received.is_empty());
+    node.stopped().await;
+}
+
+/// Nobody knows any more whether its PUBACK was sent, so it may be another message that says the same.
+#[tokio::test]
+async fn a_qos_1_message_after_a_restart_is_new() {
+    let node = Node::start().await;
+    let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
+    peer.publish("a", 1, 8, b"x").await;
+    peer.receive().await;
+    let mut stored = node.stopped().await;
+    assert!(stored.sessions[0].received.is_empty());
+    // Of an earlier release, which kept such records.
+    let old = holm_core::Received { packet_id: 8, digest: 0xC40B_E0D2_8574_34E6, qos: holm_core::Qos::AtLeastOnce };
+    stored.sessions[0].received.push(old);
+
+    let node = Node::with(anonymous(), stored).await;
+    let (mut peer, _) = Peer::greet(node.address, &durable(V3, "p")).await;
+    peer.send(&publish(V3, "a", 0x0A, 8, b"x")).await;
+    assert_eq!(peer.receive().await.id(), 8);
+    assert_eq!(node.double.seen.lock().unwrap().len(), 1);
+    node.stopped().await;
 }
 
 #[tokio::test]
