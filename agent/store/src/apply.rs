@@ -135,7 +135,7 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
             connection,
             "remember a message id",
             "INSERT OR IGNORE INTO dedupe (key, seen) VALUES (?1, ?2)",
-            params![&key.0[..], seen.0],
+            params![key.bytes(), seen.0],
         ),
         Write::Session(write) => session(connection, write),
         Write::Fired { function, name, at } => run(

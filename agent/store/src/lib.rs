@@ -22,6 +22,7 @@
 
 mod apply;
 mod codec;
+mod dedupe;
 mod open;
 mod outbox;
 mod overlay;
@@ -33,6 +34,7 @@ mod settle;
 mod store;
 mod writer;
 
+pub use dedupe::DedupeKey;
 pub use open::{OpenOptions, Opened, Recovery};
 pub use outbox::{Lane, OutboxCaps};
 pub use overlay::Versioned;
@@ -40,7 +42,7 @@ pub use query::{
     DeadLetter, FunctionAccount, GapRow, InboxStat, LaneStat, LocalRow, OutboxRow, ParkedEvent, RegistryRow,
 };
 pub use reader::StateReader;
-pub use settle::{Account, CommitError, DedupeKey, InboxId, LocalId, QueueError, Settlement, Write};
+pub use settle::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, Write};
 pub use store::{Done, Store, StoreStats};
 pub use writer::Writer;
 

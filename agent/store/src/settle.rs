@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_core::{Event, FunctionName, Message, ReadSet, SessionWrite, StateWrite, Timestamp};
 
-use crate::Lane;
+use crate::{DedupeKey, Lane};
 
 /// A row of the inbox. Given out by [`Store::next_inbox_id`](crate::Store::next_inbox_id), so that it is known before
 /// the commit.
@@ -16,10 +16,6 @@ pub struct InboxId(pub i64);
 /// A row of the local lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId(pub i64);
-
-/// Digest of (authenticated client, topic, message id).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DedupeKey(pub [u8; 16]);
 
 /// One change. All writes of a settlement commit together.
 #[derive(Debug, Clone, PartialEq)]

@@ -314,11 +314,7 @@ pub(crate) fn state_writes(writes: &[Write]) -> impl Iterator<Item = &StateWrite
 }
 
 /// The exact sizes of a namespace's keys and values, which become its known size.
-fn count(
-    inner: &mut Inner,
-    namespace: &Arc<str>,
-    reader: &StateReader,
-) -> Result<HashMap<Arc<str>, u64>, StoreError> {
+fn count(inner: &mut Inner, namespace: &Arc<str>, reader: &StateReader) -> Result<HashMap<Arc<str>, u64>, StoreError> {
     let mut sizes = reader.sizes(namespace)?;
     for (key, exists) in inner.overlay.keys(namespace) {
         let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);

@@ -33,7 +33,10 @@ fn populate(running: &Running) {
             content_type: None,
             data: vec![n; 300].into(),
         });
-        writes.push(Write::Remember { key: holm_store::DedupeKey([n; 16]), seen: Timestamp(i64::MAX / 2) });
+        writes.push(Write::Remember {
+            key: holm_store::DedupeKey::new("c", "t", &format!("{n}")),
+            seen: Timestamp(i64::MAX / 2),
+        });
         writes.push(Write::Local { id: store.next_local_id(), message: message("out/x") });
         writes.push(Write::Registry { key: format!("doc-{n}").into(), document: Some("{}".repeat(40)) });
         writes.extend(crate::broker::some(n));
@@ -74,7 +77,7 @@ fn read_all(running: &Running) {
     let reader = store.reader().unwrap();
     let _ = reader.keys("f", None, usize::MAX);
     let _ = reader.get(&"f".into(), &"key-1-1".into());
-    let _ = reader.seen(&holm_store::DedupeKey([1; 16]));
+    let _ = reader.seen(&holm_store::DedupeKey::new("c", "t", "1"));
 }
 
 fn check_evidence(running: &Running, (file, log): &(Vec<u8>, Option<Vec<u8>>), what: &str) {

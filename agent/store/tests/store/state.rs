@@ -66,7 +66,10 @@ fn a_namespace_that_is_nearly_full_can_be_written_anew() {
     };
     assert_eq!(weighed(limited(100, vec![set("a", vec![1; 49]), set("b", vec![1; 49])])), Ok(()));
     assert_eq!(weighed(limited(100, vec![set("c", "")])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
-    assert_eq!(weighed(limited(100, vec![set("b", vec![1; 50])])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
+    assert_eq!(
+        weighed(limited(100, vec![set("b", vec![1; 50])])),
+        Err(QueueError::Quota { would_be: 101, limit: 100 })
+    );
     running.close();
 }
 
