@@ -81,6 +81,12 @@ impl OpenOptions {
         fs::create_dir_all(&self.folder).map_err(|source| file("create", &self.folder, source))?;
         let lock = self.lock()?;
         let path = self.folder.join(FILE);
+        if salvage::finish(&path)? {
+            tracing::error!(
+                path = %path.display(),
+                "the database was damaged; the last start had set it aside and saved what could be read, and was cut off"
+            );
+        }
         let (started, recovery) = match self.start(&path) {
             Ok(started) => (started, None),
             Err(error) if salvage::is_damage(&error) => {

@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) namespaces: HashMap<Arc<str>, u64>,
     /// The writer has a group that is neither committed nor discarded.
     pub(crate) committing: bool,
+    /// A commit has failed, and not everybody who waited for it has been told.
+    pub(crate) telling: bool,
     pub(crate) closed: bool,
 }
 
@@ -67,7 +69,9 @@ impl Inner {
         if self.closed {
             return Err(QueueError::Closed);
         }
-        if settlement.generation.is_some_and(|generation| generation != self.overlay.generation()) {
+        // While the bad news is being told, not even the new generation may settle: a job of an event whose settlement has
+        // failed may have begun since, and would commit what its publisher is about to be refused.
+        if settlement.generation.is_some_and(|generation| self.telling || generation != self.overlay.generation()) {
             return Err(QueueError::Stale);
         }
         if !self.overlay.check(&settlement.reads) {

@@ -49,8 +49,14 @@ impl Writer {
                 expired = Some(Instant::now());
             }
             committed = Instant::now();
-            self.commit(group, due);
-            self.shared.lock().committing = false;
+            let only_accounts = group.is_empty();
+            let done = self.commit(group, due);
+            let mut inner = self.shared.lock();
+            inner.committing = false;
+            if !done && only_accounts && inner.closed {
+                // A disk that cannot take the accounts must not keep the node from ending.
+                break;
+            }
         }
         // A clean end leaves one file: everything is moved out of the log.
         if let Err(error) = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
@@ -105,10 +111,11 @@ impl Writer {
         self.shared.lock().committing = false;
     }
 
-    fn commit(&mut self, mut group: Vec<Pending>, expire: bool) {
+    /// Commits a group and tells everybody. `false`: it could not be committed.
+    fn commit(&mut self, mut group: Vec<Pending>, expire: bool) -> bool {
         let accounts = std::mem::take(&mut self.shared.lock().accounts);
         if group.is_empty() && accounts.is_empty() && !expire {
-            return;
+            return true;
         }
         #[cfg(feature = "mutants")]
         if mutant("ack-before-commit") {
@@ -122,6 +129,7 @@ impl Writer {
         let start = Instant::now();
         let result = self.transact(&group, &accounts, expire);
         let counters = &self.shared.counters;
+        let committed = result.is_ok();
         match result {
             Ok(rows) => {
                 counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -144,6 +152,7 @@ impl Writer {
                 self.fail(group, accounts, &error);
             }
         }
+        committed
     }
 
     /// One transaction; answers by how many rows the inbox has grown. On an error it is rolled back whole.
@@ -216,8 +225,9 @@ impl Writer {
             inner.accounts.entry(function.clone()).or_default().add(account);
         }
         let mut behind: Vec<Pending> = inner.queue.drain(..).collect();
-        // Before anybody is told: whoever runs again must not read what never happened.
+        // Before anybody is told: whoever runs again must not read what never happened, nor settle before all have heard.
         inner.overlay.discard();
+        inner.telling = true;
         // Under the same lock: a quota must not count what was thrown away, nor miss what is queued from here on.
         if let Err(error) = Shared::measure(&mut inner, &self.connection) {
             tracing::error!(error = %chain(&error), "cannot measure the state");
@@ -226,6 +236,7 @@ impl Writer {
         self.shared.room.notify_all();
         finish(&mut group, &Err(reason));
         finish(&mut behind, &Err(CommitError::Discarded));
+        self.shared.lock().telling = false;
     }
 }
 

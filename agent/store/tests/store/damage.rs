@@ -387,3 +387,40 @@ fn one_rotten_row_does_not_hide_the_others() {
     assert_eq!(running.store.broker().unwrap().sessions.len(), 40);
     running.close();
 }
+
+#[test]
+fn a_salvage_that_was_cut_off_is_finished_and_not_begun_again() {
+    let [(sound, _), (_, log)] = healthy();
+    let mut damaged = sound.clone();
+    damaged[PAGE..].fill(0xAA);
+    // The log of the damaged file is there, or gone already.
+    for log in [log, None] {
+        let folder = tempfile::tempdir().unwrap();
+        place(folder.path(), &(damaged.clone(), log));
+        fs::write(folder.path().join("holm.db.ready"), &sound).unwrap();
+        fs::write(folder.path().join("holm.db.damaged"), "found in use").unwrap();
+        let running = Running::open(folder.path());
+        assert_eq!(running.recovery, None, "what was saved is not salvaged again");
+        assert_eq!(value(&running.store, "key-39-24").map(|text| text.len()), Some(100));
+        assert_eq!(running.store.inbox_rows(), 40);
+        running.close();
+        assert!(!folder.path().join("holm.db.ready").exists());
+        Running::open(folder.path()).close();
+    }
+}
+
+#[test]
+fn a_salvage_leaves_nothing_but_the_database_and_the_evidence() {
+    let [(mut file, _), (_, log)] = healthy();
+    file[PAGE..2 * PAGE].fill(0xAA);
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), &(file, log));
+    let running = Running::open(folder.path());
+    assert!(running.recovery.is_some());
+    running.close();
+    let mut left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    left.retain(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
+    assert_eq!(left, ["holm.db", "holm.lock", "quarantine"]);
+}

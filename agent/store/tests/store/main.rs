@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holm_core::{Event, EventId, FunctionName, Message, Payload, Qos, Source, StateWrite, Timestamp, TopicName};
-use holm_store::{CommitError, OpenOptions, Opened, Recovery, Settlement, Store, StoreError, Write};
+use holm_store::{CommitError, OpenOptions, Opened, QueueError, Recovery, Settlement, Store, StoreError, Write};
 
 /// Longer than any commit takes, so that a test that waits in vain ends.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,6 +54,16 @@ impl Running {
         let (sender, receiver) = channel();
         self.store.queue(settlement, move |result| drop(sender.send(result))).unwrap();
         receiver
+    }
+
+    /// Waits until everybody has heard of a commit that failed: nothing that ran is settled before.
+    fn await_told(&self) {
+        let start = std::time::Instant::now();
+        let run = || Settlement { generation: Some(self.store.generation()), ..Settlement::default() };
+        while self.store.queue(run(), |_| {}) == Err(QueueError::Stale) {
+            assert!(start.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
     }
 
     /// Holds the writer after a commit, so that what is queued meanwhile forms one group. Dropping the sender lets it go.
