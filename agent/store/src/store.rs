@@ -59,6 +59,7 @@ pub(crate) struct Counters {
     pub(crate) failures: AtomicU64,
     pub(crate) commit_us: AtomicU64,
     pub(crate) inbox_rows: AtomicI64,
+    pub(crate) dead_dropped: AtomicU64,
     /// The last commit failed, and none has succeeded since.
     pub(crate) failing: std::sync::atomic::AtomicBool,
 }
@@ -135,6 +136,8 @@ pub struct StoreStats {
     pub waiting: usize,
     /// Whether the last commit failed.
     pub failing: bool,
+    /// Dead letters that were dropped before their time, because there were too many.
+    pub dead_dropped: u64,
 }
 
 /// The handle to the store. Cheap to clone.
@@ -299,6 +302,7 @@ impl Store {
             commit_us: counters.commit_us.load(Ordering::Relaxed),
             waiting: self.shared.lock().queue.len(),
             failing: counters.failing.load(Ordering::Relaxed),
+            dead_dropped: counters.dead_dropped.load(Ordering::Relaxed),
         }
     }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait for ever and fail")]
 
 mod broker;
+mod clock;
 mod damage;
+mod expiry;
 mod failure;
 mod group;
 mod inbox;
@@ -40,8 +42,17 @@ impl Running {
     }
 
     fn with(options: &OpenOptions) -> Result<Self, StoreError> {
-        let Opened { store, writer, recovery, lock } = options.open()?;
-        Ok(Self { store, recovery, writer: std::thread::spawn(move || writer.run()), _lock: lock })
+        Ok(Self::run(options.open()?))
+    }
+
+    /// With a writer that reads this clock.
+    fn with_clock(options: &OpenOptions, clock: &clock::Hands) -> Self {
+        let (opened, clock) = (options.open().unwrap(), clock.clone());
+        Self::run(Opened { writer: opened.writer.with_clock(move || clock.read()), ..opened })
+    }
+
+    fn run(Opened { store, writer, recovery, lock }: Opened) -> Self {
+        Self { store, recovery, writer: std::thread::spawn(move || writer.run()), _lock: lock }
     }
 
     fn close(self) {
