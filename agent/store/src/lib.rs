@@ -50,7 +50,7 @@ pub use query::{
     DeadLetter, FunctionAccount, GapRow, InboxStat, LaneStat, LocalRow, OutboxRow, ParkedEvent, RegistryRow,
 };
 pub use reader::StateReader;
-pub use settle::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, Write};
+pub use settle::{Account, CommitError, InboxId, LocalId, QueueError, Quota, Settlement, Write};
 pub use store::{Done, Store, StoreStats};
 pub use writer::Writer;
 

@@ -1,6 +1,6 @@
 //! A database that cannot grow: what fails, what is discarded, what happens when there is room again.
 
-use holm_store::{CommitError, OpenOptions, QueueError, Settlement};
+use holm_store::{CommitError, OpenOptions, QueueError, Quota, Settlement};
 
 use crate::{PATIENCE, Running, set, settlement, unset, value};
 
@@ -68,16 +68,16 @@ fn work_resumes_when_space_returns() {
 fn a_quota_does_not_count_what_was_discarded() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::with(&small(folder.path())).unwrap();
-    let quota = Some(("f".into(), 300));
+    let quotas = vec![Quota::new("f".into(), 300)];
     running.store.commit(vec![set("a", vec![1; 200])]).unwrap();
     let held = running.hold();
     // Takes the 200 bytes away, in a group that will fail.
-    let gone = running.queue(Settlement { quota: quota.clone(), ..settlement(vec![unset("a")]) });
+    let gone = running.queue(Settlement { quotas: quotas.clone(), ..settlement(vec![unset("a")]) });
     let big = running.queue(settlement(vec![set("big", vec![0; 2 << 20])]));
     drop(held);
     assert_eq!(gone.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
     assert_eq!(big.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
-    let beyond = Settlement { quota, ..settlement(vec![set("b", vec![1; 200])]) };
+    let beyond = Settlement { quotas, ..settlement(vec![set("b", vec![1; 200])]) };
     assert_eq!(running.store.queue(beyond, |_| {}), Err(QueueError::Quota { would_be: 402, limit: 300 }));
     running.close();
 }
