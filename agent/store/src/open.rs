@@ -86,6 +86,11 @@ pub struct Opened {
 }
 
 impl OpenOptions {
+    /// Sets [`OpenOptions::max_pages`] by bytes.
+    pub fn max_bytes(&mut self, bytes: u64) {
+        self.max_pages = Some(u32::try_from(bytes / 4096).unwrap_or(u32::MAX - 1));
+    }
+
     /// Opens the store, or makes it.
     pub fn open(&self) -> Result<Opened, StoreError> {
         fs::create_dir_all(&self.folder).map_err(|source| file("create", &self.folder, source))?;

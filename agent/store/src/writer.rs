@@ -39,6 +39,15 @@ pub struct Writer {
     tidied: Option<Duration>,
     /// Rows are left that should go.
     more: bool,
+    /// What went before its time and was not logged yet.
+    early: Early,
+}
+
+/// Rows that went before their time.
+#[derive(Default)]
+struct Early {
+    dead_letters: u64,
+    message_ids: u64,
 }
 
 /// What a group has changed in the tables whose rows are counted.
@@ -58,7 +67,8 @@ impl Writer {
         bounds: Bounds,
         held: Held,
     ) -> Self {
-        Self { shared, connection, book, bounds, held, clock: Clock::of_system(), tidied: None, more: false }
+        let clock = Clock::of_system();
+        Self { shared, connection, book, bounds, held, clock, tidied: None, more: false, early: Early::default() }
     }
 
     /// Reads the time from `read` instead of the system's clocks.
@@ -97,20 +107,21 @@ impl Writer {
     /// otherwise never drop anything. Where there is much, it goes on with every group, and while there is none.
     fn tidy(&mut self) {
         let now = self.clock.now();
-        if !self.more && self.tidied.is_some_and(|at| now.uptime.saturating_sub(at) < EXPIRE_EVERY) {
+        let due = self.tidied.is_none_or(|at| now.uptime.saturating_sub(at) >= EXPIRE_EVERY);
+        if due {
+            self.tidied = Some(now.uptime);
+        } else if !self.more {
             return;
         }
-        self.tidied = Some(now.uptime);
         match self.drop_old(now) {
             Ok(dropped) => {
                 self.more = dropped.more;
                 self.shared.counters.dead_dropped.fetch_add(dropped.dead, Ordering::Relaxed);
-                if dropped.dead > 0 || dropped.ids > 0 {
-                    tracing::warn!(
-                        dead_letters = dropped.dead,
-                        message_ids = dropped.ids,
-                        "there were more than the store may hold; the oldest were dropped before their time"
-                    );
+                self.early.dead_letters += dropped.dead;
+                self.early.message_ids += dropped.ids;
+                // Not with every batch.
+                if due || !self.more {
+                    self.report();
                 }
             }
             Err(error) => {
@@ -123,6 +134,18 @@ impl Writer {
                     tracing::error!(error = %chain(&error), "cannot measure the outbox");
                 }
             }
+        }
+    }
+
+    /// Tells the operator what went before its time.
+    fn report(&mut self) {
+        let Early { dead_letters, message_ids } = std::mem::take(&mut self.early);
+        if dead_letters > 0 || message_ids > 0 {
+            tracing::warn!(
+                dead_letters,
+                message_ids,
+                "there were more than the store may hold; the oldest were dropped before their time"
+            );
         }
     }
 

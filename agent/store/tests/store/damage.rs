@@ -410,6 +410,24 @@ fn a_salvage_that_was_cut_off_is_finished_and_not_begun_again() {
 }
 
 #[test]
+fn a_salvage_that_is_cut_off_after_the_log_is_gone_loses_nothing_of_the_log() {
+    let [_, files] = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), &files);
+    fs::write(folder.path().join("holm.db.damaged"), "found in use").unwrap();
+    // A folder cannot be removed as a file: the salvage comes to an end there, with the log gone.
+    let obstacle = folder.path().join("holm.db-journal");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(matches!(OpenOptions::new(folder.path()).open(), Err(StoreError::File { action: "remove", .. })));
+    assert!(!wal(folder.path()).exists());
+    fs::remove_dir(&obstacle).unwrap();
+    let running = Running::open(folder.path());
+    assert_eq!(value(&running.store, "key-39-24").map(|text| text.len()), Some(100));
+    assert_eq!(running.store.inbox_rows(), 40);
+    running.close();
+}
+
+#[test]
 fn a_salvage_leaves_nothing_but_the_database_and_the_evidence() {
     let [(mut file, _), (_, log)] = healthy();
     file[PAGE..2 * PAGE].fill(0xAA);
