@@ -91,11 +91,16 @@ impl Clock {
 }
 
 impl Jump {
+    /// Now, by the old time or by the new one, whichever is earlier: no row is older than it seems by this.
+    pub(crate) fn earlier(&self) -> i64 {
+        self.expected.min(self.now.wall)
+    }
+
     /// Dates anew what was written in this run, or by anybody who did not know the time: how old that is, nobody knows,
-    /// and the node may have been started again without the board. Answers by how many rows.
+    /// and the node may have been started again without the board.
     ///
     /// Left alone: the times of sessions in memory, and when schedules last fired, which others keep.
-    pub(crate) fn shift(&self, connection: &Connection) -> Result<usize, StoreError> {
+    pub(crate) fn shift(&self, connection: &Connection) -> Result<(), StoreError> {
         let (from, to) =
             if self.expected < PLAUSIBLE { (i64::MIN, PLAUSIBLE - 1) } else { (self.began, self.expected) };
         // Some times mean "never": SQLite would make a float of a sum beyond them.
@@ -119,15 +124,14 @@ impl Jump {
             )
             .map_err(sql("date dead letters anew"))?;
         // Whoever wrote it: what waits goes on waiting for as long as it would have, and what is due stays due.
-        let still = self.expected.min(self.now.wall);
         rows += connection
-            .execute("UPDATE inbox SET due = min(due, ?2) + ?1 WHERE due > ?3", [self.by, never, still])
+            .execute("UPDATE inbox SET due = min(due, ?2) + ?1 WHERE due > ?3", [self.by, never, self.earlier()])
             .map_err(sql("bring the inbox in step"))?;
         tracing::warn!(
             rows,
             by_ms = self.by,
             "the time of day was set; what was written before is dated anew, so that its age stays what it was"
         );
-        Ok(rows)
+        Ok(())
     }
 }

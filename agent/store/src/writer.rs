@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::apply;
 use crate::book::{self, OutboxBook};
-use crate::clock::{Clock, Reading};
+use crate::clock::{Clock, Jump, Reading};
 use crate::expiry::{self, Bounds, Dropped, Held};
 use crate::store::{Inner, Pending, Shared, Store, state_writes};
 use crate::{CommitError, StoreError, Write, salvage, sql};
@@ -137,6 +137,13 @@ impl Writer {
         }
     }
 
+    /// Dates anew what was written before a jump, or nothing of it.
+    fn date_anew(&mut self, jump: &Jump) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection)?;
+        jump.shift(&transaction)?;
+        transaction.commit().map_err(sql("date rows anew"))
+    }
+
     /// Tells the operator what went before its time.
     fn report(&mut self) {
         let Early { dead_letters, message_ids } = std::mem::take(&mut self.early);
@@ -152,15 +159,23 @@ impl Writer {
     /// One batch of what is to go. On an error nothing has gone.
     fn drop_old(&mut self, now: Reading) -> Result<Dropped, StoreError> {
         // First, and in a transaction of its own: by a time that has jumped, everything would seem old.
-        if let Some(jump) = self.clock.jump(now) {
-            let transaction = begin(&mut self.connection)?;
-            jump.shift(&transaction)?;
-            transaction.commit().map_err(sql("date rows anew"))?;
-            self.clock.settle(&jump);
-        }
+        let today = match self.clock.jump(now) {
+            None => now.wall,
+            Some(jump) => match self.date_anew(&jump) {
+                Ok(()) => {
+                    self.clock.settle(&jump);
+                    now.wall
+                }
+                Err(error) => {
+                    // A full database can be why, so what is old by both times goes all the same.
+                    tracing::error!(error = %chain(&error), "the time of day was set, and old rows cannot be dated anew");
+                    jump.earlier()
+                }
+            },
+        };
         let transaction = begin(&mut self.connection)?;
         let mut held = self.held;
-        let dropped = expiry::expire(&transaction, &mut self.book, &self.bounds, &mut held, now.wall)?;
+        let dropped = expiry::expire(&transaction, &mut self.book, &self.bounds, &mut held, today)?;
         transaction.commit().map_err(sql("drop old rows"))?;
         self.held = held;
         Ok(dropped)

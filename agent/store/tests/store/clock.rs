@@ -251,3 +251,31 @@ fn a_time_that_means_never_stays_so() {
     assert_eq!(running.store.next_due_after(Timestamp(0)).unwrap(), Some(Timestamp(i64::MAX)));
     running.close();
 }
+
+#[test]
+fn what_cannot_be_dated_anew_is_kept_and_what_is_old_goes_all_the_same() {
+    for to in [TODAY + 400 * DAY, TODAY - 400 * DAY] {
+        let folder = tempfile::tempdir().unwrap();
+        let hands = Hands::at(TODAY);
+        let running = Running::with_clock(&OpenOptions::new(folder.path()), &hands);
+        running.store.commit(vec![]).unwrap();
+        write(&running, hands.now());
+        let ancient = Write::Remember { key: key("ancient"), seen: Timestamp(TODAY - 500 * DAY) };
+        running.store.commit(vec![ancient]).unwrap();
+        let seen = |id| running.store.reader().unwrap().seen(&key(id)).unwrap();
+        let other = rusqlite::Connection::open(crate::database(folder.path())).unwrap();
+        other.execute_batch("CREATE TRIGGER no BEFORE UPDATE ON dead BEGIN SELECT raise(ABORT, 'no'); END").unwrap();
+        hands.set(to);
+        for _ in 0..3 {
+            hands.pass(MINUTE);
+            running.store.commit(vec![]).unwrap();
+            assert!(seen("1") && !seen("ancient"));
+            assert_eq!(running.store.gaps(10).unwrap(), []);
+        }
+        other.execute_batch("DROP TRIGGER no").unwrap();
+        hands.pass(MINUTE);
+        running.store.commit(vec![]).unwrap();
+        assert_eq!(ages(&running, folder.path(), hands.now()), [4 * MINUTE; 6]);
+        running.close();
+    }
+}
