@@ -130,6 +130,8 @@ pub struct StoreConfig {
     pub inbox_rows: u64,
     /// How long message ids are remembered.
     pub dedupe_window: Duration,
+    /// Bytes that the database may have. Beyond it, durable messages are refused as if the disk were full.
+    pub database: u64,
 }
 
 impl Config {
@@ -210,6 +212,7 @@ impl Config {
             set(&mut self.store.inbox_rows, section.integer("inbox_rows", 1..=100_000_000));
             let window = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
             set(&mut self.store.dedupe_window, section.duration_in("dedupe_window", window));
+            set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
         }
         drop(root);
         document.finish()
@@ -403,7 +406,12 @@ impl Default for Config {
                 compiler: default_compiler(),
                 compiler_memory: 1024 * MIB,
             },
-            store: StoreConfig { outbox: 256 * MIB, inbox_rows: 1_000_000, dedupe_window: Duration::from_secs(86_400) },
+            store: StoreConfig {
+                outbox: 256 * MIB,
+                inbox_rows: 1_000_000,
+                dedupe_window: Duration::from_secs(86_400),
+                database: 4096 * MIB,
+            },
         }
     }
 }

@@ -99,6 +99,7 @@ impl Running {
         let mut options = OpenOptions::new(&config.data);
         options.caps = OutboxCaps { bytes: config.store.outbox, ..OutboxCaps::default() };
         options.dedupe_window = config.store.dedupe_window;
+        options.max_bytes(config.store.database);
         let Opened { store, writer, recovery, lock } = options.open().context("cannot open the store")?;
         if let Some(recovery) = recovery {
             tracing::error!(

@@ -7,7 +7,6 @@ use std::time::Instant;
 use holm_core::{Event, EventId, Message, Qos, SessionWrite, TriggerKind};
 use holm_mqtt::{Backend, Incoming, Refusal, Settled};
 use holm_store::{DedupeKey, Settlement, Write};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::chain::{HOPS_PROPERTY, ID_PROPERTY, event_of};
@@ -52,13 +51,13 @@ impl Dispatcher {
         let id = property(&message, ID_PROPERTY);
         let key = id.as_ref().map(|id| {
             let who = user.as_deref().unwrap_or(&client.0);
-            dedupe_key(who, message.topic.as_str(), id)
+            DedupeKey::new(who, message.topic.as_str(), id)
         });
         let (ack, answer) = oneshot::channel();
         if let Some(key) = key {
-            match self.arrival(key, ack) {
+            match self.arrival(&key, ack) {
                 Arrival::First(ack) => {
-                    base.push(Write::Remember { key, seen: message.accepted });
+                    base.push(Write::Remember { key: key.clone(), seen: message.accepted });
                     return self.publish_durable(message, volatile, durable, plan, base, id, Some(key), ack, answer);
                 }
                 Arrival::Again => return Settled::Waiting(answer),
@@ -227,15 +226,15 @@ impl Dispatcher {
         Some(Arc::new(event_of(message, id, hops, Vec::new())))
     }
 
-    fn arrival(&self, key: DedupeKey, ack: oneshot::Sender<Result<(), Refusal>>) -> Arrival {
+    fn arrival(&self, key: &DedupeKey, ack: oneshot::Sender<Result<(), Refusal>>) -> Arrival {
         let mut arriving = lock(&self.arriving);
-        if let Some(waiters) = arriving.get_mut(&key) {
+        if let Some(waiters) = arriving.get_mut(key) {
             self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
             waiters.push(ack);
             return Arrival::Again;
         }
         // The order matters: an id leaves `arriving` only after its commit, so it is found here or in the store.
-        match lock(&self.ids).seen(&key) {
+        match lock(&self.ids).seen(key) {
             Ok(true) => {
                 self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 return Arrival::Settled;
@@ -243,7 +242,7 @@ impl Dispatcher {
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot look up a message id; the message counts as new"),
         }
-        arriving.insert(key, Vec::new());
+        arriving.insert(key.clone(), Vec::new());
         Arrival::First(ack)
     }
 
@@ -267,20 +266,6 @@ enum Arrival {
     Again,
     /// Settled before.
     Settled,
-}
-
-/// Digest of (authenticated client, topic, message id), with lengths so that no two triples look the same.
-fn dedupe_key(who: &str, topic: &str, id: &str) -> DedupeKey {
-    let mut hasher = Sha256::new();
-    for part in [who, topic, id] {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    let mut key = [0; 16];
-    for (to, from) in key.iter_mut().zip(hasher.finalize()) {
-        *to = from;
-    }
-    DedupeKey(key)
 }
 
 fn property(message: &Message, name: &str) -> Option<Arc<str>> {

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holm_core::{Event, Fault, FunctionName, Outcome, Payload, Timestamp, When};
+use holm_core::{Event, Fault, FunctionName, Outcome, Payload, StateWrite, Timestamp, When};
 use holm_mqtt::Refusal;
-use holm_store::{Account, CommitError, Done, InboxId, QueueError, Settlement, StateReader, Write};
+use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
 use super::job::{Completion, TicketState};
@@ -41,6 +41,10 @@ enum Ending {
     /// No more attempts.
     Dead(Fault),
 }
+
+/// The most bytes of keys and values in a shared namespace. It is nobody's own, so no manifest can say; as much as a few
+/// functions may have together, and little enough that a node holds dozens.
+const SHARED_LIMIT: u64 = 16 << 20;
 
 /// How long an event waits that the node had no room to run.
 const NOT_RUN_WAIT: Duration = Duration::from_millis(500);
@@ -83,12 +87,12 @@ impl Dispatcher {
             staging.chain(&slot.name, When::Failure, input);
         }
         let Staging { writes, released, .. } = staging;
+        let quotas = self.quotas(slot, loaded, &writes);
         let settlement = Settlement {
             writes,
             reads,
             generation: Some(generation),
-            quota: Some((slot.name.shared(), loaded.manifest.limits.kv)),
-            replaced: 0,
+            quotas,
             account: durable.then(|| (slot.name.clone(), account)),
         };
         let succeeded = matches!(ending, Ending::Succeeded);
@@ -141,6 +145,27 @@ impl Dispatcher {
             });
         }
         verdict
+    }
+
+    /// What the namespaces that are written may hold: a function's own, and those of the functions that it invoked, as much
+    /// as their manifests say; a shared one [`SHARED_LIMIT`]. Nothing where no state is written, as with most events.
+    fn quotas(&self, slot: &Slot, loaded: &Loaded, writes: &[Write]) -> Vec<Quota> {
+        let mut quotas: Vec<Quota> = Vec::new();
+        for write in writes {
+            let Write::State(StateWrite { namespace, .. }) = write else { continue };
+            if quotas.iter().any(|quota| quota.namespace == *namespace) {
+                continue;
+            }
+            let limit = if **namespace == *slot.name.as_str() {
+                loaded.manifest.limits.kv
+            } else {
+                // The name of a shared namespace is not one that a function can have.
+                let other = FunctionName::new(namespace).ok().and_then(|name| self.slot(&name)?.loaded());
+                other.map_or(SHARED_LIMIT, |loaded| loaded.manifest.limits.kv)
+            };
+            quotas.push(Quota::new(namespace.clone(), limit));
+        }
+        quotas
     }
 
     /// No transaction to wait for. State and rows that the effects entail are queued; publishes leave now.

@@ -1,60 +1,10 @@
 //! Writes as SQL, inside the writer's transaction.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use holm_core::{Event, FunctionName, SessionWrite};
 use rusqlite::{Connection, params};
 
-use crate::{Account, Lane, OutboxCaps, StoreError, Write, codec, sql};
-
-/// What the writer remembers about the outbox, so that the hot path need not ask.
-#[derive(Debug, Default)]
-pub(crate) struct OutboxBook {
-    /// The last sequence of each stream that was used since start.
-    sequences: HashMap<Arc<str>, i64>,
-    /// Streams whose sequence is not yet written back.
-    touched: Vec<Arc<str>>,
-    /// Bytes that wait, by stream; without alarms, which are never evicted.
-    streams: HashMap<Arc<str>, u64>,
-    /// Bytes that wait.
-    total: u64,
-    /// The id of the next row. Not SQLite's choice, which would give out the id of an evicted last row again, and the
-    /// uploader asks for what comes after the last one it saw.
-    next_id: i64,
-}
-
-impl OutboxBook {
-    pub(crate) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let mut statement = connection
-            .prepare("SELECT stream, lane > 0, sum(length(data)) FROM outbox GROUP BY stream, lane > 0")
-            .map_err(sql("measure the outbox"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?)))
-            .map_err(sql("measure the outbox"))?;
-        let mut book = Self { next_id: next_id(connection, "outbox")?, ..Self::default() };
-        for row in rows {
-            let (stream, evictable, bytes) = row.map_err(sql("measure the outbox"))?;
-            let bytes = u64::try_from(bytes).unwrap_or_default();
-            book.total += bytes;
-            if evictable {
-                book.streams.insert(stream.into(), bytes);
-            }
-        }
-        Ok(book)
-    }
-
-    /// Measures again after a rollback. What was never committed is forgotten even if that fails: a sequence that was
-    /// counted but not written would leave a hole.
-    pub(crate) fn reload(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        self.sequences.clear();
-        self.touched.clear();
-        let next_id = self.next_id;
-        *self = Self::load(connection)?;
-        self.next_id = self.next_id.max(next_id);
-        Ok(())
-    }
-}
+use crate::book::{OutboxBook, next_sequence};
+use crate::{Account, Lane, StoreError, Write, codec, sql};
 
 /// One more than the highest id of a table. Ids beyond any that can have been given out are damage, and left alone.
 pub(crate) fn next_id(connection: &Connection, table: &str) -> Result<i64, StoreError> {
@@ -135,7 +85,7 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
             connection,
             "remember a message id",
             "INSERT OR IGNORE INTO dedupe (key, seen) VALUES (?1, ?2)",
-            params![&key.0[..], seen.0],
+            params![key.bytes(), seen.0],
         ),
         Write::Session(write) => session(connection, write),
         Write::Fired { function, name, at } => run(
@@ -179,147 +129,6 @@ pub(crate) fn account(connection: &Connection, function: &FunctionName, account:
             account.bytes_out as i64
         ],
     )
-}
-
-/// Writes back what the book holds, and evicts what is beyond the caps. Last in the transaction.
-pub(crate) fn close_book(
-    connection: &Connection,
-    book: &mut OutboxBook,
-    caps: &OutboxCaps,
-    now: i64,
-) -> Result<(), StoreError> {
-    for stream in book.touched.drain(..) {
-        let sequence = book.sequences.get(&stream).copied().unwrap_or_default();
-        run(
-            connection,
-            "number a stream",
-            "INSERT INTO stream (name, sequence) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
-            params![&*stream, sequence],
-        )?;
-    }
-    let over = |book: &OutboxBook| -> Option<Option<Arc<str>>> {
-        let stream = book.streams.iter().find(|(_, bytes)| **bytes > caps.stream_bytes);
-        match stream {
-            Some((stream, _)) => Some(Some(stream.clone())),
-            None if book.total > caps.bytes => Some(None),
-            None => None,
-        }
-    };
-    while let Some(stream) = over(book) {
-        let evicted = evict_one(connection, book, stream.as_deref(), now)?;
-        match stream {
-            _ if evicted => {}
-            // The book counts what is not there: begin anew, or this loop would never end.
-            Some(stream) => drop(book.streams.remove(&stream)),
-            // Only alarms are left.
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-/// Drops rows past their age. Called seldom.
-pub(crate) fn expire(
-    connection: &Connection,
-    book: &mut OutboxBook,
-    caps: &OutboxCaps,
-    dedupe: std::time::Duration,
-    now: i64,
-) -> Result<(), StoreError> {
-    let before = |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-    for (lane, age) in [(Lane::Results, caps.results_age), (Lane::Logs, caps.logs_age)] {
-        loop {
-            let oldest: Option<i64> = connection
-                .prepare_cached("SELECT id FROM outbox WHERE lane = ?1 ORDER BY id LIMIT 1")
-                .and_then(|mut s| s.query_map(params![lane.number()], |row| row.get(0))?.next().transpose())
-                .map_err(sql("look for old rows"))?;
-            let Some(id) = oldest else { break };
-            let created: i64 = connection
-                .query_row("SELECT created FROM outbox WHERE id = ?1", [id], |row| row.get(0))
-                .map_err(sql("look for old rows"))?;
-            if created >= before(age) {
-                break;
-            }
-            evict(connection, book, id, "age", now)?;
-        }
-    }
-    run(connection, "forget old message ids", "DELETE FROM dedupe WHERE seen < ?1", params![before(dedupe)])?;
-    run(connection, "drop old dead letters", "DELETE FROM dead WHERE expires < ?1", params![now])
-}
-
-/// Evicts the oldest row of a stream, or of the last lane that has any. Alarms never go.
-fn evict_one(
-    connection: &Connection,
-    book: &mut OutboxBook,
-    stream: Option<&str>,
-    now: i64,
-) -> Result<bool, StoreError> {
-    let find = |statement: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<Option<i64>, StoreError> {
-        connection
-            .prepare_cached(statement)
-            .and_then(|mut statement| statement.query_map(parameters, |row| row.get(0))?.next().transpose())
-            .map_err(sql("choose what to evict"))
-    };
-    let victim = match stream {
-        Some(stream) => {
-            find("SELECT id FROM outbox WHERE stream = ?1 AND lane > 0 ORDER BY sequence LIMIT 1", &[&stream])?
-        }
-        None => {
-            let oldest =
-                |lane: Lane| find("SELECT id FROM outbox WHERE lane = ?1 ORDER BY id LIMIT 1", &[&lane.number()]);
-            match oldest(Lane::Logs)? {
-                Some(id) => Some(id),
-                None => oldest(Lane::Results)?,
-            }
-        }
-    };
-    match victim {
-        Some(id) => evict(connection, book, id, "cap", now).map(|()| true),
-        None => Ok(false),
-    }
-}
-
-/// Deletes one row and leaves a gap record, joined to the last one where they touch.
-fn evict(connection: &Connection, book: &mut OutboxBook, id: i64, reason: &str, now: i64) -> Result<(), StoreError> {
-    let (lane, stream, sequence, bytes): (i64, String, i64, i64) = connection
-        .prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING lane, stream, sequence, length(data)")
-        .and_then(|mut s| s.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))))
-        .map_err(sql("evict from the outbox"))?;
-    let bytes = u64::try_from(bytes).unwrap_or_default();
-    book.total = book.total.saturating_sub(bytes);
-    if let Some(held) = book.streams.get_mut(stream.as_str()) {
-        *held = held.saturating_sub(bytes);
-    }
-    let joined = connection
-        .prepare_cached("UPDATE gap SET last = ?2, at = ?4 WHERE stream = ?1 AND last = ?2 - 1 AND reason = ?3")
-        .and_then(|mut s| s.execute(params![stream, sequence, reason, now]))
-        .map_err(sql("record a gap"))?;
-    if joined == 0 {
-        run(
-            connection,
-            "record a gap",
-            "INSERT INTO gap (lane, stream, first, last, reason, at) VALUES (?1, ?2, ?3, ?3, ?4, ?5)",
-            params![lane, stream, sequence, reason, now],
-        )?;
-    }
-    Ok(())
-}
-
-fn next_sequence(connection: &Connection, book: &mut OutboxBook, stream: &Arc<str>) -> Result<i64, StoreError> {
-    let last = match book.sequences.get(stream) {
-        Some(last) => *last,
-        None => connection
-            .prepare_cached("SELECT sequence FROM stream WHERE name = ?1")
-            .and_then(|mut s| s.query_map([&**stream], |row| row.get(0))?.next().transpose())
-            .map_err(sql("number a stream"))?
-            .unwrap_or_default(),
-    };
-    let next = last + 1;
-    book.sequences.insert(stream.clone(), next);
-    if !book.touched.contains(stream) {
-        book.touched.push(stream.clone());
-    }
-    Ok(next)
 }
 
 fn park(
@@ -455,7 +264,8 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
     }
 }
 
-fn run(
+/// Runs one statement.
+pub(crate) fn run(
     connection: &Connection,
     action: &'static str,
     statement: &str,

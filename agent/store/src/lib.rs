@@ -13,15 +13,23 @@
 //! committed, state writes are visible through the [`Overlay`](overlay), so that the next invocation of a function
 //! never waits for a sync to read what the one before it wrote.
 //!
+//! Before a group, at most once a minute, rows past their age go, and the oldest of what has a bound, in small
+//! transactions of their own ([`expiry`]); the writer holds the time of day against a clock that is never set, so that
+//! setting it neither ages rows nor makes them wait ([`clock`]).
+//!
 //! # How it fails
 //!
 //! A transaction that cannot be committed (full disk, I/O error) fails every settlement in it and every one queued
 //! behind it, because those may have read through the overlay what now never happened; the overlay is emptied and its
 //! generation rises, so that invocations that are still running are turned away when they come to queue
-//! ([`QueueError::Stale`]) and run again. A damaged file is set aside and salvaged when it is opened, never deleted.
+//! ([`QueueError::Stale`]) and run again; so are new ones until everybody who waited has been told. A damaged file is set aside and salvaged when it is opened, never deleted.
 
 mod apply;
+mod book;
+mod clock;
 mod codec;
+mod dedupe;
+mod expiry;
 mod open;
 mod outbox;
 mod overlay;
@@ -33,6 +41,8 @@ mod settle;
 mod store;
 mod writer;
 
+pub use clock::Reading;
+pub use dedupe::DedupeKey;
 pub use open::{OpenOptions, Opened, Recovery};
 pub use outbox::{Lane, OutboxCaps};
 pub use overlay::Versioned;
@@ -40,7 +50,7 @@ pub use query::{
     DeadLetter, FunctionAccount, GapRow, InboxStat, LaneStat, LocalRow, OutboxRow, ParkedEvent, RegistryRow,
 };
 pub use reader::StateReader;
-pub use settle::{Account, CommitError, DedupeKey, InboxId, LocalId, QueueError, Settlement, Write};
+pub use settle::{Account, CommitError, InboxId, LocalId, QueueError, Quota, Settlement, Write};
 pub use store::{Done, Store, StoreStats};
 pub use writer::Writer;
 

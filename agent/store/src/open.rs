@@ -8,7 +8,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::apply::{self, OutboxBook};
+use crate::apply;
+use crate::book::OutboxBook;
+use crate::expiry::{Bounds, Held};
 use crate::store::Shared;
 use crate::{OutboxCaps, Store, StoreError, Writer, salvage, schema, sql};
 
@@ -30,10 +32,16 @@ pub struct OpenOptions {
     pub caps: OutboxCaps,
     /// How long message ids are remembered.
     pub dedupe_window: Duration,
+    /// The most message ids that are remembered; beyond it, the oldest are forgotten before their time. A million by
+    /// default, which is eleven a second for a day, and takes some 100 MB.
+    pub dedupe_rows: u64,
+    /// The most dead letters that are kept; beyond it, the oldest are dropped, counted and logged. Ten thousand by
+    /// default: more than anybody will look at, of functions that nobody looks after.
+    pub dead_rows: u64,
     /// SQLite moves the log into the database whenever it has grown by this many pages of 4 KiB.
     pub checkpoint_pages: u32,
     /// The most pages of 4 KiB that the database may have, so that it leaves room on a shared disk. Beyond it, commits
-    /// fail as if the disk were full, until something is deleted. `None`: as many as the disk holds.
+    /// fail as if the disk were full, until something is deleted. 4 GiB by default. `None`: as many as the disk holds.
     pub max_pages: Option<u32>,
 }
 
@@ -44,8 +52,10 @@ impl OpenOptions {
             folder: folder.to_owned(),
             caps: OutboxCaps::default(),
             dedupe_window: Duration::from_secs(86_400),
+            dedupe_rows: 1_000_000,
+            dead_rows: 10_000,
             checkpoint_pages: 1000,
-            max_pages: None,
+            max_pages: Some(1 << 20),
         }
     }
 }
@@ -76,11 +86,22 @@ pub struct Opened {
 }
 
 impl OpenOptions {
+    /// Sets [`OpenOptions::max_pages`] by bytes.
+    pub fn max_bytes(&mut self, bytes: u64) {
+        self.max_pages = Some(u32::try_from(bytes / 4096).unwrap_or(u32::MAX - 1));
+    }
+
     /// Opens the store, or makes it.
     pub fn open(&self) -> Result<Opened, StoreError> {
         fs::create_dir_all(&self.folder).map_err(|source| file("create", &self.folder, source))?;
         let lock = self.lock()?;
         let path = self.folder.join(FILE);
+        if salvage::finish(&path)? {
+            tracing::error!(
+                path = %path.display(),
+                "the database was damaged; the last start had set it aside and saved what could be read, and was cut off"
+            );
+        }
         let (started, recovery) = match self.start(&path) {
             Ok(started) => (started, None),
             Err(error) if salvage::is_damage(&error) => {
@@ -89,9 +110,14 @@ impl OpenOptions {
             }
             Err(error) => return Err(error),
         };
-        let Started { connection, book, shared } = started;
-        let writer =
-            Writer { shared: shared.clone(), connection, book, caps: self.caps, dedupe_window: self.dedupe_window };
+        let Started { connection, book, held, shared } = started;
+        let bounds = Bounds {
+            caps: self.caps,
+            dedupe_window: self.dedupe_window,
+            dedupe_rows: self.dedupe_rows,
+            dead_rows: self.dead_rows,
+        };
+        let writer = Writer::new(shared.clone(), connection, book, bounds, held);
         Ok(Opened { store: Store { shared }, writer, recovery, lock })
     }
 
@@ -102,6 +128,7 @@ impl OpenOptions {
         let connection = self.connect(path)?;
         rebase(&connection, crate::now())?;
         let book = OutboxBook::load(&connection)?;
+        let held = Held::count(&connection)?;
         let (inbox, local) = (apply::next_id(&connection, "inbox")?, apply::next_id(&connection, "local")?);
         let shared = Arc::new(Shared::new(path.to_owned(), inbox, local));
         let rows: i64 =
@@ -112,7 +139,7 @@ impl OpenOptions {
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
             .map_err(sql("set up the database"))?;
-        Ok(Started { connection, book, shared })
+        Ok(Started { connection, book, held, shared })
     }
 
     fn lock(&self) -> Result<File, StoreError> {
@@ -199,6 +226,7 @@ fn rebase(connection: &Connection, now: i64) -> Result<(), StoreError> {
 struct Started {
     connection: Connection,
     book: OutboxBook,
+    held: Held,
     shared: Arc<Shared>,
 }
 

@@ -298,7 +298,7 @@ impl Store {
         })
     }
 
-    /// Accounts of all functions.
+    /// Accounts of all functions, by name.
     pub fn accounts(&self) -> Result<Vec<FunctionAccount>, StoreError> {
         let action = "read the accounts";
         let mut accounts = collect(
@@ -330,6 +330,7 @@ impl Store {
                 None => accounts.push(FunctionAccount { function: function.to_string(), account: *more }),
             }
         }
+        accounts.sort_by(|a, b| a.function.cmp(&b.function));
         Ok(accounts)
     }
 

@@ -75,7 +75,7 @@ impl StateReader {
     pub fn seen(&self, key: &crate::DedupeKey) -> Result<bool, StoreError> {
         self.connection
             .prepare_cached("SELECT 1 FROM dedupe WHERE key = ?1")
-            .and_then(|mut statement| statement.exists([&key.0[..]]))
+            .and_then(|mut statement| statement.exists([key.bytes()]))
             .map_err(sql("look up a message id"))
     }
 

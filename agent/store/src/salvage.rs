@@ -1,8 +1,9 @@
 //! What to do about a damaged database: keep the evidence, save every row that can be read.
 //!
 //! The damaged file and its log are linked into `quarantine/` first. A new database is made beside the old one, from a
-//! copy, and takes its place by a rename, so that a node that is switched off in between finds the damaged one again and
-//! begins anew. Nothing is deleted that is not in the quarantine.
+//! copy (`.rebuilt`), and when it is whole and on the disk it is called `.ready`. Until then, a node that is switched off
+//! finds the damaged one again and begins anew; from then on it takes the new one, however far it had come with clearing
+//! the old one away. Nothing is deleted that is not in the quarantine.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,6 +13,9 @@ use rusqlite::{Connection, ErrorCode, params_from_iter, types::Value};
 
 use crate::open::file;
 use crate::{Recovery, StoreError, schema, sql};
+
+/// A database that was rebuilt and is whole.
+const READY: &str = ".ready";
 
 /// Whether the file itself is broken, rather than the disk full, the folder read-only or the format unknown.
 pub(crate) fn is_damage(error: &StoreError) -> bool {
@@ -89,12 +93,33 @@ pub(crate) fn salvage(path: &Path, error: &StoreError) -> Result<Recovery, Store
     let rebuilt = with_suffix(path, ".rebuilt");
     remove(&rebuilt, &["", "-journal"])?;
     let (rows_saved, incomplete) = rebuild(&quarantined, &rebuilt)?;
-    // The old log first: under the new file it would be taken for its own.
-    remove(path, &["-wal", "-shm", "-journal"])?;
-    fs::rename(&rebuilt, path).map_err(|source| file("rename", &rebuilt, source))?;
+    // SQLite has synced the file already, but only as far as it knew that it mattered.
+    File::open(&rebuilt).and_then(|rebuilt| rebuilt.sync_all()).map_err(|source| file("sync", &rebuilt, source))?;
+    let ready = with_suffix(path, READY);
+    fs::rename(&rebuilt, &ready).map_err(|source| file("rename", &rebuilt, source))?;
+    // Before anything of the old one goes: without its log it would be salvaged as it was long ago.
     sync_folder(path)?;
-    remove(path, &[".damaged"])?;
+    take(path)?;
     Ok(Recovery { quarantined, reason, rows_saved, incomplete })
+}
+
+/// Finishes a salvage that was cut off when the new database was ready. `false`: there is none.
+pub(crate) fn finish(path: &Path) -> Result<bool, StoreError> {
+    if !with_suffix(path, READY).exists() {
+        return Ok(false);
+    }
+    take(path)?;
+    Ok(true)
+}
+
+/// Puts the database that is ready in the place of the damaged one.
+fn take(path: &Path) -> Result<(), StoreError> {
+    // The old log first, and for good: under the new file it would be taken for its own.
+    remove(path, &["-wal", "-shm", "-journal", ".damaged"])?;
+    sync_folder(path)?;
+    let ready = with_suffix(path, READY);
+    fs::rename(&ready, path).map_err(|source| file("rename", &ready, source))?;
+    sync_folder(path)
 }
 
 /// Links the file and its log into the quarantine, or copies them where there are no links.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_core::{Event, FunctionName, Message, ReadSet, SessionWrite, StateWrite, Timestamp};
 
-use crate::Lane;
+use crate::{DedupeKey, Lane};
 
 /// A row of the inbox. Given out by [`Store::next_inbox_id`](crate::Store::next_inbox_id), so that it is known before
 /// the commit.
@@ -16,10 +16,6 @@ pub struct InboxId(pub i64);
 /// A row of the local lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId(pub i64);
-
-/// Digest of (authenticated client, topic, message id).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DedupeKey(pub [u8; 16]);
 
 /// One change. All writes of a settlement commit together.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,13 +154,29 @@ pub struct Settlement {
     pub reads: ReadSet,
     /// The store's generation when the invocation began; `None` for settlements without an invocation.
     pub generation: Option<u64>,
-    /// The most bytes that a namespace may hold after these writes.
-    pub quota: Option<(Arc<str>, u64)>,
-    /// Bytes of that namespace that these writes replace and the overlay does not know: see
-    /// [`Store::weigh`](crate::Store::weigh).
-    pub replaced: u64,
+    /// What the namespaces that are written may hold; each at most once. A namespace that is not among them may grow
+    /// without a bound.
+    pub quotas: Vec<Quota>,
     /// What to add to a function's account.
     pub account: Option<(FunctionName, Account)>,
+}
+
+/// The most bytes of keys and values that a namespace may hold after the writes of a settlement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Which namespace.
+    pub namespace: Arc<str>,
+    /// Bytes.
+    pub limit: u64,
+    /// Bytes that the writes replace and the overlay does not know: see [`Store::weigh`](crate::Store::weigh).
+    pub(crate) replaced: u64,
+}
+
+impl Quota {
+    /// `namespace` may hold `limit` bytes.
+    pub fn new(namespace: Arc<str>, limit: u64) -> Self {
+        Self { namespace, limit, replaced: 0 }
+    }
 }
 
 /// Why a settlement was not queued. Nothing of it has happened.
@@ -176,7 +188,7 @@ pub enum QueueError {
     /// A commit failed since the invocation began, so what it read may never have happened: run again.
     #[error("the store was rolled back since the invocation began")]
     Stale,
-    /// The namespace would be larger than its limit.
+    /// A namespace would be larger than its limit.
     #[error("the namespace would hold {would_be} bytes, its limit is {limit}")]
     Quota {
         /// Bytes after the writes.

@@ -9,7 +9,7 @@ use holm_core::{FunctionName, StateWrite};
 
 use crate::overlay::Overlay;
 use crate::reader::StateReader;
-use crate::{Account, CommitError, InboxId, LocalId, QueueError, Settlement, StoreError, Write, sql};
+use crate::{Account, CommitError, InboxId, LocalId, QueueError, Quota, Settlement, StoreError, Write, sql};
 
 /// Settlements that may wait for the writer before [`Store::queue_blocking`] waits. Two full groups: more would only
 /// add memory, since the writer takes a whole group at a time.
@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) namespaces: HashMap<Arc<str>, u64>,
     /// The writer has a group that is neither committed nor discarded.
     pub(crate) committing: bool,
+    /// A commit has failed, and not everybody who waited for it has been told.
+    pub(crate) telling: bool,
     pub(crate) closed: bool,
 }
 
@@ -57,17 +59,25 @@ pub(crate) struct Counters {
     pub(crate) failures: AtomicU64,
     pub(crate) commit_us: AtomicU64,
     pub(crate) inbox_rows: AtomicI64,
+    pub(crate) dead_dropped: AtomicU64,
     /// The last commit failed, and none has succeeded since.
     pub(crate) failing: std::sync::atomic::AtomicBool,
 }
 
 impl Inner {
+    /// Bytes in a namespace.
+    fn held(&self, namespace: &Arc<str>) -> u64 {
+        self.namespaces.get(namespace).copied().unwrap_or_default()
+    }
+
     /// Whether what an invocation has done may be settled.
     fn admit(&self, settlement: &Settlement) -> Result<(), QueueError> {
         if self.closed {
             return Err(QueueError::Closed);
         }
-        if settlement.generation.is_some_and(|generation| generation != self.overlay.generation()) {
+        // While the bad news is being told, not even the new generation may settle: a job of an event whose settlement has
+        // failed may have begun since, and would commit what its publisher is about to be refused.
+        if settlement.generation.is_some_and(|generation| self.telling || generation != self.overlay.generation()) {
             return Err(QueueError::Stale);
         }
         if !self.overlay.check(&settlement.reads) {
@@ -131,6 +141,8 @@ pub struct StoreStats {
     pub waiting: usize,
     /// Whether the last commit failed.
     pub failing: bool,
+    /// Dead letters that were dropped before their time, because there were too many.
+    pub dead_dropped: u64,
 }
 
 /// The handle to the store. Cheap to clone.
@@ -224,10 +236,10 @@ impl Store {
         }
     }
 
-    /// Whether the settlement seems to keep within its quota. A "no" may come from a bound that is too high: see
+    /// Whether the settlement seems to keep within its quotas. A "no" may come from a bound that is too high: see
     /// [`Store::recount`].
     pub fn fits(&self, settlement: &Settlement) -> bool {
-        settlement.quota.is_none() || size_after(&self.shared.lock(), settlement).is_ok()
+        settlement.quotas.is_empty() || check(&self.shared.lock(), settlement).is_ok()
     }
 
     /// Rows in the inbox.
@@ -245,13 +257,16 @@ impl Store {
     /// As [`Store::recount`], for a settlement that is about to be queued: what it replaces is counted as well, where the
     /// overlay does not know it any more.
     pub fn weigh(&self, settlement: &mut Settlement, reader: &StateReader) -> Result<(), StoreError> {
-        let Some((namespace, _)) = settlement.quota.clone() else { return Ok(()) };
+        let Settlement { writes, quotas, .. } = settlement;
         let mut inner = self.shared.lock();
-        let sizes = count(&mut inner, &namespace, reader)?;
-        settlement.replaced = state_writes(&settlement.writes)
-            .filter(|write| write.namespace == namespace && inner.overlay.get(&namespace, &write.key).is_none())
-            .filter_map(|write| sizes.get(&write.key))
-            .sum();
+        for quota in quotas {
+            let namespace = &quota.namespace;
+            let sizes = count(&mut inner, namespace, reader)?;
+            quota.replaced = state_writes(writes)
+                .filter(|write| write.namespace == *namespace && inner.overlay.get(namespace, &write.key).is_none())
+                .filter_map(|write| sizes.get(&write.key))
+                .sum();
+        }
         Ok(())
     }
 
@@ -295,6 +310,7 @@ impl Store {
             commit_us: counters.commit_us.load(Ordering::Relaxed),
             waiting: self.shared.lock().queue.len(),
             failing: counters.failing.load(Ordering::Relaxed),
+            dead_dropped: counters.dead_dropped.load(Ordering::Relaxed),
         }
     }
 
@@ -314,11 +330,7 @@ pub(crate) fn state_writes(writes: &[Write]) -> impl Iterator<Item = &StateWrite
 }
 
 /// The exact sizes of a namespace's keys and values, which become its known size.
-fn count(
-    inner: &mut Inner,
-    namespace: &Arc<str>,
-    reader: &StateReader,
-) -> Result<HashMap<Arc<str>, u64>, StoreError> {
+fn count(inner: &mut Inner, namespace: &Arc<str>, reader: &StateReader) -> Result<HashMap<Arc<str>, u64>, StoreError> {
     let mut sizes = reader.sizes(namespace)?;
     for (key, exists) in inner.overlay.keys(namespace) {
         let value = inner.overlay.get(namespace, &key).and_then(|versioned| versioned.value);
@@ -331,27 +343,38 @@ fn count(
     Ok(sizes)
 }
 
-/// Adds the writes to the namespaces' sizes, or refuses them.
+/// Adds the writes to the namespaces' sizes, or refuses them all.
 fn charge(inner: &mut Inner, settlement: &Settlement) -> Result<(), QueueError> {
-    if let Some((namespace, bytes)) = size_after(inner, settlement)? {
-        inner.namespaces.insert(namespace, bytes);
+    check(inner, settlement)?;
+    for quota in &settlement.quotas {
+        let bytes = size_after(inner, quota, &settlement.writes);
+        match inner.namespaces.get_mut(&quota.namespace) {
+            Some(held) => *held = bytes,
+            None => drop(inner.namespaces.insert(quota.namespace.clone(), bytes)),
+        }
     }
     Ok(())
 }
 
-/// What the settlement's namespace will hold, where that is another size than now.
-fn size_after(inner: &Inner, settlement: &Settlement) -> Result<Option<(Arc<str>, u64)>, QueueError> {
-    let Some((namespace, limit)) = &settlement.quota else { return Ok(None) };
-    let held = inner.namespaces.get(namespace).copied().unwrap_or_default();
-    let (mut more, mut less) = (held, settlement.replaced);
-    for write in state_writes(&settlement.writes).filter(|write| write.namespace == *namespace) {
+/// Refuses writes that would make a namespace larger than it may be and than it is.
+fn check(inner: &Inner, settlement: &Settlement) -> Result<(), QueueError> {
+    for quota in &settlement.quotas {
+        let would_be = size_after(inner, quota, &settlement.writes);
+        if would_be > quota.limit && would_be > inner.held(&quota.namespace) {
+            return Err(QueueError::Quota { would_be, limit: quota.limit });
+        }
+    }
+    Ok(())
+}
+
+/// What a namespace will hold after the writes.
+fn size_after(inner: &Inner, quota: &Quota, writes: &[Write]) -> u64 {
+    let namespace = &quota.namespace;
+    let (mut more, mut less) = (inner.held(namespace), quota.replaced);
+    for write in state_writes(writes).filter(|write| write.namespace == *namespace) {
         let old = inner.overlay.get(namespace, &write.key).and_then(|versioned| versioned.value);
         less += old.map_or(0, |value| (write.key.len() + value.len()) as u64);
         more += write.value.as_ref().map_or(0, |value| (write.key.len() + value.len()) as u64);
     }
-    let would_be = more.saturating_sub(less);
-    if would_be > *limit && would_be > held {
-        return Err(QueueError::Quota { would_be, limit: *limit });
-    }
-    Ok((would_be != held).then(|| (namespace.clone(), would_be)))
+    more.saturating_sub(less)
 }

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use crate::apply::{self, OutboxBook};
+use crate::apply;
+use crate::book::{self, OutboxBook};
+use crate::clock::{Clock, Jump, Reading};
+use crate::expiry::{self, Bounds, Dropped, Held};
 use crate::store::{Inner, Pending, Shared, Store, state_writes};
-use crate::{CommitError, OutboxCaps, StoreError, salvage, sql};
+use crate::{CommitError, StoreError, Write, salvage, sql};
 
 /// The most settlements in one transaction.
 const GROUP_MAX: usize = 256;
@@ -21,7 +24,7 @@ pub(crate) const GROUP_TARGET: usize = 48;
 /// How long accounts of events that are not durable may wait for a commit to travel with.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(5);
 
-/// How often old rows are looked for.
+/// How often old rows are looked for, and the clock is looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// The writer. Its owner gives it a thread and calls [`Writer::run`], which ends after [`Store::close`].
@@ -29,33 +32,153 @@ pub struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connection: Connection,
     pub(crate) book: OutboxBook,
-    pub(crate) caps: OutboxCaps,
-    pub(crate) dedupe_window: Duration,
+    pub(crate) bounds: Bounds,
+    pub(crate) held: Held,
+    pub(crate) clock: Clock,
+    /// When old rows were last looked for, by the clock's uptime.
+    tidied: Option<Duration>,
+    /// Rows are left that should go.
+    more: bool,
+    /// What went before its time and was not logged yet.
+    early: Early,
+}
+
+/// Rows that went before their time.
+#[derive(Default)]
+struct Early {
+    dead_letters: u64,
+    message_ids: u64,
+}
+
+/// What a group has changed in the tables whose rows are counted.
+#[derive(Default)]
+struct Grown {
+    inbox: i64,
+    dedupe: u64,
+    buried: u64,
+    exhumed: u64,
 }
 
 impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connection: Connection,
+        book: OutboxBook,
+        bounds: Bounds,
+        held: Held,
+    ) -> Self {
+        let clock = Clock::of_system();
+        Self { shared, connection, book, bounds, held, clock, tidied: None, more: false, early: Early::default() }
+    }
+
+    /// Reads the time from `read` instead of the system's clocks.
+    pub fn with_clock(mut self, read: impl Fn() -> Reading + Send + 'static) -> Self {
+        self.clock = Clock::new(read);
+        self
+    }
+
     /// Commits what is queued until the store is closed. Blocks.
     pub fn run(mut self) {
-        // With the first commit too: a node that never runs for long would otherwise never drop anything.
-        let mut expired: Option<Instant> = None;
         let mut committed = Instant::now();
         while let Some(group) = self.next_group() {
-            let due = expired.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY);
-            if !due && committed.elapsed() < ACCOUNTS_EVERY && is_empty(&group) {
+            // Before the group, which may need the room.
+            self.tidy();
+            if committed.elapsed() < ACCOUNTS_EVERY && is_empty(&group) {
                 self.release(group);
                 continue;
             }
-            if due {
-                expired = Some(Instant::now());
-            }
             committed = Instant::now();
-            self.commit(group, due);
-            self.shared.lock().committing = false;
+            let only_accounts = group.is_empty();
+            let done = self.commit(group);
+            let mut inner = self.shared.lock();
+            inner.committing = false;
+            if !done && only_accounts && inner.closed {
+                // A disk that cannot take the accounts must not keep the node from ending.
+                break;
+            }
         }
         // A clean end leaves one file: everything is moved out of the log.
         if let Err(error) = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
             tracing::warn!(%error, "could not empty the write-ahead log at the end");
         }
+    }
+
+    /// Looks for what is to go, once a minute, and with the first group too: a node that never runs for long would
+    /// otherwise never drop anything. Where there is much, it goes on with every group, and while there is none.
+    fn tidy(&mut self) {
+        let now = self.clock.now();
+        let due = self.tidied.is_none_or(|at| now.uptime.saturating_sub(at) >= EXPIRE_EVERY);
+        if due {
+            self.tidied = Some(now.uptime);
+        } else if !self.more {
+            return;
+        }
+        match self.drop_old(now) {
+            Ok(dropped) => {
+                self.more = dropped.more;
+                self.shared.counters.dead_dropped.fetch_add(dropped.dead, Ordering::Relaxed);
+                self.early.dead_letters += dropped.dead;
+                self.early.message_ids += dropped.ids;
+                // Not with every batch.
+                if due || !self.more {
+                    self.report();
+                }
+            }
+            Err(error) => {
+                self.more = false;
+                tracing::error!(error = %chain(&error), "cannot drop old rows");
+                if salvage::is_corrupt(&error) {
+                    salvage::mark(&self.shared.path, &chain(&error));
+                }
+                if let Err(error) = self.book.reload(&self.connection) {
+                    tracing::error!(error = %chain(&error), "cannot measure the outbox");
+                }
+            }
+        }
+    }
+
+    /// Dates anew what was written before a jump, or nothing of it.
+    fn date_anew(&mut self, jump: &Jump) -> Result<(), StoreError> {
+        let transaction = begin(&mut self.connection)?;
+        jump.shift(&transaction)?;
+        transaction.commit().map_err(sql("date rows anew"))
+    }
+
+    /// Tells the operator what went before its time.
+    fn report(&mut self) {
+        let Early { dead_letters, message_ids } = std::mem::take(&mut self.early);
+        if dead_letters > 0 || message_ids > 0 {
+            tracing::warn!(
+                dead_letters,
+                message_ids,
+                "there were more than the store may hold; the oldest were dropped before their time"
+            );
+        }
+    }
+
+    /// One batch of what is to go. On an error nothing has gone.
+    fn drop_old(&mut self, now: Reading) -> Result<Dropped, StoreError> {
+        // First, and in a transaction of its own: by a time that has jumped, everything would seem old.
+        let today = match self.clock.jump(now) {
+            None => now.wall,
+            Some(jump) => match self.date_anew(&jump) {
+                Ok(()) => {
+                    self.clock.settle(&jump);
+                    now.wall
+                }
+                Err(error) => {
+                    // A full database can be why, so what is old by both times goes all the same.
+                    tracing::error!(error = %chain(&error), "the time of day was set, and old rows cannot be dated anew");
+                    jump.earlier()
+                }
+            },
+        };
+        let transaction = begin(&mut self.connection)?;
+        let mut held = self.held;
+        let dropped = expiry::expire(&transaction, &mut self.book, &self.bounds, &mut held, today)?;
+        transaction.commit().map_err(sql("drop old rows"))?;
+        self.held = held;
+        Ok(dropped)
     }
 
     /// Waits for work; `None` when closed and empty.
@@ -68,6 +191,9 @@ impl Writer {
             }
             if inner.closed {
                 return if inner.accounts.is_empty() { None } else { Some(Vec::new()) };
+            }
+            if self.more {
+                return Some(Vec::new());
             }
             let patience = if inner.accounts.is_empty() { EXPIRE_EVERY } else { ACCOUNTS_EVERY };
             let (guard, wait) = shared.work.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
@@ -105,10 +231,11 @@ impl Writer {
         self.shared.lock().committing = false;
     }
 
-    fn commit(&mut self, mut group: Vec<Pending>, expire: bool) {
+    /// Commits a group and tells everybody. `false`: it could not be committed.
+    fn commit(&mut self, mut group: Vec<Pending>) -> bool {
         let accounts = std::mem::take(&mut self.shared.lock().accounts);
-        if group.is_empty() && accounts.is_empty() && !expire {
-            return;
+        if group.is_empty() && accounts.is_empty() {
+            return true;
         }
         #[cfg(feature = "mutants")]
         if mutant("ack-before-commit") {
@@ -120,10 +247,11 @@ impl Writer {
             std::thread::sleep(Duration::from_millis(3));
         }
         let start = Instant::now();
-        let result = self.transact(&group, &accounts, expire);
+        let result = self.transact(&group, &accounts);
         let counters = &self.shared.counters;
+        let committed = result.is_ok();
         match result {
-            Ok(rows) => {
+            Ok(grown) => {
                 counters.commits.fetch_add(1, Ordering::Relaxed);
                 counters.settlements.fetch_add(group.len() as u64, Ordering::Relaxed);
                 let spent = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -131,7 +259,9 @@ impl Writer {
                 if counters.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the store commits again");
                 }
-                counters.inbox_rows.fetch_add(rows, Ordering::Relaxed);
+                counters.inbox_rows.fetch_add(grown.inbox, Ordering::Relaxed);
+                self.held.dedupe += grown.dedupe;
+                self.held.dead = (self.held.dead + grown.buried).saturating_sub(grown.exhumed);
                 let mut inner = self.shared.lock();
                 for pending in &group {
                     inner.overlay.commit(pending.version, state_writes(&pending.writes));
@@ -144,41 +274,38 @@ impl Writer {
                 self.fail(group, accounts, &error);
             }
         }
+        committed
     }
 
-    /// One transaction; answers by how many rows the inbox has grown. On an error it is rolled back whole.
+    /// One transaction; answers by how many rows the tables have grown. On an error it is rolled back whole.
     fn transact(
         &mut self,
         group: &[Pending],
         accounts: &std::collections::HashMap<holm_core::FunctionName, crate::Account>,
-        expire: bool,
-    ) -> Result<i64, StoreError> {
-        let now = crate::now();
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(sql("begin a transaction"))?;
-        let mut inbox_rows = 0;
+    ) -> Result<Grown, StoreError> {
+        let now = self.clock.now().wall;
+        let transaction = begin(&mut self.connection)?;
+        let mut grown = Grown::default();
         for write in group.iter().flat_map(|pending| &pending.writes) {
             #[cfg(feature = "mutants")]
-            if mutant("dedupe-outside") && matches!(write, crate::Write::Remember { .. }) {
+            if mutant("dedupe-outside") && matches!(write, Write::Remember { .. }) {
                 continue;
             }
             apply::apply(&transaction, &mut self.book, write)?;
-            // What SQLite did and not what was asked: a row may be gone already.
+            // What SQLite did and not what was asked: a row may be gone already, or there.
             match write {
-                crate::Write::Park { .. } => inbox_rows += 1,
-                crate::Write::Unpark(_) => inbox_rows -= i64::try_from(transaction.changes()).unwrap_or_default(),
+                Write::Park { .. } => grown.inbox += 1,
+                Write::Unpark(_) => grown.inbox -= i64::try_from(transaction.changes()).unwrap_or_default(),
+                Write::Remember { .. } => grown.dedupe += transaction.changes(),
+                Write::Bury { .. } => grown.buried += 1,
+                Write::Exhume(_) => grown.exhumed += transaction.changes(),
                 _ => {}
             }
         }
         for (function, account) in accounts {
             apply::account(&transaction, function, account)?;
         }
-        if expire {
-            apply::expire(&transaction, &mut self.book, &self.caps, self.dedupe_window, now)?;
-        }
-        apply::close_book(&transaction, &mut self.book, &self.caps, now)?;
+        book::close_book(&transaction, &mut self.book, &self.bounds.caps, now)?;
         // The point of no return: when this comes back, the log is synced and everything above has happened.
         transaction.commit().map_err(sql("commit"))?;
         #[cfg(feature = "mutants")]
@@ -186,12 +313,12 @@ impl Writer {
             // The fault: acknowledged effects first, the message ids in a transaction of their own, later.
             std::thread::sleep(Duration::from_millis(3));
             for write in group.iter().flat_map(|pending| &pending.writes) {
-                if matches!(write, crate::Write::Remember { .. }) {
+                if matches!(write, Write::Remember { .. }) {
                     apply::apply(&self.connection, &mut self.book, write)?;
                 }
             }
         }
-        Ok(inbox_rows)
+        Ok(grown)
     }
 
     /// Nothing of the group has happened, and nothing that was queued behind it can be trusted.
@@ -216,8 +343,9 @@ impl Writer {
             inner.accounts.entry(function.clone()).or_default().add(account);
         }
         let mut behind: Vec<Pending> = inner.queue.drain(..).collect();
-        // Before anybody is told: whoever runs again must not read what never happened.
+        // Before anybody is told: whoever runs again must not read what never happened, nor settle before all have heard.
         inner.overlay.discard();
+        inner.telling = true;
         // Under the same lock: a quota must not count what was thrown away, nor miss what is queued from here on.
         if let Err(error) = Shared::measure(&mut inner, &self.connection) {
             tracing::error!(error = %chain(&error), "cannot measure the state");
@@ -226,6 +354,7 @@ impl Writer {
         self.shared.room.notify_all();
         finish(&mut group, &Err(reason));
         finish(&mut behind, &Err(CommitError::Discarded));
+        self.shared.lock().telling = false;
     }
 }
 
@@ -239,6 +368,11 @@ impl Drop for Writer {
         self.shared.room.notify_all();
         finish(&mut left, &Err(CommitError::Closed));
     }
+}
+
+/// Begins a transaction that writes.
+fn begin(connection: &mut Connection) -> Result<rusqlite::Transaction<'_>, StoreError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin a transaction"))
 }
 
 fn is_empty(group: &[Pending]) -> bool {

@@ -33,7 +33,10 @@ fn populate(running: &Running) {
             content_type: None,
             data: vec![n; 300].into(),
         });
-        writes.push(Write::Remember { key: holm_store::DedupeKey([n; 16]), seen: Timestamp(i64::MAX / 2) });
+        writes.push(Write::Remember {
+            key: holm_store::DedupeKey::new("c", "t", &format!("{n}")),
+            seen: Timestamp(i64::MAX / 2),
+        });
         writes.push(Write::Local { id: store.next_local_id(), message: message("out/x") });
         writes.push(Write::Registry { key: format!("doc-{n}").into(), document: Some("{}".repeat(40)) });
         writes.extend(crate::broker::some(n));
@@ -74,7 +77,7 @@ fn read_all(running: &Running) {
     let reader = store.reader().unwrap();
     let _ = reader.keys("f", None, usize::MAX);
     let _ = reader.get(&"f".into(), &"key-1-1".into());
-    let _ = reader.seen(&holm_store::DedupeKey([1; 16]));
+    let _ = reader.seen(&holm_store::DedupeKey::new("c", "t", "1"));
 }
 
 fn check_evidence(running: &Running, (file, log): &(Vec<u8>, Option<Vec<u8>>), what: &str) {
@@ -383,4 +386,59 @@ fn one_rotten_row_does_not_hide_the_others() {
     assert_eq!((due.len(), running.store.parked(&due).unwrap().len()), (40, 38));
     assert_eq!(running.store.broker().unwrap().sessions.len(), 40);
     running.close();
+}
+
+#[test]
+fn a_salvage_that_was_cut_off_is_finished_and_not_begun_again() {
+    let [(sound, _), (_, log)] = healthy();
+    let mut damaged = sound.clone();
+    damaged[PAGE..].fill(0xAA);
+    // The log of the damaged file is there, or gone already.
+    for log in [log, None] {
+        let folder = tempfile::tempdir().unwrap();
+        place(folder.path(), &(damaged.clone(), log));
+        fs::write(folder.path().join("holm.db.ready"), &sound).unwrap();
+        fs::write(folder.path().join("holm.db.damaged"), "found in use").unwrap();
+        let running = Running::open(folder.path());
+        assert_eq!(running.recovery, None, "what was saved is not salvaged again");
+        assert_eq!(value(&running.store, "key-39-24").map(|text| text.len()), Some(100));
+        assert_eq!(running.store.inbox_rows(), 40);
+        running.close();
+        assert!(!folder.path().join("holm.db.ready").exists());
+        Running::open(folder.path()).close();
+    }
+}
+
+#[test]
+fn a_salvage_that_is_cut_off_after_the_log_is_gone_loses_nothing_of_the_log() {
+    let [_, files] = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), &files);
+    fs::write(folder.path().join("holm.db.damaged"), "found in use").unwrap();
+    // A folder cannot be removed as a file: the salvage comes to an end there, with the log gone.
+    let obstacle = folder.path().join("holm.db-journal");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(matches!(OpenOptions::new(folder.path()).open(), Err(StoreError::File { action: "remove", .. })));
+    assert!(!wal(folder.path()).exists());
+    fs::remove_dir(&obstacle).unwrap();
+    let running = Running::open(folder.path());
+    assert_eq!(value(&running.store, "key-39-24").map(|text| text.len()), Some(100));
+    assert_eq!(running.store.inbox_rows(), 40);
+    running.close();
+}
+
+#[test]
+fn a_salvage_leaves_nothing_but_the_database_and_the_evidence() {
+    let [(mut file, _), (_, log)] = healthy();
+    file[PAGE..2 * PAGE].fill(0xAA);
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), &(file, log));
+    let running = Running::open(folder.path());
+    assert!(running.recovery.is_some());
+    running.close();
+    let mut left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    left.retain(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
+    assert_eq!(left, ["holm.db", "holm.lock", "quarantine"]);
 }

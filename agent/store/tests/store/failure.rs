@@ -1,6 +1,6 @@
 //! A database that cannot grow: what fails, what is discarded, what happens when there is room again.
 
-use holm_store::{CommitError, OpenOptions, QueueError, Settlement};
+use holm_store::{CommitError, OpenOptions, QueueError, Quota, Settlement};
 
 use crate::{PATIENCE, Running, set, settlement, unset, value};
 
@@ -68,16 +68,16 @@ fn work_resumes_when_space_returns() {
 fn a_quota_does_not_count_what_was_discarded() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::with(&small(folder.path())).unwrap();
-    let quota = Some(("f".into(), 300));
+    let quotas = vec![Quota::new("f".into(), 300)];
     running.store.commit(vec![set("a", vec![1; 200])]).unwrap();
     let held = running.hold();
     // Takes the 200 bytes away, in a group that will fail.
-    let gone = running.queue(Settlement { quota: quota.clone(), ..settlement(vec![unset("a")]) });
+    let gone = running.queue(Settlement { quotas: quotas.clone(), ..settlement(vec![unset("a")]) });
     let big = running.queue(settlement(vec![set("big", vec![0; 2 << 20])]));
     drop(held);
     assert_eq!(gone.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
     assert_eq!(big.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
-    let beyond = Settlement { quota, ..settlement(vec![set("b", vec![1; 200])]) };
+    let beyond = Settlement { quotas, ..settlement(vec![set("b", vec![1; 200])]) };
     assert_eq!(running.store.queue(beyond, |_| {}), Err(QueueError::Quota { would_be: 402, limit: 300 }));
     running.close();
 }
@@ -110,5 +110,57 @@ fn an_impossible_write_fails_its_group_with_the_reason() {
     let Err(CommitError::Failed(reason)) = running.store.commit(vec![park()]) else { panic!("a row twice") };
     assert!(reason.contains("park an event") && reason.contains("UNIQUE"), "{reason}");
     assert_eq!(running.store.inbox_rows(), 1);
+    running.close();
+}
+
+#[test]
+fn nothing_that_ran_is_settled_until_all_have_heard_of_a_failed_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::with(&small(folder.path())).unwrap();
+    let held = running.hold();
+    let (telling, told) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let done = move |result| {
+        telling.send(result).unwrap();
+        let _ = wait.recv_timeout(PATIENCE);
+    };
+    running.store.queue(settlement(vec![set("big", vec![0; 2 << 20])]), done).unwrap();
+    drop(held);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
+    // Whoever queued behind may not know yet that nothing of it happened, and could build on it.
+    let run = || Settlement { generation: Some(running.store.generation()), ..settlement(vec![set("x", "v")]) };
+    assert_eq!(running.store.queue(run(), |_| {}), Err(QueueError::Stale));
+    assert_eq!(running.store.queue_blocking(run(), |_| {}).map(drop), Err(QueueError::Stale));
+    drop(go_on);
+    running.await_told();
+    assert_eq!(running.store.queue(run(), |_| {}), Ok(()));
+    running.close();
+}
+
+/// Leaves not one page free.
+fn fill(running: &Running) {
+    for size in [8192, 400, 20] {
+        let fits = |n| running.store.commit(vec![set(&format!("fill-{size}-{n}"), vec![7; size])]).is_ok();
+        assert!((0..10_000).any(|n| !fits(n)));
+    }
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_store_from_closing() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::with(&small(folder.path())).unwrap();
+    fill(&running);
+    let failures = running.store.stats().failures;
+    for n in 0..300 {
+        let account = holm_store::Account { invocations: 1, ..holm_store::Account::default() };
+        running.store.account(&crate::name(&format!("function-{n}")), &account);
+    }
+    running.store.close();
+    let start = std::time::Instant::now();
+    while !running.writer.is_finished() {
+        assert!(start.elapsed() < PATIENCE, "{} failures", running.store.stats().failures);
+        std::thread::yield_now();
+    }
+    assert!(running.store.stats().failures > failures, "there was something that could not be written");
     running.close();
 }

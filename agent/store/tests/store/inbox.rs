@@ -98,12 +98,12 @@ fn message_ids_are_remembered_for_the_window() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::open(folder.path());
     running.store.commit(vec![]).unwrap();
-    let (old, new) = (DedupeKey([1; 16]), DedupeKey([2; 16]));
-    let remember = |key, seen| Write::Remember { key, seen: Timestamp(seen) };
-    running.store.commit(vec![remember(old, 0), remember(new, i64::MAX / 2), remember(new, 0)]).unwrap();
+    let (old, new) = (DedupeKey::new("c", "t", "1"), DedupeKey::new("c", "t", "2"));
+    let remember = |key: &DedupeKey, seen| Write::Remember { key: key.clone(), seen: Timestamp(seen) };
+    running.store.commit(vec![remember(&old, 0), remember(&new, i64::MAX / 2), remember(&new, 0)]).unwrap();
     let reader = running.store.reader().unwrap();
     assert!(reader.seen(&old).unwrap() && reader.seen(&new).unwrap());
-    assert!(!reader.seen(&DedupeKey([3; 16])).unwrap());
+    assert!(!reader.seen(&DedupeKey::new("c", "t", "3")).unwrap());
     drop(reader);
     running.close();
     let running = Running::open(folder.path());
@@ -111,6 +111,43 @@ fn message_ids_are_remembered_for_the_window() {
     let reader = running.store.reader().unwrap();
     assert!(!reader.seen(&old).unwrap(), "past the window");
     assert!(reader.seen(&new).unwrap());
+    running.close();
+}
+
+#[test]
+fn keys_of_message_ids_differ_wherever_client_topic_or_id_does() {
+    let long = "x".repeat(48);
+    let mut keys = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for client in ["", "a", "ab", "client ü"] {
+        for topic in ["t", "t/1", "a"] {
+            for id in ["", "1", "12", "ü", &long, &format!("{long}x"), &format!("{long}y"), &"y".repeat(10_000)] {
+                assert_eq!(DedupeKey::new(client, topic, id), DedupeKey::new(client, topic, id));
+                keys.insert(DedupeKey::new(client, topic, id));
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(keys.len(), count);
+}
+
+#[test]
+fn consecutive_message_ids_of_a_publisher_share_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = |n: i64| Write::Remember {
+        key: DedupeKey::new(&format!("publisher-{}", n % 5), "a/b", &format!("{:08}", n / 5)),
+        seen: Timestamp(i64::MAX / 2 + n),
+    };
+    let running = Running::open(folder.path());
+    running.store.commit((0..20_000).map(id).collect()).unwrap();
+    running.close();
+    let running = Running::open(folder.path());
+    let wal = || std::fs::metadata(folder.path().join("holm.db-wal")).map_or(0, |meta| meta.len());
+    running.store.commit(vec![id(20_000)]).unwrap();
+    let before = wal();
+    running.store.commit((20_001..20_100).map(id).collect()).unwrap();
+    let pages = (wal() - before) / 4096;
+    assert!(pages <= 40, "a hundred ids of five publishers wrote {pages} pages");
     running.close();
 }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait for ever and fail")]
 
 mod broker;
+mod clock;
 mod damage;
+mod expiry;
 mod failure;
 mod group;
 mod inbox;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holm_core::{Event, EventId, FunctionName, Message, Payload, Qos, Source, StateWrite, Timestamp, TopicName};
-use holm_store::{CommitError, OpenOptions, Opened, Recovery, Settlement, Store, StoreError, Write};
+use holm_store::{CommitError, OpenOptions, Opened, QueueError, Recovery, Settlement, Store, StoreError, Write};
 
 /// Longer than any commit takes, so that a test that waits in vain ends.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,8 +42,17 @@ impl Running {
     }
 
     fn with(options: &OpenOptions) -> Result<Self, StoreError> {
-        let Opened { store, writer, recovery, lock } = options.open()?;
-        Ok(Self { store, recovery, writer: std::thread::spawn(move || writer.run()), _lock: lock })
+        Ok(Self::run(options.open()?))
+    }
+
+    /// With a writer that reads this clock.
+    fn with_clock(options: &OpenOptions, clock: &clock::Hands) -> Self {
+        let (opened, clock) = (options.open().unwrap(), clock.clone());
+        Self::run(Opened { writer: opened.writer.with_clock(move || clock.read()), ..opened })
+    }
+
+    fn run(Opened { store, writer, recovery, lock }: Opened) -> Self {
+        Self { store, recovery, writer: std::thread::spawn(move || writer.run()), _lock: lock }
     }
 
     fn close(self) {
@@ -54,6 +65,16 @@ impl Running {
         let (sender, receiver) = channel();
         self.store.queue(settlement, move |result| drop(sender.send(result))).unwrap();
         receiver
+    }
+
+    /// Waits until everybody has heard of a commit that failed: nothing that ran is settled before.
+    fn await_told(&self) {
+        let start = std::time::Instant::now();
+        let run = || Settlement { generation: Some(self.store.generation()), ..Settlement::default() };
+        while self.store.queue(run(), |_| {}) == Err(QueueError::Stale) {
+            assert!(start.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
     }
 
     /// Holds the writer after a commit, so that what is queued meanwhile forms one group. Dropping the sender lets it go.

@@ -210,6 +210,7 @@ impl World {
                 assert_eq!(big.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
                 assert_eq!(self.flush(), keys.len());
                 assert_eq!(self.running().store.generation(), generation + 1);
+                self.running().await_told();
             }
             Step::Reopen => {
                 self.reader = None;

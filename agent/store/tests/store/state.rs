@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use holm_store::{QueueError, Settlement, Write};
+use holm_store::{QueueError, Quota, Settlement, Write};
 
 use crate::{PATIENCE, Running, set, settlement, unset};
 
 fn limited(limit: u64, writes: Vec<Write>) -> Settlement {
-    Settlement { quota: Some(("f".into(), limit)), ..settlement(writes) }
+    Settlement { quotas: vec![Quota::new("f".into(), limit)], ..settlement(writes) }
 }
 
 #[test]
@@ -66,7 +66,49 @@ fn a_namespace_that_is_nearly_full_can_be_written_anew() {
     };
     assert_eq!(weighed(limited(100, vec![set("a", vec![1; 49]), set("b", vec![1; 49])])), Ok(()));
     assert_eq!(weighed(limited(100, vec![set("c", "")])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
-    assert_eq!(weighed(limited(100, vec![set("b", vec![1; 50])])), Err(QueueError::Quota { would_be: 101, limit: 100 }));
+    assert_eq!(
+        weighed(limited(100, vec![set("b", vec![1; 50])])),
+        Err(QueueError::Quota { would_be: 101, limit: 100 })
+    );
+    running.close();
+}
+
+#[test]
+fn every_namespace_that_is_written_keeps_within_its_own_quota() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::open(folder.path());
+    let write = |namespace: &str, key: &str, bytes: usize| {
+        Write::State(holm_core::StateWrite {
+            namespace: namespace.into(),
+            key: key.into(),
+            value: Some(vec![0; bytes].into()),
+        })
+    };
+    let quotas =
+        || [("f", 100), ("child", 50), ("shared/site", 20)].map(|(name, limit)| Quota::new(name.into(), limit));
+    let queue = |writes| {
+        let settlement = Settlement { quotas: quotas().into(), ..settlement(writes) };
+        assert_eq!(running.store.fits(&settlement), running.store.queue(settlement.clone(), |_| {}).is_ok());
+        // The answer of a second try: the first may have been taken.
+        running.store.queue(settlement, |_| {})
+    };
+    let over = |would_be, limit| Err(QueueError::Quota { would_be, limit });
+    assert_eq!(queue(vec![write("f", "a", 90), write("child", "a", 40), write("shared/site", "a", 10)]), Ok(()));
+    // One that is over refuses all, and nothing is charged to the others.
+    assert_eq!(queue(vec![write("f", "b", 8), write("child", "b", 8), write("shared/site", "b", 9)]), over(21, 20));
+    assert_eq!(queue(vec![write("f", "b", 8), write("child", "b", 9)]), over(51, 50));
+    assert_eq!(queue(vec![write("f", "b", 8), write("child", "b", 8), write("shared/site", "b", 8)]), Ok(()));
+    assert_eq!(queue(vec![write("f", "c", 0)]), over(101, 100));
+    running.close();
+
+    // The sizes of what is replaced are found for each.
+    let running = Running::open(folder.path());
+    let reader = running.store.reader().unwrap();
+    let anew = vec![write("f", "a", 90), write("child", "a", 40), write("shared/site", "a", 10)];
+    let mut anew = Settlement { quotas: quotas().into(), ..settlement(anew) };
+    assert!(!running.store.fits(&anew));
+    running.store.weigh(&mut anew, &reader).unwrap();
+    assert_eq!(running.store.queue(anew, |_| {}), Ok(()));
     running.close();
 }
 
