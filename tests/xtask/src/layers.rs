@@ -40,6 +40,7 @@ const RULES: &[Rule] = &[
     Names { who: "holm-function", may: &[] },
     // For `Digest` only: one type for what a bundle is named by.
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
+    Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt"] },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
@@ -48,6 +49,7 @@ const RULES: &[Rule] = &[
         who: "holm-protocol",
         reaches: &["tokio", "mio", "rusqlite", "mqtt-protocol-core", "rumqttc-v5-next", "wasmtime", "ring"],
     },
+    Never { who: "holm-trust", reaches: &["tokio", "mio", "rusqlite", "aws-lc-rs", "openssl-sys"] },
     Never { who: "holm-runtime", reaches: &["holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"] },
     Never { who: "holm-cli", reaches: &["holm-agent", "holm-store", "holm-runtime", "wasmtime", "rusqlite"] },
     // One provider of cryptography in the whole tree.
