@@ -34,7 +34,7 @@ impl Phase {
         matches!(self, Self::Confirmed | Self::RolledBack | Self::Refused)
     }
 
-    /// The status that the job has then. `FAILED` may be sent again by the service, `REJECTED` is not, and the same bytes would be
+    /// The status that the job has then; `QUEUED` is never reported, the job is born with it. `FAILED` may be sent again by the service, `REJECTED` is not, and the same bytes would be
     /// refused again.
     pub fn job_status(&self) -> JobStatus {
         match self {

@@ -40,7 +40,9 @@ impl JobStatus {
         !matches!(self, Self::Queued | Self::InProgress | Self::Unknown(_))
     }
 
-    /// Whether `by` may turn this status into `next`. A device may repeat `IN_PROGRESS`, which is how it reports progress.
+    /// Whether `by` may turn this status into `next`. A device may repeat `IN_PROGRESS`, which is how it reports progress. AWS's
+    /// description goes from `QUEUED` to an end by way of `IN_PROGRESS`, or to `REJECTED` at once; our devices do that. Any end is
+    /// taken from `QUEUED` here, for a device that did the work before it could say that it began.
     pub fn may_become(&self, next: &Self, by: Party) -> bool {
         if self.is_terminal() || matches!(self, Self::Unknown(_)) {
             return false;
