@@ -38,10 +38,18 @@ const RULES: &[Rule] = &[
     Names { who: "holm-runtime", may: &["holm-core"] },
     Names { who: "holm-compiler", may: &["holm-core", "holm-runtime"] },
     Names { who: "holm-function", may: &[] },
+    // For `Digest` only: one type for what a bundle is named by.
+    Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
+    Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt"] },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
     Never { who: "holm-core", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },
+    Never {
+        who: "holm-protocol",
+        reaches: &["tokio", "mio", "rusqlite", "mqtt-protocol-core", "rumqttc-v5-next", "wasmtime", "ring"],
+    },
+    Never { who: "holm-trust", reaches: &["tokio", "mio", "rusqlite", "aws-lc-rs", "openssl-sys"] },
     Never { who: "holm-runtime", reaches: &["holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"] },
     Never { who: "holm-cli", reaches: &["holm-agent", "holm-store", "holm-runtime", "wasmtime", "rusqlite"] },
     // One provider of cryptography in the whole tree.
