@@ -495,6 +495,11 @@ impl Deployer {
             manifest: bundle.manifest.clone(),
             function,
             digest: bundle.digest,
+            workers: bundle
+                .manifest
+                .limits
+                .concurrency
+                .min(u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1)),
             generation: self.generation.fetch_add(1, Ordering::Relaxed),
         }))
     }
