@@ -200,6 +200,13 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             functions::invoke(&target()?, Payload::bytes(event.data.clone()))?;
             functions::invoke(&target()?, Payload::bytes(event.data)).map_err(Failure::from)
         }
+        // As many events for another one as the event says.
+        "fan-out" => {
+            for n in 0..number {
+                functions::enqueue(&target()?, Payload::bytes(n.to_string()), None)?;
+            }
+            Ok(None)
+        }
         // What the node must wait for most: every kind of effect at once, as much as it may.
         "everything-much" => {
             let bucket = kv::own()?;
