@@ -10,8 +10,11 @@
 //! The registry is one JSON document in the store; bundles and native code are files named by digest, written whole and
 //! renamed, so that nothing that the registry names is ever half there.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+mod files;
+mod registry;
+mod status;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -23,12 +26,18 @@ use holm_runtime::{ConfigValues, Engine, artifact_key};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
+use self::files::{is_sound, write_whole};
+use self::registry::{Entry, Registry};
+pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
 use crate::dispatch::{ActiveSet, Dispatcher, Loaded, Slot, event_now};
 
 /// The registry's key.
 const ACTIVE: &str = "active";
+
+/// Where a registry is kept that could not be read, for whoever can.
+const UNREADABLE: &str = "active-unreadable";
 
 /// How often a trial is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -93,32 +102,6 @@ pub struct Report {
     pub native_bytes: u64,
 }
 
-/// The registry's document.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct Registry {
-    format: u32,
-    functions: BTreeMap<String, Entry>,
-    #[serde(default)]
-    quarantined: BTreeSet<String>,
-}
-
-/// One function of the registry.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-struct Entry {
-    version: String,
-    digest: Digest,
-    component: Digest,
-    deployed: i64,
-    /// The version is being watched; `previous` comes back at a start.
-    #[serde(default)]
-    trial: bool,
-    /// Whether an event has exercised it in its health window.
-    #[serde(default)]
-    exercised: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous: Option<Box<Entry>>,
-}
-
 /// The one who changes what is active. Deployments run one at a time.
 pub struct Deployer {
     folder: PathBuf,
@@ -130,33 +113,8 @@ pub struct Deployer {
     registry: Mutex<Registry>,
     /// What was last written: who only looks must not wait for a deployment to end.
     shown: std::sync::RwLock<Registry>,
-}
-
-/// What is known of an active function, for `holm functions`.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct FunctionStatus {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its bundle.
-    pub digest: String,
-    /// `trial`, `confirmed`, `confirmed-unexercised` or `quarantined`.
-    pub state: &'static str,
-    /// When it was deployed, in milliseconds since 1970.
-    pub deployed: i64,
-    /// What starts it, in words.
-    pub triggers: Vec<String>,
-    /// Events that wait in memory.
-    pub waiting: usize,
-    /// Invocations since start that succeeded.
-    pub succeeded: u64,
-    /// Invocations since start that did not.
-    pub failed: u64,
-    /// Mean wall time since start, in microseconds.
-    pub mean_us: u64,
-    /// The words of the last failure.
-    pub last_fault: Option<String>,
+    /// Why functions of the registry were not loaded at the start.
+    left_out: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
 impl Deployer {
@@ -178,28 +136,18 @@ impl Deployer {
             })?;
         }
         let text = dispatcher.store.registry(ACTIVE).map_err(|error| DeployError::Registry(error.to_string()))?;
-        let mut registry: Registry = match text {
-            Some(text) => serde_json::from_str(&text).map_err(|error| DeployError::Registry(error.to_string()))?,
-            None => Registry { format: 1, ..Registry::default() },
-        };
-        let mut changed = false;
-        for (name, entry) in std::mem::take(&mut registry.functions) {
-            let entry = if entry.trial {
-                changed = true;
-                tracing::warn!(
-                    function = name,
-                    version = entry.version,
-                    "the node went down during the trial: back to the version before"
-                );
-                match entry.previous {
-                    Some(previous) => *previous,
-                    None => continue,
+        let (mut registry, mut aside) = (Registry::empty(), None);
+        if let Some(text) = text {
+            match serde_json::from_str(&text) {
+                Ok(read) => registry = read,
+                Err(error) => {
+                    // A node that does not start can be helped by nobody; one without functions takes a deployment.
+                    tracing::error!(%error, key = UNREADABLE, "the registry of functions cannot be read: it is set aside, and the node starts without functions");
+                    aside = Some(Write::Registry { key: UNREADABLE.into(), document: Some(text) });
                 }
-            } else {
-                entry
-            };
-            registry.functions.insert(name, entry);
+            }
         }
+        let mut changed = registry.end_trials() || aside.is_some();
         for name in quarantine {
             changed = true;
             tracing::error!(
@@ -216,9 +164,11 @@ impl Deployer {
             generation: AtomicU64::new(1),
             registry: Mutex::new(registry.clone()),
             shown: std::sync::RwLock::new(registry.clone()),
+            left_out: std::sync::Mutex::default(),
         };
-        if changed {
-            deployer.keep(&registry)?;
+        if changed && let Err(error) = deployer.keep_with(&registry, aside) {
+            // What was read is still there, and the next start makes the same of it.
+            tracing::error!(%error, "the registry of functions could not be written at the start");
         }
         let mut slots = Vec::new();
         for (name, entry) in &registry.functions {
@@ -228,7 +178,13 @@ impl Deployer {
                     slots.push(slot);
                 }
                 Err(error) => {
-                    tracing::error!(function = name, error = %chain(&error), "a function could not be started; its durable events wait in the inbox");
+                    let error = chain(&error);
+                    tracing::error!(
+                        function = name,
+                        error,
+                        "a function could not be started; its durable events wait in the inbox"
+                    );
+                    deployer.left_out.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), error);
                 }
             }
         }
@@ -272,7 +228,8 @@ impl Deployer {
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
         // Activate: the registry first, so that a crash from here on knows that this was a trial.
-        let before = registry.functions.get(name.as_str()).cloned();
+        // What a start would bring up is what runs, also if the end of the last trial could not be written.
+        let before = registry.functions.get(name.as_str()).cloned().and_then(Entry::settled);
         let entry = Entry {
             version: bundle.manifest.version.to_string(),
             digest: bundle.digest,
@@ -280,7 +237,7 @@ impl Deployer {
             deployed: clock::now().0,
             trial: true,
             exercised: false,
-            // Deployments run one at a time, so what is there is no trial any more. One step back is kept.
+            // One step back is kept.
             previous: before.map(|entry| Box::new(Entry { previous: None, ..entry })),
         };
         let previous_version = entry.previous.as_ref().map(|previous| previous.version.clone());
@@ -294,7 +251,6 @@ impl Deployer {
         let slot = self.activate(&active, &name, Some(loaded));
         // Trial.
         let verdict = self.watch(&slot).await;
-        let mut next = registry.clone();
         let mut report = Report {
             function: name.to_string(),
             version: bundle.manifest.version.to_string(),
@@ -305,8 +261,9 @@ impl Deployer {
             invocations: verdict.invocations,
             native_bytes,
         };
-        match verdict.fault {
+        let outcome = match verdict.fault {
             None => {
+                let mut next = registry.clone();
                 if let Some(entry) = next.functions.get_mut(name.as_str()) {
                     entry.trial = false;
                     entry.exercised = verdict.invocations > 0;
@@ -314,28 +271,34 @@ impl Deployer {
                 if verdict.invocations == 0 {
                     report.outcome = "confirmed-unexercised";
                 }
-                self.keep(&next)?;
-                *registry = next;
+                match self.keep(&next) {
+                    Ok(()) => {
+                        *registry = next;
+                        return Ok(report);
+                    }
+                    // A start would take it back, so it is taken back now: what runs is what the registry says.
+                    Err(error) => Err(error),
+                }
             }
             Some(reason) => {
                 report.outcome = "rolled-back";
                 tracing::error!(function = %name, version = report.version, reason, "the new version failed its trial and was rolled back");
                 report.reason = Some(reason);
-                match next.functions.get(name.as_str()).and_then(|entry| entry.previous.clone()) {
-                    Some(previous) => next.functions.insert(name.to_string(), *previous),
-                    None => next.functions.remove(name.as_str()),
-                };
-                // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
-                let removed = old.is_none();
-                let slot = self.activate(&self.dispatcher.active(), &name, old);
-                if removed {
-                    self.dispatcher.abandon(&slot);
-                }
-                self.keep(&next)?;
-                *registry = next;
+                Ok(report)
             }
+        };
+        // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
+        registry.take_back(name.as_str());
+        let removed = old.is_none();
+        let slot = self.activate(&self.dispatcher.active(), &name, old);
+        if removed {
+            self.dispatcher.abandon(&slot);
         }
-        Ok(report)
+        if let Err(error) = self.keep(&registry) {
+            tracing::error!(%error, function = %name, "the end of a trial could not be written; the next start ends it");
+            self.show(&registry);
+        }
+        outcome
     }
 
     /// Goes back to the version before.
@@ -354,7 +317,7 @@ impl Deployer {
         let loaded = self.load(&bundle, &native).await?;
         let version = previous.version.clone();
         let mut next = registry.clone();
-        let left = entry.map(|entry| Box::new(Entry { previous: None, ..entry }));
+        let left = entry.map(|entry| Box::new(Entry { previous: None, trial: false, ..entry }));
         next.functions.insert(name.to_string(), Entry { previous: left, ..*previous });
         self.keep(&next)?;
         *registry = next;
@@ -399,43 +362,6 @@ impl Deployer {
         // The same set again: it makes the feeder look at the inbox.
         self.dispatcher.activate(active);
         Ok(())
-    }
-
-    /// Everything that is active, by name.
-    pub fn status(&self) -> Vec<FunctionStatus> {
-        let registry = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let active = self.dispatcher.active();
-        let mut all = Vec::new();
-        for (name, entry) in &registry.functions {
-            let slot = FunctionName::new(name).ok().and_then(|name| active.slots.get(&name).cloned());
-            let stats = slot.as_ref().map(|slot| &slot.stats);
-            let load = |counter: fn(&crate::dispatch::SlotStats) -> &AtomicU64| {
-                stats.map_or(0, |stats| counter(stats).load(Ordering::Relaxed))
-            };
-            let (succeeded, failed) = (load(|stats| &stats.succeeded), load(|stats| &stats.failed));
-            let loaded = slot.as_ref().and_then(|slot| slot.loaded());
-            all.push(FunctionStatus {
-                name: name.clone(),
-                version: entry.version.clone(),
-                digest: entry.digest.to_string(),
-                state: match () {
-                    () if registry.quarantined.contains(name) => "quarantined",
-                    () if loaded.is_none() => "not-loaded",
-                    () if entry.trial => "trial",
-                    () if entry.exercised => "confirmed",
-                    () => "confirmed-unexercised",
-                },
-                deployed: entry.deployed,
-                triggers: loaded
-                    .map_or_else(Vec::new, |loaded| loaded.manifest.triggers.iter().map(describe).collect()),
-                waiting: slot.as_ref().map_or(0, |slot| slot.waiting()),
-                succeeded,
-                failed,
-                mean_us: load(|stats| &stats.wall_us).checked_div(succeeded + failed).unwrap_or_default(),
-                last_fault: stats.and_then(|stats| stats.last_fault()),
-            });
-        }
-        all
     }
 
     /// Swaps a version in and rebuilds the bindings. Jobs that wait stay with the slot.
@@ -483,6 +409,14 @@ impl Deployer {
     /// Loads native code, which is compiled first where there is none, or not what the compiler wrote: another release
     /// of the engine is the usual cause, and a card that forgets is another.
     async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+        let limits = &bundle.manifest.limits;
+        if limits.memory > self.settings.memory {
+            // It would wait for its memory for ever. The node's budget may have been lowered since it was deployed.
+            return Err(DeployError::TooMuch(format!(
+                "{} needs {} bytes of memory (limits.memory), the node has {} for all functions (functions.memory)",
+                bundle.manifest.name, limits.memory, self.settings.memory
+            )));
+        }
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -495,6 +429,9 @@ impl Deployer {
             manifest: bundle.manifest.clone(),
             function,
             digest: bundle.digest,
+            workers: limits
+                .concurrency
+                .min(u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1)),
             generation: self.generation.fetch_add(1, Ordering::Relaxed),
         }))
     }
@@ -534,13 +471,22 @@ impl Deployer {
     }
 
     fn keep(&self, registry: &Registry) -> Result<(), DeployError> {
+        self.keep_with(registry, None)
+    }
+
+    /// Writes the registry, and `more` in the same transaction.
+    fn keep_with(&self, registry: &Registry, more: Option<Write>) -> Result<(), DeployError> {
         let document = serde_json::to_string(registry).map_err(|error| DeployError::Registry(error.to_string()))?;
-        self.dispatcher
-            .store
-            .commit(vec![Write::Registry { key: ACTIVE.into(), document: Some(document) }])
-            .map_err(|error| DeployError::Registry(error.to_string()))?;
-        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = registry.clone();
+        let registered = Write::Registry { key: ACTIVE.into(), document: Some(document) };
+        let store = &self.dispatcher.store;
+        let written = store.commit(more.into_iter().chain([registered]).collect());
+        written.map_err(|error| DeployError::Registry(error.to_string()))?;
+        self.show(registry);
         Ok(())
+    }
+
+    fn show(&self, registry: &Registry) {
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = registry.clone();
     }
 
     fn bundle_path(&self, digest: &Digest) -> PathBuf {
@@ -556,48 +502,6 @@ impl Deployer {
 struct Watched {
     invocations: u64,
     fault: Option<String>,
-}
-
-/// Whether native code is what the compiler wrote. Loading checks the engine's version and no more, and what a worn card
-/// has changed would run as it is.
-fn is_sound(native: &Path) -> bool {
-    let noted = std::fs::read_to_string(native.with_extension("sha256"));
-    let found = std::fs::read(native).map(|bytes| Digest::of(&bytes).to_string());
-    match (noted, found) {
-        (Ok(noted), Ok(found)) if noted == found => true,
-        (_, Ok(_)) => {
-            tracing::warn!(native = %native.display(), "native code is not what the compiler wrote: it is compiled again");
-            false
-        }
-        (_, Err(_)) => false,
-    }
-}
-
-/// Writes a file that is there whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DeployError> {
-    let failed = |action| move |source| DeployError::File { action, path: path.to_owned(), source };
-    let temporary = path.with_extension("part");
-    let mut file = std::fs::File::create(&temporary).map_err(failed("create"))?;
-    file.write_all(bytes).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    std::fs::rename(&temporary, path).map_err(failed("rename"))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))
-}
-
-fn describe(trigger: &holm_core::Trigger) -> String {
-    use holm_core::{ScheduleWhen, TriggerKind, When};
-    match &trigger.kind {
-        TriggerKind::Mqtt { topics, .. } => {
-            let topics: Vec<&str> = topics.iter().map(holm_core::TopicFilter::as_str).collect();
-            format!("mqtt {}", topics.join(" "))
-        }
-        TriggerKind::Schedule { when: ScheduleWhen::Cron(cron), .. } => format!("cron {cron}"),
-        TriggerKind::Schedule { when: ScheduleWhen::Interval(interval), .. } => format!("every {interval:?}"),
-        TriggerKind::Function { from, on: When::Success } => format!("after {from}"),
-        TriggerKind::Function { from, on: When::Failure } => format!("when {from} fails"),
-        TriggerKind::Lifecycle { on } => format!("on {}", on.join(", ")),
-    }
 }
 
 /// An error and its causes on one line.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holm_mqtt::{Broker, BrokerConfig, ExternalClient, ExternalConfig};
-use holm_runtime::{Engine, EngineOptions, Profile};
+use holm_runtime::{Engine, EngineOptions, Profile, WASM_STACK};
 use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use crate::breadcrumb::Blame;
 use crate::config::{Config, External, ExternalTls, Mode, Tls};
 use crate::deploy::{Deployer, chain};
-use crate::dispatch::{Dispatcher, LocalLane, Node, Settings, Street, Worker};
+use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
 use crate::{admin, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
@@ -34,8 +34,15 @@ const FORGIVE_AFTER: Duration = Duration::from_secs(60);
 /// The longest a drain may take; then the inbox has what is left.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Stacks of our own threads. Guests run on the workers': 256 KiB of wasm stack, and the host's calls above it.
-const WORKER_STACK: usize = 1 << 20;
+/// The stacks of threads that run guests, who invoke each other on them. Address space: what is not used costs nothing.
+const WORKER_STACK: usize = 3 << 20;
+
+/// What the host's own calls need of such a stack, below the first guest, between two, and above the last.
+const HOST_STACK: usize = 1 << 20;
+
+// A guest that recurses must meet its own limit, which is a trap, and never the end of the thread's stack, which is the
+// end of the node.
+const _: () = assert!((MAX_DEPTH + 1) * WASM_STACK + HOST_STACK <= WORKER_STACK);
 
 /// Runs the node until SIGTERM or SIGINT. `ready` is called once with what to tell the world.
 pub async fn run(config: Config) -> anyhow::Result<()> {

@@ -371,6 +371,53 @@ fn native_code_that_is_not_what_the_compiler_wrote_is_compiled_again() {
     }
 }
 
+#[test]
+fn a_function_that_the_node_has_no_memory_for_any_more_is_left_out_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    node.admin.deploy(&teller("1.0.0", "one").bundle());
+    node.admin.deploy(&Guest::new("large", "witness").on("large").limits("memory = \"16MiB\"").bundle());
+    node.stop();
+    let small = format!("{QUICK}memory = \"8MiB\"\n");
+    let node = Start { config: &small, ..Start::new(folder.path()) }.run();
+    let large = function(&node, "large").unwrap();
+    assert_eq!(large["state"], "not-loaded", "{large}");
+    assert!(large["last_fault"].as_str().unwrap().contains("functions.memory"), "{large}");
+    let mut watcher = Watcher::new(&node, "seen/teller");
+    publish(&node, "ask", b"x");
+    assert_eq!(watcher.next().1["label"], "one", "the others run");
+    node.stop();
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    assert_eq!(function(&node, "large").unwrap()["last_fault"], Value::Null);
+    node.stop();
+}
+
+#[test]
+fn a_registry_that_cannot_be_read_is_set_aside_and_the_node_takes_deployments() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = Start { config: QUICK, ..Start::new(folder.path()) };
+    let node = start.run();
+    node.admin.deploy(&teller("1.0.0", "one").bundle());
+    node.stop();
+    let opened = holm_store::OpenOptions::new(folder.path()).open().unwrap();
+    let writer = std::thread::spawn(move || opened.writer.run());
+    let damage = holm_store::Write::Registry { key: "active".into(), document: Some("{\"format\": 1".to_owned()) };
+    opened.store.commit(vec![damage]).unwrap();
+    opened.store.close();
+    writer.join().unwrap();
+    drop(opened.lock);
+    let node = start.run();
+    assert_eq!(function(&node, "teller"), None);
+    assert!(node::log(folder.path()).contains("active-unreadable"), "{}", node::log(folder.path()));
+    node.admin.deploy(&teller("2.0.0", "two").bundle());
+    node.stop();
+    let node = start.run();
+    assert_eq!(function(&node, "teller").unwrap()["version"], "2.0.0");
+    node.stop();
+    let opened = holm_store::OpenOptions::new(folder.path()).open().unwrap();
+    assert_eq!(opened.store.registry("active-unreadable").unwrap().as_deref(), Some("{\"format\": 1"));
+}
+
 fn native(data: &Path) -> std::path::PathBuf {
     let files = std::fs::read_dir(data.join("native")).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|kind| kind == "cwasm")).collect();

@@ -1,5 +1,6 @@
 //! What the admin socket answers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use super::State;
 use crate::clock;
-use crate::deploy::{DeployError, chain};
+use crate::deploy::{DeployError, Deployer, chain};
 use crate::dispatch::{Street, event_now};
 use crate::journal::Ring;
 
@@ -127,29 +128,40 @@ pub(super) async fn functions(Extract(state): Extract<State>) -> Answer {
     Ok(Json(json!({ "functions": rows })))
 }
 
-pub(super) async fn deploy(Extract(state): Extract<State>, bundle: Bytes) -> Answer {
-    // On a thread of its own: a caller that goes away must not stop a trial half way, and what it unpacks, loads and
-    // syncs must not hold up the connections, which all live on the thread that this handler runs on.
+/// Runs a change of what is active on a thread of its own: a caller that goes away must not stop it half way, and what
+/// it unpacks, loads and syncs must not hold up the connections, which all live on the thread that handlers run on.
+async fn change<T, F>(work: impl FnOnce(Arc<Deployer>) -> F + Send + 'static, state: State) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, DeployError>>,
+{
     let runtime = tokio::runtime::Handle::current();
-    let task = tokio::task::spawn_blocking(move || runtime.block_on(state.deployer.deploy(&bundle)));
-    match task.await {
-        Ok(report) => Ok(Json(json!(report?))),
+    match tokio::task::spawn_blocking(move || runtime.block_on(work(state.deployer))).await {
+        Ok(result) => Ok(result?),
         Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
+pub(super) async fn deploy(Extract(state): Extract<State>, bundle: Bytes) -> Answer {
+    let report = change(async move |deployer| deployer.deploy(&bundle).await, state).await?;
+    Ok(Json(json!(report)))
+}
+
 pub(super) async fn remove(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
-    state.deployer.remove(&name(&function)?).await?;
+    let name = name(&function)?;
+    change(async move |deployer| deployer.remove(&name).await, state).await?;
     Ok(Json(json!({ "removed": function })))
 }
 
 pub(super) async fn rollback(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
-    let version = state.deployer.rollback(&name(&function)?).await?;
+    let name = name(&function)?;
+    let version = change(async move |deployer| deployer.rollback(&name).await, state).await?;
     Ok(Json(json!({ "function": function, "version": version })))
 }
 
 pub(super) async fn release(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
-    state.deployer.release(&name(&function)?).await?;
+    let name = name(&function)?;
+    change(async move |deployer| deployer.release(&name).await, state).await?;
     Ok(Json(json!({ "released": function })))
 }
 
@@ -205,7 +217,7 @@ fn stream<T: Clone + serde::Serialize + Send + 'static>(
     stop: watch::Receiver<bool>,
     query: Follow,
     ring: fn(&State) -> &Ring<T>,
-    key: fn(&T) -> (u64, &std::sync::Arc<str>),
+    key: fn(&T) -> (u64, &Arc<str>),
 ) -> Response {
     let cursor = (state, stop, query, 0_u64, true);
     let body = futures_util::stream::unfold(cursor, move |(state, mut stop, query, mut last, first)| async move {
@@ -337,6 +349,7 @@ pub(super) async fn dead_letter(Extract(state): Extract<State>, Path(id): Path<i
 }
 
 pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
+    let _one_at_a_time = state.letters.lock().await;
     find(&state, id).await?;
     commit(&state, vec![Write::Exhume(id)]).await?;
     Ok(Json(json!({ "dropped": id })))
@@ -344,6 +357,8 @@ pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i
 
 /// Out of the dead letters and into the inbox, in one transaction.
 pub(super) async fn replay(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
+    // From the look to the commit: two at a time would both find the letter, and its event would run twice.
+    let _one_at_a_time = state.letters.lock().await;
     let found = find(&state, id).await?;
     let mut event = found.event;
     event.attempt = 1;

@@ -30,12 +30,15 @@ pub struct State {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) device: Arc<str>,
     pub(crate) started: std::time::Instant,
+    /// Held while a dead letter is taken out.
+    pub(crate) letters: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl State {
     /// For one node.
     pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String) -> Self {
-        Self { deployer, dispatcher, device: device.into(), started: std::time::Instant::now() }
+        let (device, started, letters) = (device.into(), std::time::Instant::now(), Arc::default());
+        Self { deployer, dispatcher, device, started, letters }
     }
 }
 

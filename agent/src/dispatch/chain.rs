@@ -133,15 +133,15 @@ impl<'a> Staging<'a> {
     /// The functions on a message's topic.
     fn start(&mut self, message: &Message, hops: u8) {
         let set = self.dispatcher.active();
-        set.for_each(&message.topic, |binding| {
+        set.for_each(&message.topic, |slot, durable| {
             let attributes = trail(self.cause, message.topic.as_str());
             if hops > self.dispatcher.settings.max_hops {
-                self.dispatcher.cut_loop(&binding.slot.name, message.topic.as_str(), &attributes);
+                self.dispatcher.cut_loop(&slot.name, message.topic.as_str(), &attributes);
                 return;
             }
             let event = event_of(message, self.dispatcher.new_id(), hops, attributes);
-            let durable = self.durable && binding.durable && message.qos != Qos::AtMostOnce;
-            self.job(&binding.slot, event, self.now, durable);
+            let durable = self.durable && durable && message.qos != Qos::AtMostOnce;
+            self.job(slot, event, self.now, durable);
         });
     }
 

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use holm_core::{FunctionName, Timestamp};
 use holm_store::InboxId;
 
-use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
+use super::{ActiveSet, Dispatcher, Job, Origin, Slot, Ticket, lock};
 use crate::clock;
 
-/// Rows that are read at a time.
+/// Ids of rows that are read at a time.
 const BATCH: usize = 128;
+
+/// Rows that are read at a time. Each may be as large as the largest message, so this bounds what the feeder holds.
+const READ: usize = 8;
 
 /// The longest nap: the time of day may be set forward, which makes rows due without a notice.
 const NAP: Duration = Duration::from_secs(30);
@@ -160,35 +163,23 @@ impl Dispatcher {
         let mut refused = false;
         // Rows of functions that are not there, or have no room, must not stand before those of others.
         let set = self.active();
+        self.feed_blocked(&set, now)?;
         let mut open: Vec<FunctionName> =
             set.slots.values().filter(|slot| slot.is_runnable()).map(|slot| slot.name.clone()).collect();
         while !open.is_empty() {
             let due = self.store.due_of(&open, now, after, BATCH)?;
-            let Some(last) = due.last() else { break };
-            after = *last;
             let short = due.len() < BATCH;
-            // First held, then read: a row whose job has just finished is released after the commit that deletes it,
-            // so what is read after that is not there any more. The other way round it would run twice.
-            let claimed: Vec<InboxId> = due.into_iter().filter(|id| self.hold(*id)).collect();
-            let rows = self.store.parked(&claimed).inspect_err(|_| claimed.iter().for_each(|id| self.release(*id)))?;
-            for id in claimed.iter().filter(|id| !rows.iter().any(|row| row.id == **id)) {
-                self.release(*id);
-            }
-            for row in rows {
-                // Once a row has found no room, those behind it must not pass it.
-                let slot = if open.contains(&row.function) { self.slot(&row.function) } else { None };
-                let Some(slot) = slot else {
-                    self.release(row.id);
-                    continue;
-                };
-                let job = Job { event: Arc::new(row.event), origin: Origin::Inbox(row.id) };
-                if self.push(&slot, job).is_err() {
-                    self.release(row.id);
-                    refused = true;
-                    open.retain(|name| *name != row.function);
+            let before = open.len();
+            for chunk in due.chunks(READ) {
+                after = chunk.last().copied().unwrap_or(after);
+                self.feed_chunk(chunk, &mut open)?;
+                if open.len() < before {
+                    // The rest of the batch is perhaps of those that have no room: ask for that of the others.
+                    break;
                 }
             }
-            if short {
+            refused |= open.len() < before;
+            if short && open.len() == before {
                 break;
             }
         }
@@ -197,6 +188,53 @@ impl Dispatcher {
         }
         // Rows that are due but held, or nobody's, do not count: their holders say when they change.
         self.store.next_due_after(now)
+    }
+
+    /// Reads the rows and gives them to their functions; those that have no room leave `open`.
+    fn feed_chunk(
+        self: &Arc<Self>,
+        ids: &[InboxId],
+        open: &mut Vec<FunctionName>,
+    ) -> Result<(), holm_store::StoreError> {
+        // First held, then read: a row whose job has just finished is released after the commit that deletes it,
+        // so what is read after that is not there any more. The other way round it would run twice.
+        let claimed: Vec<InboxId> = ids.iter().copied().filter(|id| self.hold(*id)).collect();
+        let rows = self.store.parked(&claimed).inspect_err(|_| claimed.iter().for_each(|id| self.release(*id)))?;
+        for id in claimed.iter().filter(|id| !rows.iter().any(|row| row.id == **id)) {
+            self.release(*id);
+        }
+        for row in rows {
+            // Once a row has found no room, those behind it must not pass it.
+            let slot = if open.contains(&row.function) { self.slot(&row.function) } else { None };
+            let Some(slot) = slot else {
+                self.release(row.id);
+                continue;
+            };
+            let job = Job { event: Arc::new(row.event), origin: Origin::Inbox(row.id) };
+            if self.push(&slot, job).is_err() {
+                self.release(row.id);
+                open.retain(|name| *name != row.function);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings back the rows that functions wait for which keep order. They find room however full the queue is, and must
+    /// not stand behind rows that find none: those find none until this one has run.
+    fn feed_blocked(self: &Arc<Self>, set: &ActiveSet, now: Timestamp) -> Result<(), holm_store::StoreError> {
+        for (slot, id) in set.slots.values().filter_map(|slot| Some((slot, slot.blocked_on()?))) {
+            // A row that is held has its job in memory, or a transaction under way.
+            if !slot.is_runnable() || !self.hold(id) {
+                continue;
+            }
+            let rows = self.store.parked(&[id]).inspect_err(|_| self.release(id))?;
+            let row = rows.into_iter().find(|row| row.due <= now);
+            let job = row.map(|row| Job { event: Arc::new(row.event), origin: Origin::Inbox(id) });
+            if !job.is_some_and(|job| self.push(slot, job).is_ok()) {
+                self.release(id);
+            }
+        }
+        Ok(())
     }
 
     /// Puts a slot back into the run queue if it has something to run.

@@ -39,9 +39,9 @@ impl Dispatcher {
         let Incoming { message, client, user, mut plan, writes, .. } = incoming;
         let set = self.active();
         let (mut volatile, mut durable) = (Vec::new(), Vec::new());
-        set.for_each(&message.topic, |binding| {
-            let list = if binding.durable && message.qos != Qos::AtMostOnce { &mut durable } else { &mut volatile };
-            list.push(binding.slot.clone());
+        set.for_each(&message.topic, |slot, keep| {
+            let list = if keep && message.qos != Qos::AtMostOnce { &mut durable } else { &mut volatile };
+            list.push(slot.clone());
         });
         let mut base: Vec<Write> = writes.into_iter().chain(plan.writes.drain(..)).map(Write::Session).collect();
         if message.qos == Qos::AtMostOnce {

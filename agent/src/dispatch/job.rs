@@ -15,6 +15,17 @@ pub struct Job {
     pub origin: Origin,
 }
 
+/// What an event takes in memory beside its texts and its payload, roughly.
+const OVERHEAD: usize = 256;
+
+impl Job {
+    /// What it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        let attributes: usize = self.event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        OVERHEAD + self.event.data.len() + self.event.subject.len() + attributes
+    }
+}
+
 /// Where a job comes from.
 pub enum Origin {
     /// Not durable: effects leave when the function succeeds, and a failure is only counted.

@@ -4,7 +4,7 @@
 //!
 //! [`Dispatcher::accept`] (in `ingress`) matches a message with the bindings of the active functions and gives each a
 //! [`Job`]. A worker thread runs jobs of a function one after the other ([`worker`]), and settles each outcome
-//! ([`settle`]): either at once, for volatile events, or as a transaction of the store, after which publishes leave,
+//! ([`settle`], and [`ticket`] for the first of an event): either at once, for volatile events, or as a transaction of the store, after which publishes leave,
 //! chained functions start and the publisher gets its acknowledgement.
 //!
 //! # Invariants
@@ -25,10 +25,12 @@ mod run_queue;
 mod settle;
 mod slot;
 mod street;
+mod ticket;
 mod worker;
 
-pub use active::{ActiveSet, Binding};
+pub use active::ActiveSet;
 pub use chain::series_stream;
+pub use host::MAX_DEPTH;
 pub use ingress::{Node, event_now};
 pub use job::{Job, Origin, Ticket};
 pub use slot::{Loaded, Slot, SlotStats};

@@ -1,17 +1,17 @@
 //! What becomes of an outcome.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holm_core::{Event, Fault, FunctionName, Outcome, Payload, StateWrite, Timestamp, When};
-use holm_mqtt::Refusal;
 use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
-use super::job::{Completion, TicketState};
+use super::host::Step;
 use super::street::Leaving;
-use super::{Dispatcher, Job, Loaded, Origin, Slot, Ticket, lock};
+use super::{Dispatcher, Job, Loaded, Origin, Slot, lock};
 use crate::clock;
 use crate::journal::EventEntry;
 
@@ -32,7 +32,7 @@ pub(super) enum Held {
 }
 
 /// An attempt's result in the terms of the retry policy.
-enum Ending {
+pub(super) enum Ending {
     Succeeded,
     /// Try again after this long; the attempt counts.
     Retry(Duration, Fault),
@@ -46,8 +46,12 @@ enum Ending {
 /// functions may have together, and little enough that a node holds dozens.
 const SHARED_LIMIT: u64 = 16 << 20;
 
+/// The part of `store.inbox_rows` that functions may fill beyond it. Messages are refused before: a function whose events
+/// each make several others could not work off a full inbox without some room for those.
+const HEADROOM: u64 = 4;
+
 /// How long an event waits that the node had no room to run.
-const NOT_RUN_WAIT: Duration = Duration::from_millis(500);
+pub(super) const NOT_RUN_WAIT: Duration = Duration::from_millis(500);
 
 impl Dispatcher {
     #[allow(clippy::too_many_arguments)]
@@ -57,7 +61,7 @@ impl Dispatcher {
         loaded: &Arc<Loaded>,
         job: Job,
         outcome: Outcome,
-        children: Vec<(FunctionName, Outcome)>,
+        steps: Vec<Step>,
         generation: u64,
         reader: &StateReader,
     ) -> Verdict {
@@ -70,12 +74,14 @@ impl Dispatcher {
         let mut staging = Staging::new(self, &event, durable);
         let ending = match result {
             Ok(answer) => {
+                let nested = !steps.is_empty();
+                for step in steps {
+                    reads.extend(step.reads);
+                    staging.effects(&step.loaded.manifest.name, &step.loaded, step.effects);
+                }
                 staging.effects(&slot.name, loaded, effects);
-                for (name, child) in children {
-                    reads.extend(child.reads);
-                    if let Some(loaded) = self.slot(&name).and_then(|slot| slot.loaded()) {
-                        staging.effects(&name, &loaded, child.effects);
-                    }
+                if nested {
+                    keep_last_states(&mut staging.writes);
                 }
                 staging.chain(&slot.name, When::Success, answer.unwrap_or_default());
                 Ending::Succeeded
@@ -87,6 +93,10 @@ impl Dispatcher {
             staging.chain(&slot.name, When::Failure, input);
         }
         let Staging { writes, released, .. } = staging;
+        if !self.has_room(&writes, &job.origin) {
+            let fault = Fault::Unavailable { reason: "the inbox is full (`store.inbox_rows`)".to_owned() };
+            return self.settle(slot, loaded, job, failure(fault), Vec::new(), generation, reader);
+        }
         let quotas = self.quotas(slot, loaded, &writes);
         let settlement = Settlement {
             writes,
@@ -198,7 +208,7 @@ impl Dispatcher {
 
     /// The event has a row in the inbox: it goes away, or waits for another attempt.
     #[allow(clippy::too_many_arguments)]
-    fn settle_row(
+    pub(super) fn settle_row(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         loaded: &Arc<Loaded>,
@@ -252,179 +262,6 @@ impl Dispatcher {
         }
     }
 
-    /// The event has just arrived. The first of its functions to finish settles for all of them.
-    #[allow(clippy::too_many_arguments)]
-    fn settle_fresh(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        loaded: &Arc<Loaded>,
-        job: Job,
-        mut settlement: Settlement,
-        released: Released,
-        ending: Ending,
-        reader: &StateReader,
-    ) -> Result<Verdict, (Job, String)> {
-        let Origin::Fresh { ticket, member } = &job.origin else { return Ok(Verdict::Settled(None)) };
-        let (ticket, member) = (ticket.clone(), *member);
-        // Held until the settlement is queued, so that the order of transactions is that of the ticket's states.
-        let mut state = lock(&ticket.state);
-        if state.failed {
-            // The publisher was refused and will send again: nothing of this may happen.
-            return Ok(Verdict::Settled(None));
-        }
-        if state.queued {
-            let row = state.members.get(member).and_then(|member| member.inbox);
-            drop(state);
-            return match row {
-                Some(id) => self.settle_row(slot, loaded, job, id, settlement, released, ending, reader),
-                None => Ok(Verdict::Settled(None)),
-            };
-        }
-        let mut writes = state.base.clone();
-        let parked = self.park_others(&mut writes, &state, &job.event, Some(member));
-        let mut own_row = None;
-        match ending {
-            Ending::Succeeded => {}
-            Ending::Dead(fault) => writes.push(bury(slot, loaded, &job.event, &fault)),
-            Ending::Retry(wait, fault) => {
-                let id = self.store.next_inbox_id();
-                slot.block(loaded, id);
-                own_row = Some(id);
-                writes.push(park(slot, id, &job.event, job.event.attempt + 1, after(wait), &fault));
-            }
-            Ending::NotRun(fault) => {
-                let id = self.store.next_inbox_id();
-                own_row = Some(id);
-                writes.push(park(slot, id, &job.event, job.event.attempt, after(NOT_RUN_WAIT), &fault));
-            }
-        }
-        writes.append(&mut settlement.writes);
-        settlement.writes = writes;
-        let rows = parked.len() as u64 + u64::from(own_row.is_some());
-        let first = self.first_commit(ticket.clone(), released, rows);
-        let waiting = slot.clone();
-        let done = move |result: Result<(), CommitError>| {
-            if let (Err(_), Some(id)) = (&result, own_row) {
-                waiting.unblock(id);
-            }
-            first(result);
-        };
-        match self.enqueue(slot, settlement, reader, done) {
-            Ok(settled) => {
-                self.mark_queued(&mut state, parked);
-                if let Some(member) = state.members.get_mut(member) {
-                    member.done = true;
-                }
-                Ok(Verdict::Settled(settled.map(Held::Done)))
-            }
-            Err(QueueError::Closed) => Ok(Verdict::Settled(None)),
-            Err(error) => {
-                for (_, id) in parked {
-                    self.release(id);
-                }
-                if let Some(id) = own_row {
-                    slot.unblock(id);
-                }
-                drop(state);
-                match error {
-                    QueueError::Quota { would_be, limit } => Err((job, quota_words(would_be, limit))),
-                    _ => Ok(Verdict::RunAgain(job)),
-                }
-            }
-        }
-    }
-
-    /// Parks what no function has finished in time: the first transaction then holds rows only.
-    pub(super) fn park_ticket(self: &Arc<Self>, ticket: &Arc<Ticket>) {
-        let mut state = lock(&ticket.state);
-        if state.queued || state.failed {
-            return;
-        }
-        let mut writes = state.base.clone();
-        let parked = self.park_others(&mut writes, &state, &ticket.event, None);
-        let rows = parked.len() as u64;
-        let done = self.first_commit(ticket.clone(), Released::default(), rows);
-        let settlement = Settlement { writes, ..Settlement::default() };
-        match self.store.queue(settlement, done) {
-            Ok(()) => self.mark_queued(&mut state, parked),
-            Err(_) => {
-                state.failed = true;
-                self.store.arrived();
-                for (_, id) in parked {
-                    self.release(id);
-                }
-            }
-        }
-    }
-
-    /// Rows for every member but `except`. They are held: their jobs are in memory.
-    fn park_others(
-        &self,
-        writes: &mut Vec<Write>,
-        state: &TicketState,
-        event: &Arc<Event>,
-        except: Option<usize>,
-    ) -> Vec<(usize, InboxId)> {
-        let now = clock::now();
-        let mut parked = Vec::new();
-        for (index, member) in state.members.iter().enumerate() {
-            if Some(index) == except || member.done {
-                continue;
-            }
-            let id = self.store.next_inbox_id();
-            if !member.stranded {
-                self.hold(id);
-            }
-            parked.push((index, id));
-            let function = member.function.clone();
-            writes.push(Write::Park { id, function, event: event.clone(), due: now, fault: None });
-        }
-        parked
-    }
-
-    fn mark_queued(&self, state: &mut TicketState, parked: Vec<(usize, InboxId)>) {
-        state.queued = true;
-        state.base = Vec::new();
-        for (index, id) in parked {
-            if let Some(member) = state.members.get_mut(index) {
-                member.inbox = Some(id);
-            }
-        }
-        // The writer has it now, or will never: either way it need not be waited for.
-        self.store.arrived();
-    }
-
-    /// What happens when the first transaction of a ticket is committed, or is not.
-    fn first_commit(
-        self: &Arc<Self>,
-        ticket: Arc<Ticket>,
-        released: Released,
-        rows: u64,
-    ) -> impl FnOnce(Result<(), CommitError>) + Send + 'static {
-        let this = self.clone();
-        move |result| {
-            let completion = {
-                let mut state = lock(&ticket.state);
-                state.failed = result.is_err();
-                if state.failed {
-                    for id in state.members.iter().filter_map(|member| member.inbox) {
-                        this.release(id);
-                    }
-                }
-                state.completion.take()
-            };
-            if let Some(completion) = completion {
-                this.complete(completion, &result);
-            }
-            if result.is_ok() {
-                this.let_go(released);
-                if rows > 0 {
-                    this.signal.hungry();
-                }
-            }
-        }
-    }
-
     /// Lets go what settled jobs have set free. Locks of tickets must not be held.
     pub(super) fn let_all_go(&self, held: &Mutex<Vec<Held>>) {
         // Not held meanwhile: letting go takes locks of its own.
@@ -436,29 +273,16 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the publisher, and everybody who sent the same message meanwhile.
-    pub(super) fn complete(&self, completion: Completion, result: &Result<(), CommitError>) {
-        let Completion { plan, ack, key } = completion;
-        let answer = match result {
-            Ok(()) => {
-                self.street.deliver(plan);
-                Ok(())
-            }
-            Err(CommitError::DiskFull) => Err(Refusal::QuotaExceeded),
-            Err(_) => Err(Refusal::Unavailable),
-        };
-        if answer.is_err() {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        let waiters = key.and_then(|key| lock(&self.arriving).remove(&key)).unwrap_or_default();
-        for waiter in ack.into_iter().chain(waiters) {
-            // The connection may be gone: then its client will ask again.
-            let _ = waiter.send(answer);
-        }
+    /// Whether the inbox may take the rows that an event entails. An event that has a row gives that up.
+    fn has_room(&self, writes: &[Write], origin: &Origin) -> bool {
+        let parks = writes.iter().filter(|write| matches!(write, Write::Park { .. })).count() as u64;
+        let more = parks.saturating_sub(u64::from(matches!(origin, Origin::Inbox(_))));
+        let limit = self.settings.inbox_rows;
+        more == 0 || self.store.inbox_rows().saturating_add(more) <= limit.saturating_add(limit / HEADROOM)
     }
 
     /// Queues a settlement from a guest thread. A quota that seems exceeded is counted exactly before it is believed.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         slot: &Slot,
         mut settlement: Settlement,
@@ -474,6 +298,21 @@ impl Dispatcher {
     }
 }
 
+/// Leaves one write for each key, the last: what several invocations wrote one after the other happens at once.
+fn keep_last_states(writes: &mut Vec<Write>) {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<bool> = writes
+        .iter()
+        .rev()
+        .map(|write| match write {
+            Write::State(state) => seen.insert((state.namespace.clone(), state.key.clone())),
+            _ => true,
+        })
+        .collect();
+    // They come in the order of `rev`, and so are taken from the end.
+    writes.retain(|_| kept.pop().unwrap_or(true));
+}
+
 fn ending(loaded: &Loaded, event: &Event, fault: Fault) -> Ending {
     let retry = &loaded.manifest.retry;
     match fault {
@@ -485,17 +324,17 @@ fn ending(loaded: &Loaded, event: &Event, fault: Fault) -> Ending {
     }
 }
 
-fn after(wait: Duration) -> Timestamp {
+pub(super) fn after(wait: Duration) -> Timestamp {
     Timestamp(clock::now().0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
 }
 
-fn park(slot: &Slot, id: InboxId, event: &Arc<Event>, attempt: u32, due: Timestamp, fault: &Fault) -> Write {
+pub(super) fn park(slot: &Slot, id: InboxId, event: &Arc<Event>, attempt: u32, due: Timestamp, fault: &Fault) -> Write {
     let mut next = Event::clone(event);
     next.attempt = attempt;
     Write::Park { id, function: slot.name.clone(), event: Arc::new(next), due, fault: Some(fault.message()) }
 }
 
-fn bury(slot: &Slot, loaded: &Loaded, event: &Arc<Event>, fault: &Fault) -> Write {
+pub(super) fn bury(slot: &Slot, loaded: &Loaded, event: &Arc<Event>, fault: &Fault) -> Write {
     Write::Bury {
         function: slot.name.clone(),
         event: event.clone(),
@@ -531,6 +370,37 @@ fn failure(fault: Fault) -> Outcome {
     }
 }
 
-fn quota_words(would_be: u64, limit: u64) -> String {
+pub(super) fn quota_words(would_be: u64, limit: u64) -> String {
     format!("{would_be} bytes of {limit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_write_of_a_key_is_kept_and_everything_else() {
+        let state = |namespace: &str, key: &str, value: Option<&'static str>| {
+            let value = value.map(|text| bytes::Bytes::from_static(text.as_bytes()));
+            Write::State(holm_core::StateWrite { namespace: namespace.into(), key: key.into(), value })
+        };
+        let mut writes = vec![
+            state("a", "n", Some("1")),
+            Write::Exhume(1),
+            state("b", "n", Some("1")),
+            state("a", "m", Some("1")),
+            state("a", "n", None),
+            Write::Exhume(1),
+            state("a", "m", Some("2")),
+        ];
+        keep_last_states(&mut writes);
+        let expected = [
+            Write::Exhume(1),
+            state("b", "n", Some("1")),
+            state("a", "n", None),
+            Write::Exhume(1),
+            state("a", "m", Some("2")),
+        ];
+        assert_eq!(writes, expected);
+    }
 }

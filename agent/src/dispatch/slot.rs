@@ -12,6 +12,10 @@ use holm_store::InboxId;
 
 use super::{Job, Origin, lock};
 
+/// Bytes of events that wait in memory for one function, beside the manifest's limit on their number: large events wait
+/// in the inbox. One event always fits.
+const QUEUE_BYTES: usize = 4 << 20;
+
 /// A version of a function, ready to run.
 pub struct Loaded {
     /// What it may do and use.
@@ -20,6 +24,9 @@ pub struct Loaded {
     pub function: Function,
     /// Of the bundle it came in.
     pub digest: Digest,
+    /// Workers that may run it at a time: the manifest's concurrency, but never all workers, so that others get a turn
+    /// however long it takes over its events. A node with one worker has no choice.
+    pub workers: u32,
     /// Different for every load in this process: prepared instances of another version are thrown away.
     pub generation: u64,
 }
@@ -61,8 +68,45 @@ pub struct Slot {
     queue: Mutex<Queue>,
 }
 
-struct Queue {
+#[derive(Default)]
+struct Jobs {
     jobs: VecDeque<Job>,
+    /// What they take together, as [`Job::bytes`] counts.
+    bytes: usize,
+}
+
+impl Jobs {
+    /// Adds a job, unless there are `capacity` already or they take too much memory.
+    fn push(&mut self, job: Job, capacity: usize) -> Result<(), Job> {
+        let bytes = self.bytes + job.bytes();
+        if self.jobs.len() >= capacity || (bytes > QUEUE_BYTES && !self.jobs.is_empty()) {
+            return Err(job);
+        }
+        self.bytes = bytes;
+        self.jobs.push_back(job);
+        Ok(())
+    }
+
+    /// Adds a job that must not be refused, before the others.
+    fn push_front(&mut self, job: Job) {
+        self.bytes += job.bytes();
+        self.jobs.push_front(job);
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.bytes -= job.bytes();
+        Some(job)
+    }
+
+    fn clear(&mut self) -> Vec<Job> {
+        self.bytes = 0;
+        self.jobs.drain(..).collect()
+    }
+}
+
+struct Queue {
+    waiting: Jobs,
     /// Workers that run it or were told to.
     workers: u32,
     /// Token bucket, one second deep.
@@ -91,7 +135,7 @@ impl Slot {
             quarantined: AtomicBool::new(false),
             loaded: RwLock::new(loaded),
             queue: Mutex::new(Queue {
-                jobs: VecDeque::new(),
+                waiting: Jobs::default(),
                 workers: 0,
                 tokens: 1.0,
                 refilled: Instant::now(),
@@ -112,7 +156,7 @@ impl Slot {
 
     /// Jobs that wait.
     pub fn waiting(&self) -> usize {
-        lock(&self.queue).jobs.len()
+        lock(&self.queue).waiting.jobs.len()
     }
 
     /// Whether it may be run.
@@ -123,9 +167,9 @@ impl Slot {
     /// Adds a job. `Ok(true)` asks the caller to put the slot into the run queue; the job comes back when the slot is
     /// full or not runnable.
     pub(super) fn push(&self, job: Job) -> Result<bool, Job> {
-        let (capacity, concurrency) = match self.loaded.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        let (capacity, workers) = match self.loaded.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             Some(loaded) if !self.quarantined.load(Ordering::Relaxed) => {
-                (loaded.manifest.limits.queue as usize, loaded.manifest.limits.concurrency)
+                (loaded.manifest.limits.queue as usize, loaded.workers)
             }
             _ => return Err(job),
         };
@@ -133,13 +177,11 @@ impl Slot {
         // The row that everything waits for must always find room, and goes first.
         let unblocks = matches!((&job.origin, queue.blocked_on), (Origin::Inbox(id), Some(blocked)) if *id == blocked);
         if unblocks {
-            queue.jobs.push_front(job);
-        } else if queue.jobs.len() >= capacity {
-            return Err(job);
+            queue.waiting.push_front(job);
         } else {
-            queue.jobs.push_back(job);
+            queue.waiting.push(job, capacity)?;
         }
-        let wanted = queue.workers < concurrency;
+        let wanted = queue.workers < workers;
         if wanted {
             queue.workers += 1;
         }
@@ -150,7 +192,7 @@ impl Slot {
     pub(super) fn next(&self, loaded: &Loaded) -> Next {
         let mut queue = lock(&self.queue);
         let blocked = queue.blocked_on;
-        let ready = match (queue.jobs.front(), blocked) {
+        let ready = match (queue.waiting.jobs.front(), blocked) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(job), Some(id)) => matches!(job.origin, Origin::Inbox(row) if row == id),
@@ -170,7 +212,7 @@ impl Slot {
             }
             queue.tokens -= 1.0;
         }
-        match queue.jobs.pop_front() {
+        match queue.waiting.pop() {
             Some(job) => Next::Job(job),
             None => Next::Empty,
         }
@@ -187,7 +229,7 @@ impl Slot {
     pub(super) fn rouse(&self) -> bool {
         let Some(loaded) = self.loaded() else { return false };
         let mut queue = lock(&self.queue);
-        let wanted = !queue.jobs.is_empty() && queue.workers < loaded.manifest.limits.concurrency;
+        let wanted = !queue.waiting.jobs.is_empty() && queue.workers < loaded.workers;
         if wanted {
             queue.workers += 1;
         }
@@ -201,6 +243,11 @@ impl Slot {
         }
     }
 
+    /// The row that everything waits for.
+    pub(super) fn blocked_on(&self) -> Option<InboxId> {
+        lock(&self.queue).blocked_on
+    }
+
     /// The row is done with.
     pub(super) fn unblock(&self, row: InboxId) {
         let mut queue = lock(&self.queue);
@@ -211,6 +258,37 @@ impl Slot {
 
     /// Takes all waiting jobs out: their durable ones are in the inbox or unacknowledged.
     pub fn clear(&self) -> Vec<Job> {
-        lock(&self.queue).jobs.drain(..).collect()
+        lock(&self.queue).waiting.clear()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::event_now;
+
+    fn job(bytes: usize) -> Job {
+        let mut event = event_now(holm_core::EventId("x".into()), holm_core::Source::Mqtt, "a".into());
+        event.data = vec![0; bytes].into();
+        Job { event: Arc::new(event), origin: Origin::Volatile }
+    }
+
+    #[test]
+    fn a_queue_is_bounded_by_number_and_by_bytes_and_one_job_always_fits() {
+        for (bytes, room) in [(10, 100), (1 << 20, 3), (QUEUE_BYTES / 2, 1), (QUEUE_BYTES, 1), (5 * QUEUE_BYTES, 1)] {
+            let mut jobs = Jobs::default();
+            for round in 0..3 {
+                let taken = (0..200).take_while(|_| jobs.push(job(bytes), 100).is_ok()).count();
+                assert_eq!(taken, room, "jobs of {bytes} bytes");
+                jobs.push_front(job(bytes));
+                assert!(jobs.bytes > room * bytes);
+                if round == 1 {
+                    assert_eq!(jobs.clear().len(), room + 1);
+                } else {
+                    assert_eq!(std::iter::from_fn(|| jobs.pop()).count(), room + 1);
+                }
+                assert_eq!(jobs.bytes, 0);
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! A thread that runs guests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holm_core::{Event, Fault, FunctionName, Outcome, Usage};
 use holm_runtime::{Prepared, thread_time};
 use holm_store::{Account, StateReader};
 
-use super::host::NodeHost;
+use super::host::{NO_MEMORY, NodeHost, Steps};
 use super::settle::{Held, Verdict};
 use super::slot::Next;
 use super::{Dispatcher, Loaded, Slot};
@@ -15,6 +16,9 @@ use crate::breadcrumb::Breadcrumb;
 
 /// Jobs of one function in a row, before other functions get their turn.
 const TURN: usize = 64;
+
+/// The same in time: no job is begun after this long. Jobs that take their time would else hold a worker for seconds.
+const TURN_TIME: Duration = Duration::from_millis(20);
 
 /// Functions for which a worker keeps a prepared instance.
 const WARM: usize = 2;
@@ -85,6 +89,7 @@ impl Worker {
             return;
         }
         self.breadcrumb.mark(&slot.name);
+        let begin = Instant::now();
         for _ in 0..TURN {
             match slot.next(&loaded) {
                 Next::Job(job) => self.run_job(slot, &loaded, job),
@@ -98,7 +103,8 @@ impl Worker {
                     return;
                 }
             }
-            if slot.loaded().is_none_or(|now| now.generation != loaded.generation) {
+            let replaced = slot.loaded().is_none_or(|now| now.generation != loaded.generation);
+            if replaced || begin.elapsed() >= TURN_TIME {
                 break;
             }
         }
@@ -109,29 +115,25 @@ impl Worker {
 
     fn run_job(&mut self, slot: &Arc<Slot>, loaded: &Arc<Loaded>, job: super::Job) {
         let event = job.event.clone();
-        let hops = event.hops;
         let mut job = Some(job);
         for rerun in 0.. {
             let generation = self.dispatcher.store.generation();
-            let children = super::host::Children::default();
-            let outcome = if rerun < MAX_RERUNS {
-                self.invoke(slot, loaded, &event, hops, children.clone())
+            let (steps, starved) = (Steps::default(), Arc::new(AtomicBool::new(false)));
+            let mut outcome = if rerun < MAX_RERUNS {
+                self.invoke(slot, loaded, &event, steps.clone(), starved.clone())
             } else {
                 failed("what it reads keeps changing".into())
             };
+            if outcome.result.is_err() && starved.load(Ordering::Relaxed) {
+                // It failed for want of the node's memory, and not by itself: the attempt does not count.
+                outcome.result = Err(Fault::Unavailable { reason: NO_MEMORY.to_owned() });
+            }
             let quick = outcome.usage.wall < QUICK;
             let Some(this) = job.take() else { return };
-            let children = std::mem::take(&mut *super::lock(&children));
-            match self.dispatcher.settle(slot, loaded, this, outcome, children, generation, &super::lock(&self.reader))
-            {
+            let steps = std::mem::take(&mut *super::lock(&steps));
+            match self.dispatcher.settle(slot, loaded, this, outcome, steps, generation, &super::lock(&self.reader)) {
                 Verdict::Settled(held) => {
-                    let mut all = super::lock(&self.held);
-                    all.extend(held);
-                    let enough = all.len() >= HOLD;
-                    drop(all);
-                    if !quick || enough || slot.waiting() == 0 {
-                        self.dispatcher.let_all_go(&self.held);
-                    }
+                    self.let_go(slot, held, quick);
                     break;
                 }
                 Verdict::RunAgain(this) => job = Some(this),
@@ -141,13 +143,24 @@ impl Worker {
         self.prepare(slot, loaded);
     }
 
+    /// Lets a settled job's effects go, or holds them for those of the next.
+    fn let_go(&self, slot: &Slot, held: Option<Held>, quick: bool) {
+        let mut all = super::lock(&self.held);
+        all.extend(held);
+        let enough = all.len() >= HOLD;
+        drop(all);
+        if !quick || enough || slot.waiting() == 0 {
+            self.dispatcher.let_all_go(&self.held);
+        }
+    }
+
     fn invoke(
         &mut self,
         slot: &Slot,
-        loaded: &Loaded,
+        loaded: &Arc<Loaded>,
         event: &Event,
-        hops: u8,
-        children: super::host::Children,
+        steps: Steps,
+        starved: Arc<AtomicBool>,
     ) -> Outcome {
         let warm = self.warm.iter().position(|(name, _, _)| *name == slot.name).map(|at| self.warm.remove(at));
         let prepared = match warm {
@@ -159,9 +172,12 @@ impl Worker {
                 let host = NodeHost {
                     dispatcher: self.dispatcher.clone(),
                     reader: self.reader.clone(),
-                    children,
+                    loaded: loaded.clone(),
+                    steps,
+                    starved,
+                    memory: loaded.manifest.limits.memory,
                     depth: 0,
-                    hops,
+                    hops: event.hops,
                     held: self.held.clone(),
                 };
                 prepared.call(event, Box::new(host))

@@ -2,7 +2,8 @@
 //!
 //! The time of the last firing is part of the firing's own settlement, so a schedule neither skips nor doubles a firing
 //! over a crash. The task wakes at least every [`NAP`], so that a clock that jumps is noticed: a firing is due when the
-//! time of day has passed it, whichever way it got there. A clock that steps back does not fire again what has fired.
+//! time of day has passed it, whichever way it got there. A clock that steps back a little does not fire again what has fired; one that steps back
+//! further was wrong before, and schedules go by what it says now.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -24,6 +25,10 @@ const NAP: Duration = Duration::from_secs(1);
 /// A firing that is later than this was missed, rather than delayed by a busy node.
 const LATE: i64 = 10_000;
 
+/// The most that a clock is set back in its ordinary course. A firing that lies further ahead was by a clock that was
+/// wrong, and to wait until that time comes could be to wait for years.
+const STEP_BACK: i64 = 60_000;
+
 /// One schedule of one function, with what it waits for.
 struct Plan {
     when: When,
@@ -41,8 +46,14 @@ type Key = (FunctionName, Arc<str>);
 /// Fires schedules until `shutdown`.
 pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool>) {
     let mut plans: HashMap<(Key, u64), Plan> = HashMap::new();
+    let mut before = clock::now();
     loop {
         let now = clock::now();
+        if before.0 - now.0 > STEP_BACK {
+            // What was planned by the old clock is as wrong as that was.
+            plans.clear();
+        }
+        before = now;
         let mut wake = NAP;
         let mut known = Vec::new();
         for slot in dispatcher.active().slots.values() {
@@ -104,18 +115,23 @@ fn plan(
         ScheduleWhen::Interval(every) => When::Interval(i64::try_from(every.as_millis()).unwrap_or(i64::MAX)),
     };
     let last = dispatcher.store.fired(&key.0, &key.1).map_err(|error| error.to_string())?;
-    let from = match last {
-        // Count from the last firing, so that one that was missed while the node was off is due now.
-        Some(last) if missed == MissedRun::RunOnce && last.0 < now.0 => last.0,
-        // After a step back: never fire again what has fired.
-        Some(last) if last.0 > now.0 && matches!(when, When::Cron(_)) => last.0,
-        _ => now.0,
-    };
+    let from = when.from(last.map(|last| last.0), missed, now.0);
     let next = when.after(from, from);
     Ok(Plan { when, next })
 }
 
 impl When {
+    /// From when on the next firing is looked for, if the last one was at `last`.
+    fn from(&self, last: Option<i64>, missed: MissedRun, now: i64) -> i64 {
+        match last {
+            // Count from the last firing, so that one that was missed while the node was off is due now.
+            Some(last) if missed == MissedRun::RunOnce && last < now => last,
+            // After a step back: never fire again what has fired.
+            Some(last) if last > now && last - now <= STEP_BACK && matches!(self, Self::Cron(_)) => last,
+            _ => now,
+        }
+    }
+
     /// The first firing after `now`, for a schedule that was due at `due`.
     fn after(&self, now: i64, due: i64) -> i64 {
         match self {
@@ -148,6 +164,25 @@ mod tests {
         let every = When::Interval(1000);
         assert_eq!(every.after(5_000, 5_000), 6_000);
         assert_eq!(every.after(9_300, 5_000), 10_000, "four firings missed, the fifth is next");
+    }
+
+    #[test]
+    fn a_firing_in_the_future_is_waited_for_only_if_the_clock_was_set_back_a_little() {
+        let cron = When::Cron(Box::new(Cron::from_str("* * * * *").unwrap()));
+        let now = 1_767_268_800_000;
+        let year = 365 * 86_400_000;
+        for (last, missed, from) in [
+            (None, MissedRun::Skip, now),
+            (Some(now + 30_000), MissedRun::Skip, now + 30_000),
+            (Some(now + STEP_BACK), MissedRun::RunOnce, now + STEP_BACK),
+            (Some(now + STEP_BACK + 1), MissedRun::Skip, now),
+            (Some(now + 10 * year), MissedRun::RunOnce, now),
+            (Some(now - year), MissedRun::Skip, now),
+            (Some(now - year), MissedRun::RunOnce, now - year),
+        ] {
+            assert_eq!(cron.from(last, missed, now), from, "{last:?}");
+        }
+        assert_eq!(When::Interval(1000).from(Some(now + 30_000), MissedRun::Skip, now), now);
     }
 
     #[test]

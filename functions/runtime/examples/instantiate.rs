@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holm_core::{Event, EventId, FunctionName, Manifest, Payload, Source, Timestamp};
+use holm_core::{Effects, Event, EventId, FunctionName, Manifest, Payload, Source, Timestamp};
 use holm_runtime::{Engine, EngineOptions, Host, HostError, InvokeError, Profile};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::{Component, ComponentType, Lift, Linker, Lower};
@@ -22,7 +22,7 @@ impl Host for NoHost {
     fn keys(&mut self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Arc<str>>, HostError> {
         Ok(Vec::new())
     }
-    fn invoke(&mut self, _: &FunctionName, _: Payload) -> Result<Option<Payload>, InvokeError> {
+    fn invoke(&mut self, _: &FunctionName, _: Payload, _: Effects) -> Result<Option<Payload>, InvokeError> {
         Ok(None)
     }
     fn now(&self) -> Timestamp {

@@ -159,7 +159,7 @@ impl Host for Nobody {
         Ok(Vec::new())
     }
 
-    fn invoke(&mut self, _: &FunctionName, _: Payload) -> Result<Option<Payload>, crate::InvokeError> {
+    fn invoke(&mut self, _: &FunctionName, _: Payload, _: Effects) -> Result<Option<Payload>, crate::InvokeError> {
         Ok(None)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::{FunctionName, Payload, Timestamp};
+use holm_core::{Effects, FunctionName, Payload, Timestamp};
 
 /// Why the node could not answer. The guest sees it as `other`, the dispatcher in its own log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
@@ -38,7 +38,16 @@ pub trait Host: Send {
     /// At most `limit` keys of a namespace in ascending byte order, beginning after `after`.
     fn keys(&mut self, namespace: &str, after: Option<&str>, limit: usize) -> Result<Vec<Arc<str>>, HostError>;
     /// Runs another function and waits. The grant has been checked; depth and budget have not.
-    fn invoke(&mut self, function: &FunctionName, input: Payload) -> Result<Option<Payload>, InvokeError>;
+    ///
+    /// `before` is what the caller has staged so far. It happens before what the other function does, whatever comes of
+    /// that, and is not in the caller's outcome any more. [`Host::get`] and [`Host::keys`] answer by it from here on,
+    /// and by the other function's writes if that succeeds, with a version that no later write makes stale.
+    fn invoke(
+        &mut self,
+        function: &FunctionName,
+        input: Payload,
+        before: Effects,
+    ) -> Result<Option<Payload>, InvokeError>;
     /// The node's clock.
     fn now(&self) -> Timestamp;
     /// A fresh event id.

@@ -1,7 +1,8 @@
 //! wasi:keyvalue over staged writes and the host's state.
 //!
 //! A bucket's handle is the index of a granted namespace: only `open` makes one, and it checks the grant. A key is asked
-//! for once; what was seen then is what the invocation goes on seeing, and its version is in the read set.
+//! for once; what was seen then is what the invocation goes on seeing, and its version is in the read set. Only when it
+//! invokes another function, which may write the same keys, does it ask again.
 
 use std::sync::Arc;
 

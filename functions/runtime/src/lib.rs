@@ -45,6 +45,6 @@ pub use error::RuntimeError;
 pub use function::{Function, Prepared, thread_time};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
-pub use profile::{Profile, WASMTIME_VERSION, artifact_key};
+pub use profile::{Profile, WASM_STACK, WASMTIME_VERSION, artifact_key};
 pub use recorder::Recorder;
 pub use ticker::{Ticker, TickerHandle};

@@ -111,9 +111,11 @@ impl invoke::Host for State {
         let grants = self.grants.clone();
         let Some(function) = grants.invocable(&function) else { return Ok(Err(invoke::Error::Denied)) };
         let input = payload(input);
+        let before = self.staging.hand_over(&grants);
         let answer = self.ask("invoke.invoke", |host| {
             // The parts, because core types have no encoding of their own.
-            host.invoke(function, input).map(|answer| answer.map(|payload| (payload.content_type, payload.data)))
+            host.invoke(function, input, before)
+                .map(|answer| answer.map(|payload| (payload.content_type, payload.data)))
         })?;
         let wire = |(content_type, data): (Option<Arc<str>>, Bytes)| types::Payload {
             content_type: content_type.map(|text| text.to_string()),

@@ -14,8 +14,9 @@ pub const WASMTIME_VERSION: &str = "48.0.8";
 /// Address space of a linear memory. Small boards have 39-bit address spaces, where the usual 4 GiB fails.
 const MEMORY_RESERVATION: u64 = 64 << 20;
 const MEMORY_GUARD: u64 = 64 << 10;
-/// Far less than a thread's stack, so that a guest that recurses meets its own limit first.
-const WASM_STACK: usize = 256 << 10;
+/// Bytes of stack that one guest may use. A guest that is invoked by another, on the same thread, has as many again: a
+/// thread's stack must have room for all of them and for the host's calls above the last.
+pub const WASM_STACK: usize = 256 << 10;
 
 /// A named set of engine settings for one kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -31,10 +31,14 @@ pub(crate) enum Refused {
 /// A key that was read or written.
 #[derive(Debug, Default)]
 struct Cell {
-    /// What was there when it was first read, and the version of that.
-    seen: Option<(Option<Bytes>, u64)>,
-    /// The last write; `Some(None)` is a deletion.
+    /// What was there when it was read, until another function may have changed it.
+    seen: Option<Option<Bytes>>,
+    /// The lowest version that was read: everything that was read must still stand at the end.
+    version: Option<u64>,
+    /// The last write that is staged here; `Some(None)` is a deletion.
     written: Option<Option<Bytes>>,
+    /// What the last write counts against the limit, also when it has been handed over.
+    cost: u64,
 }
 
 /// Everything staged, with what counts against the limits.
@@ -43,6 +47,8 @@ pub(crate) struct Staging {
     publishes: Vec<Publish>,
     results: Vec<ResultRow>,
     enqueues: Vec<Enqueue>,
+    /// Publishes, results and enqueues so far, also those that have been handed over.
+    effects: usize,
     bytes_out: u64,
     /// By namespace handle. Ordered, so that the same run stages the same list.
     keys: BTreeMap<u32, BTreeMap<Arc<str>, Cell>>,
@@ -64,11 +70,11 @@ impl Staging {
         if bytes > grants.output {
             return Err(Refused::TooLarge(grants.output));
         }
-        let count = self.publishes.len() + self.results.len() + self.enqueues.len();
-        if self.bytes_out + bytes > grants.output || count >= MAX_EFFECTS {
+        if self.bytes_out + bytes > grants.output || self.effects >= MAX_EFFECTS {
             return Err(Refused::Full);
         }
         self.bytes_out += bytes;
+        self.effects += 1;
         Ok(())
     }
 
@@ -108,7 +114,7 @@ impl Staging {
     /// What the invocation knows about a key: `None` if it must ask.
     pub(crate) fn known(&self, namespace: u32, key: &str) -> Option<Option<Bytes>> {
         let cell = self.keys.get(&namespace)?.get(key)?;
-        cell.written.clone().or_else(|| cell.seen.as_ref().map(|(value, _)| value.clone()))
+        cell.written.clone().or_else(|| cell.seen.clone())
     }
 
     fn cell(&mut self, namespace: u32, key: Arc<str>) -> Result<&mut Cell, Refused> {
@@ -124,7 +130,9 @@ impl Staging {
 
     /// Remembers what was read, so that the invocation sees one value and the dispatcher can check it.
     pub(crate) fn saw(&mut self, namespace: u32, key: &str, value: Option<Bytes>, version: u64) -> Result<(), Refused> {
-        self.cell(namespace, key.into())?.seen = Some((value, version));
+        let cell = self.cell(namespace, key.into())?;
+        cell.seen = Some(value);
+        cell.version = Some(cell.version.map_or(version, |before| before.min(version)));
         Ok(())
     }
 
@@ -135,19 +143,18 @@ impl Staging {
         key: &str,
         value: Option<Bytes>,
     ) -> Result<(), Refused> {
-        let cost = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len) as u64 + key.len() as u64;
-        let now = cost(&value);
+        let now = value.as_ref().map_or(0, Bytes::len) as u64 + key.len() as u64;
         if now > grants.kv {
             return Err(Refused::TooLarge(grants.kv));
         }
         let kv_bytes = self.kv_bytes;
         let cell = self.cell(namespace, key.into())?;
-        let before = cell.written.as_ref().map_or(0, cost);
-        let total = (kv_bytes + now).saturating_sub(before);
+        let total = (kv_bytes + now).saturating_sub(cell.cost);
         if total > grants.kv {
             return Err(Refused::Full);
         }
         cell.written = Some(value);
+        cell.cost = now;
         self.kv_bytes = total;
         Ok(())
     }
@@ -220,7 +227,29 @@ impl Staging {
         }
     }
 
-    /// The end of the invocation: effects, what was read, and the log.
+    /// Takes out what is staged, because another function is about to be invoked: it sees these writes, and its effects
+    /// come after these. What was read is forgotten, since that function may change it, but not that it was read; and
+    /// what was taken out still counts against the limits.
+    pub(crate) fn hand_over(&mut self, grants: &Grants) -> Effects {
+        let mut writes = Vec::new();
+        for (handle, keys) in &mut self.keys {
+            let Some(namespace) = grants.namespace(*handle) else { continue };
+            for (key, cell) in keys {
+                cell.seen = None;
+                if let Some(value) = cell.written.take() {
+                    writes.push(StateWrite { namespace: namespace.name.clone(), key: key.clone(), value });
+                }
+            }
+        }
+        Effects {
+            publishes: std::mem::take(&mut self.publishes),
+            writes,
+            results: std::mem::take(&mut self.results),
+            enqueues: std::mem::take(&mut self.enqueues),
+        }
+    }
+
+    /// The end of the invocation: effects that were not handed over, what was read, and the log.
     pub(crate) fn finish(mut self, grants: &Grants) -> (Effects, ReadSet, Vec<LogLine>) {
         for (stderr, line) in [false, true].into_iter().zip(std::mem::take(&mut self.open_lines)) {
             self.print_line(grants, stderr, &line);
@@ -233,7 +262,7 @@ impl Staging {
         for (handle, keys) in self.keys {
             let Some(namespace) = grants.namespace(handle) else { continue };
             for (key, cell) in keys {
-                if let Some((_, version)) = cell.seen {
+                if let Some(version) = cell.version {
                     reads.push((namespace.name.clone(), key.clone(), version));
                 }
                 if let Some(value) = cell.written {

@@ -160,6 +160,11 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
         // The same as witness, at its third attempt.
         "third-time" if event.attempt < 3 => Err(Failure::retry(format!("attempt {}", event.attempt))),
         "third-time" => witness(&event),
+        // The same, and takes its time over each.
+        "slow-third-time" => {
+            std::thread::sleep(Duration::from_millis(parameter("ms", 200)?));
+            if event.attempt < 3 { Err(Failure::retry(format!("attempt {}", event.attempt))) } else { witness(&event) }
+        }
         // Hands on what it was given.
         "relay" => {
             Publish::to(target()?).bytes(event.data.clone()).qos(event.qos()).send()?;
@@ -176,6 +181,43 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             Ok(None)
         }
         "invoke-itself" => functions::invoke(&target()?, Payload::bytes(event.data)).map_err(Failure::from),
+        // As much of its stack as the event says, and then the same again in another instance of itself.
+        "dive-and-invoke" => {
+            let (to, mut answer) = (target()?, Ok(None));
+            let mut act = || {
+                answer = functions::invoke(&to, Payload::bytes(event.data.clone())).map_err(Failure::from);
+            };
+            // Unknown to the compiler: it must not become part of each level, with its own locals.
+            let sum = dive(number, number, number, number, number, black_box(&mut act));
+            if sum == u64::MAX { Ok(None) } else { answer }
+        }
+        // Counts, has itself invoked by itself as often as the event says, and counts again.
+        "tally" => {
+            let bucket = kv::own()?;
+            let tell = |when: &str, n: u64| -> Result<(), Failure> {
+                Ok(publish("seen/tally", format!("\"{when} {number}: {n} of {:?}\"", kv::own()?.keys()?.len()))?)
+            };
+            tell("before", bucket.increment("n", 1)?)?;
+            bucket.delete(&format!("key-{}", number + 1))?;
+            bucket.set(&format!("key-{number}"), &number)?;
+            if number > 0 {
+                functions::invoke(&target()?, Payload::bytes((number - 1).to_string()))?;
+            }
+            tell("after", bucket.increment("n", 1)?)?;
+            Ok(None)
+        }
+        // Asks another one twice.
+        "invoke-twice" => {
+            functions::invoke(&target()?, Payload::bytes(event.data.clone()))?;
+            functions::invoke(&target()?, Payload::bytes(event.data)).map_err(Failure::from)
+        }
+        // As many events for another one as the event says.
+        "fan-out" => {
+            for n in 0..number {
+                functions::enqueue(&target()?, Payload::bytes(n.to_string()), None)?;
+            }
+            Ok(None)
+        }
         // What the node must wait for most: every kind of effect at once, as much as it may.
         "everything-much" => {
             let bucket = kv::own()?;
@@ -221,6 +263,18 @@ fn say(what: impl std::fmt::Display) -> Result<Option<Payload>, Failure> {
 fn recurse(n: u64) -> u64 {
     let local = black_box([n; 16]);
     if black_box(n) == u64::MAX { 0 } else { recurse(n + 1) + local[3] }
+}
+
+/// Calls `act` at the bottom of `n` levels. What lives across each call takes stack of the engine's, where [`recurse`]
+/// takes the guest's own memory.
+#[inline(never)]
+fn dive(n: u64, a: u64, b: u64, c: u64, d: u64, act: &mut dyn FnMut()) -> u64 {
+    if n == 0 {
+        act();
+        return a;
+    }
+    let deeper = dive(n - 1, b ^ n, c + n, d ^ a, a + b, act);
+    (deeper.rotate_left(3) ^ a).wrapping_mul(b | 1).rotate_left(5).wrapping_add(c) ^ d
 }
 
 #[inline(never)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use holm_compiler::{InputLimits, compile};
-use holm_core::{Event, EventId, Fault, FunctionName, Manifest, Outcome, Payload, Source, Timestamp};
+use holm_core::{Effects, Event, EventId, Fault, FunctionName, Manifest, Outcome, Payload, Source, Timestamp};
 use holm_runtime::{ConfigValues, Engine, EngineOptions, Function, Host, HostError, InvokeError, Profile};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
@@ -47,7 +47,20 @@ impl Host for TestNode {
         Ok(own.map(|(_, key)| Arc::from(key.as_str())).take(limit).collect())
     }
 
-    fn invoke(&mut self, function: &FunctionName, input: Payload) -> Result<Option<Payload>, InvokeError> {
+    fn invoke(
+        &mut self,
+        function: &FunctionName,
+        input: Payload,
+        before: Effects,
+    ) -> Result<Option<Payload>, InvokeError> {
+        let mut keys = self.keys.lock().unwrap();
+        for write in before.writes {
+            let place = (write.namespace.to_string(), write.key.to_string());
+            match write.value {
+                Some(value) => keys.insert(place, (value, u64::MAX)),
+                None => keys.remove(&place),
+            };
+        }
         let answer = format!("{function} got {}", String::from_utf8_lossy(&input.data));
         Ok(Some(Payload { content_type: None, data: Bytes::from(answer) }))
     }

@@ -1,0 +1,103 @@
+//! The registry's document: which versions are active, and what each of them replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holm_bundle::Digest;
+
+/// The registry's document.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Registry {
+    pub(super) format: u32,
+    pub(super) functions: BTreeMap<String, Entry>,
+    #[serde(default)]
+    pub(super) quarantined: BTreeSet<String>,
+}
+
+/// One function of the registry.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct Entry {
+    pub(super) version: String,
+    pub(super) digest: Digest,
+    pub(super) component: Digest,
+    pub(super) deployed: i64,
+    /// The version is being watched; `previous` comes back at a start.
+    #[serde(default)]
+    pub(super) trial: bool,
+    /// Whether an event has exercised it in its health window.
+    #[serde(default)]
+    pub(super) exercised: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) previous: Option<Box<Entry>>,
+}
+
+impl Registry {
+    /// Without functions.
+    pub(super) fn empty() -> Self {
+        Self { format: 1, ..Self::default() }
+    }
+
+    /// Ends all trials as a start does. True if there were any.
+    pub(super) fn end_trials(&mut self) -> bool {
+        let mut changed = false;
+        for (name, entry) in std::mem::take(&mut self.functions) {
+            if entry.trial {
+                changed = true;
+                tracing::warn!(
+                    function = name,
+                    version = entry.version,
+                    "the node went down during the trial: back to the version before"
+                );
+            }
+            self.functions.extend(entry.settled().map(|entry| (name, entry)));
+        }
+        changed
+    }
+
+    /// Takes a function's version back.
+    pub(super) fn take_back(&mut self, name: &str) {
+        match self.functions.get(name).and_then(|entry| entry.previous.clone()) {
+            Some(previous) => self.functions.insert(name.to_owned(), *previous),
+            None => self.functions.remove(name),
+        };
+    }
+}
+
+impl Entry {
+    /// What a start brings up: a version that is in its trial does not count, but the one before it, if there was one.
+    pub(super) fn settled(self) -> Option<Self> {
+        if self.trial { self.previous.map(|previous| *previous) } else { Some(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entry(version: &str, trial: bool, previous: Option<Entry>) -> Entry {
+        let digest = Digest::of(version.as_bytes());
+        let previous = previous.map(Box::new);
+        Entry { version: version.to_owned(), digest, component: digest, deployed: 0, trial, exercised: false, previous }
+    }
+
+    #[test]
+    fn a_version_in_trial_is_never_what_a_node_goes_back_to() {
+        let version = |entry: Option<Entry>| entry.map(|entry| entry.version);
+        assert_eq!(version(entry("1", false, None).settled()), Some("1".to_owned()));
+        assert_eq!(version(entry("2", true, Some(entry("1", false, None))).settled()), Some("1".to_owned()));
+        assert_eq!(version(entry("2", true, None).settled()), None);
+        assert_eq!(version(entry("2", false, Some(entry("1", false, None))).settled()), Some("2".to_owned()));
+    }
+
+    #[test]
+    fn a_start_ends_trials_and_keeps_the_rest() {
+        let mut registry = Registry::empty();
+        registry.functions.insert("new".to_owned(), entry("1", true, None));
+        registry.functions.insert("better".to_owned(), entry("2", true, Some(entry("1", false, None))));
+        registry.functions.insert("good".to_owned(), entry("3", false, None));
+        assert!(registry.end_trials());
+        let left: Vec<_> = registry.functions.iter().map(|(name, one)| (name.as_str(), one.version.as_str())).collect();
+        assert_eq!(left, [("better", "1"), ("good", "3")]);
+        assert!(!registry.end_trials());
+    }
+}

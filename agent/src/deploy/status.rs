@@ -1,0 +1,90 @@
+//! What people are told of the functions.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holm_core::FunctionName;
+
+use super::Deployer;
+
+/// What is known of an active function, for `holm functions`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct FunctionStatus {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its bundle.
+    pub digest: String,
+    /// `trial`, `confirmed`, `confirmed-unexercised` or `quarantined`.
+    pub state: &'static str,
+    /// When it was deployed, in milliseconds since 1970.
+    pub deployed: i64,
+    /// What starts it, in words.
+    pub triggers: Vec<String>,
+    /// Events that wait in memory.
+    pub waiting: usize,
+    /// Invocations since start that succeeded.
+    pub succeeded: u64,
+    /// Invocations since start that did not.
+    pub failed: u64,
+    /// Mean wall time since start, in microseconds.
+    pub mean_us: u64,
+    /// The words of the last failure; for a function that is not loaded, why.
+    pub last_fault: Option<String>,
+}
+
+impl Deployer {
+    /// Everything that is active, by name.
+    pub fn status(&self) -> Vec<FunctionStatus> {
+        let registry = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let active = self.dispatcher.active();
+        let mut all = Vec::new();
+        for (name, entry) in &registry.functions {
+            let slot = FunctionName::new(name).ok().and_then(|name| active.slots.get(&name).cloned());
+            let stats = slot.as_ref().map(|slot| &slot.stats);
+            let load = |counter: fn(&crate::dispatch::SlotStats) -> &AtomicU64| {
+                stats.map_or(0, |stats| counter(stats).load(Ordering::Relaxed))
+            };
+            let (succeeded, failed) = (load(|stats| &stats.succeeded), load(|stats| &stats.failed));
+            let loaded = slot.as_ref().and_then(|slot| slot.loaded());
+            all.push(FunctionStatus {
+                name: name.clone(),
+                version: entry.version.clone(),
+                digest: entry.digest.to_string(),
+                state: match () {
+                    () if registry.quarantined.contains(name) => "quarantined",
+                    () if loaded.is_none() => "not-loaded",
+                    () if entry.trial => "trial",
+                    () if entry.exercised => "confirmed",
+                    () => "confirmed-unexercised",
+                },
+                deployed: entry.deployed,
+                triggers: loaded
+                    .map_or_else(Vec::new, |loaded| loaded.manifest.triggers.iter().map(describe).collect()),
+                waiting: slot.as_ref().map_or(0, |slot| slot.waiting()),
+                succeeded,
+                failed,
+                mean_us: load(|stats| &stats.wall_us).checked_div(succeeded + failed).unwrap_or_default(),
+                last_fault: stats.and_then(|stats| stats.last_fault()).or_else(|| left_out.get(name).cloned()),
+            });
+        }
+        all
+    }
+}
+
+fn describe(trigger: &holm_core::Trigger) -> String {
+    use holm_core::{ScheduleWhen, TriggerKind, When};
+    match &trigger.kind {
+        TriggerKind::Mqtt { topics, .. } => {
+            let topics: Vec<&str> = topics.iter().map(holm_core::TopicFilter::as_str).collect();
+            format!("mqtt {}", topics.join(" "))
+        }
+        TriggerKind::Schedule { when: ScheduleWhen::Cron(cron), .. } => format!("cron {cron}"),
+        TriggerKind::Schedule { when: ScheduleWhen::Interval(interval), .. } => format!("every {interval:?}"),
+        TriggerKind::Function { from, on: When::Success } => format!("after {from}"),
+        TriggerKind::Function { from, on: When::Failure } => format!("when {from} fails"),
+        TriggerKind::Lifecycle { on } => format!("on {}", on.join(", ")),
+    }
+}
