@@ -111,7 +111,7 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             Ok(None)
         }
         "nap" => {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(parameter("ms", 10)?));
             say("rested")
         }
         "environment" => {
