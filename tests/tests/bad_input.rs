@@ -152,6 +152,84 @@ fn any_payload_is_an_event_and_what_a_function_cannot_read_is_a_dead_letter() {
 }
 
 #[test]
+fn a_function_that_keeps_order_goes_on_after_commits_have_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_small) = Small::mount(folder.path(), "size=8m") else { return };
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    let limits = "memory = \"4MiB\"\ntimeout = \"5s\"";
+    let retry = "[retry]\nmax_attempts = 4\ninterval = \"20ms\"\norder = \"block\"";
+    // Both on each event: the one is quick to settle for both, and the other fails while that is being committed.
+    node.admin.deploy(&Guest::new("quick", "witness").on("pair").limits(limits).bundle());
+    let strict = Guest::new("strict", "slow-third-time").on("pair").with("ms", "0").limits(limits).more(retry);
+    node.admin.deploy(&strict.bundle());
+    let mut watcher = Watcher::new(&node, "seen/strict");
+    let filler = folder.path().join("filler");
+    fill(&filler);
+    let mut client = Client::connect(&node.mqtt, "publisher", true).unwrap();
+    let payload = |number: u16| format!("{number:0>2000}");
+    for number in 1..=300 {
+        client.publish("pair", payload(number).as_bytes(), 1, number, false, None).unwrap();
+        if number > 30 {
+            assert!([0, 0x80, 0x97].contains(&acknowledgement(&mut client, number - 30)));
+        }
+    }
+    for number in 271..=300 {
+        assert!([0, 0x80, 0x97].contains(&acknowledgement(&mut client, number)));
+    }
+    assert!(node.admin.get("/v1/status")["store"]["failures"].as_u64().unwrap() > 0, "the disk was never full");
+    std::fs::remove_file(&filler).unwrap();
+    eventually("an acknowledgement", || {
+        client.publish("pair", b"after", 1, 500, false, None).unwrap();
+        (acknowledgement(&mut client, 500) == 0).then_some(())
+    });
+    eventually("an event after the failures", || {
+        watcher.next_within(Duration::from_millis(100)).filter(|(_, report)| report["data"] == "after")
+    });
+    eventually("an empty inbox", || (node.admin.get("/v1/status")["inbox"]["parked"] == 0).then_some(()));
+    node.stop();
+}
+
+#[test]
+fn a_trial_whose_end_cannot_be_written_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_small) = Small::mount(folder.path(), "size=8m") else { return };
+    let start = Start { config: "[functions]\nhealth_window = \"1s\"\n", ..Start::new(folder.path()) };
+    let node = start.run();
+    let teller = |version: &str| Guest::new("teller", "witness").on("ask").with("label", version).version(version);
+    let shown = |node: &holm_tests::node::Node| {
+        let function = node.admin.get("/v1/functions")["functions"][0].clone();
+        (function["version"].as_str().unwrap().to_owned(), function["state"].as_str().unwrap().to_owned())
+    };
+    node.admin.deploy(&teller("1.0.0").bundle());
+    let filler = folder.path().join("filler");
+    let (status, answer) = std::thread::scope(|scope| {
+        let trial = scope.spawn(|| node.admin.post("/v1/deploy", &teller("2.0.0").bundle()));
+        eventually("the trial", || (shown(&node).1 == "trial").then_some(()));
+        fill(&filler);
+        trial.join().unwrap()
+    });
+    assert_eq!(status, 500, "{answer}");
+    assert_eq!(shown(&node).0, "1.0.0", "what is shown is what runs, and what a start would bring up");
+    std::fs::remove_file(&filler).unwrap();
+    // The next one that fails goes back to what ran before it, and that is there after a start.
+    let broken = Guest::new("teller", "panic").on("ask").version("3.0.0").more("[retry]\nmax_attempts = 50");
+    let (_, report) = std::thread::scope(|scope| {
+        let trial = scope.spawn(|| node.admin.post("/v1/deploy", &broken.bundle()));
+        eventually("the trial", || (shown(&node).1 == "trial").then_some(()));
+        publish(&node, "ask", b"x");
+        trial.join().unwrap()
+    });
+    assert_eq!((&report["outcome"], &report["previous"]), (&"rolled-back".into(), &"1.0.0".into()), "{report}");
+    node.stop();
+    let node = start.run();
+    let mut watcher = Watcher::new(&node, "seen/teller");
+    publish(&node, "ask", b"y");
+    eventually("an answer", || watcher.next_within(Duration::from_millis(100)).filter(|one| one.1["data"] == "y"));
+    assert_eq!(shown(&node).0, "1.0.0");
+    node.stop();
+}
+
+#[test]
 fn a_full_disk_refuses_durable_messages_and_loses_none_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let Some(small) = Small::mount(folder.path(), "size=8m") else { return };

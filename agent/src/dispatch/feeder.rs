@@ -230,7 +230,7 @@ impl Dispatcher {
             let rows = self.store.parked(&[id]).inspect_err(|_| self.release(id))?;
             let row = rows.into_iter().find(|row| row.due <= now);
             let job = row.map(|row| Job { event: Arc::new(row.event), origin: Origin::Inbox(id) });
-            if !job.is_some_and(|job| self.push(slot, job).is_ok()) {
+            if job.is_none_or(|job| self.push(slot, job).is_err()) {
                 self.release(id);
             }
         }
