@@ -31,7 +31,7 @@ use self::registry::{Entry, Registry};
 pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
-use crate::dispatch::{ActiveSet, Dispatcher, Loaded, Slot, event_now};
+use crate::dispatch::{ActiveSet, Code, Dispatcher, Loaded, Slot, event_now};
 
 /// The registry's key.
 const ACTIVE: &str = "active";
@@ -105,7 +105,7 @@ pub struct Report {
 /// The one who changes what is active. Deployments run one at a time.
 pub struct Deployer {
     folder: PathBuf,
-    engine: Engine,
+    engine: Arc<Engine>,
     dispatcher: Arc<Dispatcher>,
     settings: Functions,
     generation: AtomicU64,
@@ -158,7 +158,7 @@ impl Deployer {
         }
         let deployer = Self {
             folder: folder.to_owned(),
-            engine,
+            engine: Arc::new(engine),
             dispatcher,
             settings,
             generation: AtomicU64::new(1),
@@ -225,6 +225,7 @@ impl Deployer {
         }
         let native = self.native_path(&bundle.component_digest);
         let loaded = self.load(&bundle, &native).await?;
+        self_test(&loaded)?;
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
         // Activate: the registry first, so that a crash from here on knows that this was a trial.
@@ -315,6 +316,7 @@ impl Deployer {
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         let native = self.native_path(&previous.component);
         let loaded = self.load(&bundle, &native).await?;
+        self_test(&loaded)?;
         let version = previous.version.clone();
         let mut next = registry.clone();
         let left = entry.map(|entry| Box::new(Entry { previous: None, trial: false, ..entry }));
@@ -406,8 +408,8 @@ impl Deployer {
         }
     }
 
-    /// Loads native code, which is compiled first where there is none, or not what the compiler wrote: another release
-    /// of the engine is the usual cause, and a card that forgets is another.
+    /// Makes native code ready to be mapped. It is compiled first where there is none, or not what the compiler wrote:
+    /// another release of the engine is the usual cause, and a card that forgets is another.
     async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
         let limits = &bundle.manifest.limits;
         if limits.memory > self.settings.memory {
@@ -422,12 +424,11 @@ impl Deployer {
         }
         let config: ConfigValues =
             bundle.manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone())).collect();
-        let function = self.engine.load_file(native, &bundle.manifest, Arc::new(config)).map_err(DeployError::Load)?;
-        // The self-test: an instance can be made.
-        drop(function.prepare().map_err(DeployError::Load)?);
+        let (engine, config) = (self.engine.clone(), Arc::new(config));
+        let (path, manifest) = (native.to_owned(), bundle.manifest.clone());
         Ok(Arc::new(Loaded {
             manifest: bundle.manifest.clone(),
-            function,
+            code: Code::new(move || engine.load_file(&path, &manifest, config.clone())),
             digest: bundle.digest,
             workers: limits
                 .concurrency
@@ -497,6 +498,11 @@ impl Deployer {
         let key = artifact_key(component.as_bytes(), &self.engine.profile());
         self.folder.join("native").join(format!("{key}.cwasm"))
     }
+}
+
+/// An instance can be made. At a start this is not asked again: the native code is the same.
+fn self_test(loaded: &Loaded) -> Result<(), DeployError> {
+    loaded.prepare().map(drop).map_err(DeployError::Load)
 }
 
 struct Watched {

@@ -22,6 +22,9 @@ use rand::{RngExt as _, SeedableRng};
 
 const CONFIG: &str = "[functions]\nhealth_window = \"0ms\"\nquarantine_after = 0\n";
 
+/// Kills of one node, before its data are compared and the next begins with an empty folder.
+const LIFE: u32 = 300;
+
 /// Messages on their way at a time.
 const WINDOW: usize = 48;
 
@@ -139,7 +142,7 @@ fn prepare(data: &Path) {
 }
 
 /// Lets everything that is open be acknowledged, stops the node, and compares what it holds with the model.
-fn check(data: &Path, ledger: &Arc<Mutex<Ledger>>) -> Result<u64, String> {
+fn check(data: &Path, ledger: &Arc<Mutex<Ledger>>) -> Result<(), String> {
     let node: Node = Start { config: CONFIG, ..Start::new(data) }.run();
     let stop = AtomicBool::new(true);
     publish(&node.mqtt, ledger, &stop);
@@ -182,22 +185,23 @@ fn check(data: &Path, ledger: &Arc<Mutex<Ledger>>) -> Result<u64, String> {
     if expected.cast_unsigned() != ledger.next + 1 {
         return Err(format!("{} results for {} events", expected - 1, ledger.next));
     }
-    Ok(ledger.next)
+    Ok(())
 }
 
-fn run(kills: u32, mutant: Option<&str>, strace: bool) -> Result<u64, String> {
+/// A node's whole life: so many kills, and then the comparison.
+fn run(seed: u64, kills: u32, mutant: Option<&str>, strace: bool) -> Result<Ledger, String> {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());
     let ledger = Arc::new(Mutex::new(Ledger::default()));
-    let mut random = StdRng::seed_from_u64(seed());
+    let mut random = StdRng::seed_from_u64(seed);
     let start = Start { config: CONFIG, mutant, ..Start::new(folder.path()) };
     for _ in 0..kills {
         round(&start, &ledger, &mut random, strace);
     }
     let result = check(folder.path(), &ledger);
-    let ledger = ledger.lock().unwrap();
-    println!("seed {}, {} events, kills by call site: {:?}", seed(), ledger.next, ledger.kills);
-    result
+    let ledger = std::mem::take(&mut *ledger.lock().unwrap());
+    println!("seed {seed}, {} events, kills by call site: {:?}", ledger.next, ledger.kills);
+    result.map(|()| ledger)
 }
 
 fn has_strace() -> bool {
@@ -207,18 +211,37 @@ fn has_strace() -> bool {
 #[test]
 fn no_acknowledged_event_is_lost_and_none_with_an_id_is_doubled() {
     assert!(has_strace(), "strace is needed: run `cargo xtask test`");
-    let events = run(kills(), None, true).unwrap();
+    let (mut left, mut events, mut sites) = (kills(), 0, BTreeMap::<String, u32>::new());
+    for seed in seed().. {
+        let now = left.min(LIFE);
+        let ledger = run(seed, now, None, true).unwrap();
+        events += ledger.next;
+        for (site, kills) in ledger.kills {
+            *sites.entry(site).or_default() += kills;
+        }
+        left -= now;
+        if left == 0 {
+            break;
+        }
+    }
+    println!("{} kills, {events} events, by call site: {sites:?}", kills());
     assert!(events > u64::from(kills()), "the publisher hardly got a word in: {events} events");
+    // In the long run every call site must have had its share.
+    if kills() >= 5000 {
+        for (site, _) in CALL_SITES {
+            assert!(sites.get(site).is_some_and(|kills| *kills >= 20), "{site}: {sites:?}");
+        }
+    }
 }
 
 #[test]
 fn the_test_catches_an_acknowledgement_before_the_commit() {
-    let verdict = run(40, Some("ack-before-commit"), false);
+    let verdict = run(seed(), 40, Some("ack-before-commit"), false).map(|ledger| ledger.next);
     assert!(verdict.as_ref().is_err_and(|words| words.contains("lost")), "{verdict:?}");
 }
 
 #[test]
 fn the_test_catches_message_ids_outside_the_transaction() {
-    let verdict = run(40, Some("dedupe-outside"), false);
+    let verdict = run(seed(), 40, Some("dedupe-outside"), false).map(|ledger| ledger.next);
     assert!(verdict.as_ref().is_err_and(|words| words.contains("times")), "{verdict:?}");
 }

@@ -131,7 +131,7 @@ impl Host for NodeHost {
 impl NodeHost {
     /// Runs `function` in an instance of its own, one level deeper.
     fn call(&self, loaded: &Arc<Loaded>, function: &FunctionName, input: Payload) -> Result<Outcome, InvokeError> {
-        let prepared = loaded.function.prepare().map_err(|error| {
+        let prepared = loaded.prepare().map_err(|error| {
             if error.is_retryable() {
                 self.starved.store(true, Ordering::Relaxed);
             }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use holm_bundle::Digest;
 use holm_core::{FunctionName, Manifest, RetryOrder};
-use holm_runtime::Function;
+use holm_runtime::{Function, Prepared, RuntimeError};
 use holm_store::InboxId;
 
 use super::{Job, Origin, lock};
@@ -21,7 +21,7 @@ pub struct Loaded {
     /// What it may do and use.
     pub manifest: Manifest,
     /// The compiled component.
-    pub function: Function,
+    pub code: Code,
     /// Of the bundle it came in.
     pub digest: Digest,
     /// Workers that may run it at a time: the manifest's concurrency, but never all workers, so that others get a turn
@@ -29,6 +29,36 @@ pub struct Loaded {
     pub workers: u32,
     /// Different for every load in this process: prepared instances of another version are thrown away.
     pub generation: u64,
+}
+
+impl Loaded {
+    /// A fresh instance.
+    pub fn prepare(&self) -> Result<Prepared, RuntimeError> {
+        self.code.get()?.prepare()
+    }
+}
+
+/// Native code, mapped when it is first needed: a function that waits for months for its event costs no memory, and
+/// the start of the node no time.
+pub struct Code {
+    function: OnceLock<Function>,
+    map: Box<dyn Fn() -> Result<Function, RuntimeError> + Send + Sync>,
+}
+
+impl Code {
+    /// Code that `map` maps.
+    pub fn new(map: impl Fn() -> Result<Function, RuntimeError> + Send + Sync + 'static) -> Self {
+        Self { function: OnceLock::new(), map: Box::new(map) }
+    }
+
+    fn get(&self) -> Result<&Function, RuntimeError> {
+        if let Some(function) = self.function.get() {
+            return Ok(function);
+        }
+        // Two workers may both map it at first; one of them keeps it.
+        let function = (self.map)()?;
+        Ok(self.function.get_or_init(|| function))
+    }
 }
 
 /// Figures of one function since start.

@@ -165,7 +165,7 @@ impl Worker {
         let warm = self.warm.iter().position(|(name, _, _)| *name == slot.name).map(|at| self.warm.remove(at));
         let prepared = match warm {
             Some((_, generation, prepared)) if generation == loaded.generation => Ok(prepared),
-            _ => loaded.function.prepare(),
+            _ => loaded.prepare(),
         };
         match prepared {
             Ok(prepared) => {
@@ -194,7 +194,7 @@ impl Worker {
             self.warm.remove(0);
         }
         // A failure shows when the instance is needed.
-        if let Ok(prepared) = loaded.function.prepare() {
+        if let Ok(prepared) = loaded.prepare() {
             self.warm.push((slot.name.clone(), loaded.generation, prepared));
         }
     }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
+use crate::test::MUTANTS;
 
 /// A proof: its name, the test that is it, and the variable that makes it long.
 struct Proof {
@@ -24,15 +25,20 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
         bail!("there is no proof `{name}`: {}", names.join(", "));
     };
     let count = count.unwrap_or(proof.count);
-    execute(cargo(&["build", "-p", "holm-agent", "-p", "holm-compiler"]).args(["--features", "holm-agent/mutants"]))?;
+    // As `cargo xtask test` does, so that nothing is compiled twice.
+    execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
     let commit = output(command("git").args(["rev-parse", "HEAD"]))?;
     let changed = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
-    let arguments = ["test", "-p", "holm-tests", "--test", proof.test, "--", "--nocapture", "--test-threads=1"];
-    let ended = cargo(&arguments).env(proof.variable, count).output().context("cannot run cargo")?;
+    let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
+    let ended = cargo(&arguments)
+        .args(["--", "--nocapture", "--test-threads=1"])
+        .env(proof.variable, count)
+        .output()
+        .context("cannot run cargo")?;
     let text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     let verdict = if ended.status.success() { "passed" } else { "FAILED" };
-    let lines: Vec<&str> =
-        text.lines().filter(|line| ["seed", "test ", "FAILED"].iter().any(|word| line.starts_with(word))).collect();
+    let told = |line: &&str| ["by call site", "test ", "FAILED", "seed"].iter().any(|word| line.contains(word));
+    let lines: Vec<&str> = text.lines().filter(told).collect();
     let log = format!(
         "cargo xtask evidence {name} {count}\ncommit {}{}\n{verdict}\n{}\n",
         commit.trim(),

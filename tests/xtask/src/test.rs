@@ -19,7 +19,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 
 /// What holmd is built with for the crash tests.
-const MUTANTS: &str = "holm-agent/mutants";
+pub const MUTANTS: &str = "holm-agent/mutants";
 
 /// The workspaces of components.
 const COMPONENTS: [&str; 2] = ["functions/examples", "tests/guests"];
