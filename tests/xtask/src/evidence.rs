@@ -1,5 +1,8 @@
 //! `cargo xtask evidence NAME`: proofs that take too long for CI. Their logs are committed in `docs/evidence`.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
@@ -30,23 +33,32 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     let commit = output(command("git").args(["rev-parse", "HEAD"]))?;
     let changed = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
-    let ended = cargo(&arguments)
+    let mut running = cargo(&arguments)
         .args(["--", "--nocapture", "--test-threads=1"])
         .env(proof.variable, count)
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot run cargo")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    let verdict = if ended.status.success() { "passed" } else { "FAILED" };
-    let told = |line: &&str| ["by call site", "test ", "FAILED", "seed"].iter().any(|word| line.contains(word));
-    let lines: Vec<&str> = text.lines().filter(told).collect();
+    let mut lines = Vec::new();
+    for line in BufReader::new(running.stdout.take().context("cargo has no stdout")?).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        // It takes an hour: whoever waits sees how far it is.
+        println!("{line}");
+        lines.push(line);
+    }
+    let passed = running.wait().context("cannot wait for cargo")?.success();
+    lines.retain(|line| ["by call site", "test ", "cut", "FAILED", "seed"].iter().any(|word| line.contains(word)));
     let log = format!(
-        "cargo xtask evidence {name} {count}\ncommit {}{}\n{verdict}\n{}\n",
+        "cargo xtask evidence {name} {count}\ncommit {}{}\n{}\n{}\n",
         commit.trim(),
         if changed { " with changes" } else { "" },
+        if passed { "passed" } else { "FAILED" },
         lines.join("\n")
     );
-    let path = root().join("docs/evidence").join(format!("{name}.log"));
+    let folder = root().join("docs/evidence");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(format!("{name}.log"));
     std::fs::write(&path, &log).with_context(|| format!("cannot write {}", path.display()))?;
     print!("{log}");
-    if ended.status.success() { Ok(()) } else { bail!("the proof failed:\n{text}") }
+    if passed { Ok(()) } else { bail!("the proof failed") }
 }
