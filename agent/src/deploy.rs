@@ -2,7 +2,7 @@
 //!
 //! # States
 //!
-//! A bundle is **staged** (verified, stored by its digest, compiled, loaded, instantiated once), **activated** (one
+//! A bundle is **staged** (verified, stored by its digest, compiled, instantiated once), **activated** (one
 //! transaction of the registry, then the new bindings), watched in **trial** for the health window, then **confirmed**,
 //! or **rolled back** to what was there before. A node that goes down during a trial comes up with the old version:
 //! only confirmed versions survive a start.
@@ -21,12 +21,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
-use holm_core::{FunctionName, Source};
-use holm_runtime::{ConfigValues, Engine, artifact_key};
+use holm_core::{FunctionName, Manifest, Source};
+use holm_runtime::{ConfigValues, Engine, RuntimeError, artifact_key};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
-use self::files::{is_sound, write_whole};
+use self::files::{is_sound, is_there, write_whole};
 use self::registry::{Entry, Registry};
 pub use self::status::FunctionStatus;
 use crate::clock;
@@ -193,16 +193,45 @@ impl Deployer {
     }
 
     async fn bring_up(&self, name: &str, entry: &Entry) -> Result<Arc<Slot>, DeployError> {
-        let name = FunctionName::new(name).map_err(|error| DeployError::Registry(error.to_string()))?;
-        let path = self.bundle_path(&entry.digest);
+        let function = FunctionName::new(name).map_err(|error| DeployError::Registry(error.to_string()))?;
         let native = self.native_path(&entry.component);
+        let manifest = Manifest::parse("holm.toml", &entry.manifest).ok().filter(|_| is_there(&native));
+        let loaded = match manifest {
+            Some(manifest) => self.ready(manifest, entry.digest, &native)?,
+            None => self.load(&self.bundle_of(name, entry)?, &native).await?,
+        };
+        Ok(Arc::new(Slot::new(function, Some(loaded))))
+    }
+
+    fn bundle_of(&self, name: &str, entry: &Entry) -> Result<Bundle, DeployError> {
+        let path = self.bundle_path(&entry.digest);
         let bytes = std::fs::read(&path).map_err(|source| DeployError::File { action: "read", path, source })?;
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         if bundle.digest != entry.digest {
             return Err(DeployError::Registry(format!("the bundle of {name} has been altered")));
         }
-        let loaded = self.load(&bundle, &native).await?;
-        Ok(Arc::new(Slot::new(name, Some(loaded))))
+        Ok(bundle)
+    }
+
+    /// Compiles again what is not what the compiler wrote, of the functions that are active. Runs beside the node, which
+    /// is ready long before all native code is read: until then, such a function's durable events wait.
+    pub async fn check(&self) {
+        let entries = self.registry.lock().await.functions.clone();
+        for (name, entry) in entries {
+            let native = self.native_path(&entry.component);
+            let path = native.clone();
+            if tokio::task::spawn_blocking(move || is_sound(&path)).await.unwrap_or(true) {
+                continue;
+            }
+            let made = match self.bundle_of(&name, &entry) {
+                Ok(bundle) => self.compile(&bundle, &native).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = made {
+                let error = chain(&error);
+                tracing::error!(function = name, error, "a function cannot run; its durable events wait in the inbox");
+            }
+        }
     }
 
     /// Deploys a bundle and watches it. Cancel safe up to the activation; a trial that is left alone is confirmed or
@@ -236,6 +265,7 @@ impl Deployer {
             digest: bundle.digest,
             component: bundle.component_digest,
             deployed: clock::now().0,
+            manifest: bundle.manifest_text.clone(),
             trial: true,
             exercised: false,
             // One step back is kept.
@@ -411,30 +441,38 @@ impl Deployer {
     /// Makes native code ready to be mapped. It is compiled first where there is none, or not what the compiler wrote:
     /// another release of the engine is the usual cause, and a card that forgets is another.
     async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
-        let limits = &bundle.manifest.limits;
+        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native)?;
+        if !is_sound(native) {
+            self.compile(bundle, native).await?;
+        }
+        Ok(loaded)
+    }
+
+    /// A version whose native code is looked at, and mapped, when it is first needed.
+    fn ready(&self, manifest: Manifest, digest: Digest, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+        let limits = &manifest.limits;
         if limits.memory > self.settings.memory {
             // It would wait for its memory for ever. The node's budget may have been lowered since it was deployed.
             return Err(DeployError::TooMuch(format!(
                 "{} needs {} bytes of memory (limits.memory), the node has {} for all functions (functions.memory)",
-                bundle.manifest.name, limits.memory, self.settings.memory
+                manifest.name, limits.memory, self.settings.memory
             )));
         }
-        if !is_sound(native) {
-            self.compile(bundle, native).await?;
-        }
-        let config: ConfigValues =
-            bundle.manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone())).collect();
-        let (engine, config) = (self.engine.clone(), Arc::new(config));
-        let (path, manifest) = (native.to_owned(), bundle.manifest.clone());
-        Ok(Arc::new(Loaded {
-            manifest: bundle.manifest.clone(),
-            code: Code::new(move || engine.load_file(&path, &manifest, config.clone())),
-            digest: bundle.digest,
-            workers: limits
-                .concurrency
-                .min(u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1)),
-            generation: self.generation.fetch_add(1, Ordering::Relaxed),
-        }))
+        let others = u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1);
+        let workers = limits.concurrency.min(others);
+        let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone()));
+        let config: Arc<ConfigValues> = Arc::new(values.collect());
+        let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
+        let code = Code::new(move || {
+            if is_sound(&path) {
+                engine.load_file(&path, &granted, config.clone())
+            } else {
+                let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what the compiler wrote");
+                Err(RuntimeError::ReadNative { path: path.clone(), source })
+            }
+        });
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Loaded { manifest, code, digest, workers, generation }))
     }
 
     /// Compiles in a process of its own, with its own memory limit.

@@ -179,6 +179,15 @@ impl Running {
             tasks.spawn(client.run(backend, Arc::new(LocalLane(store.clone())), stopped.clone()));
         }
         let socket = admin::bind(&config.data).context("cannot open the admin socket")?;
+        let (check, mut stop) = (deployer.clone(), stopped.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = check.check() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            // A task that ends before the node does counts as a panic.
+            let _ = stop.wait_for(|stop| *stop).await;
+        });
         let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone());
         tasks.spawn(admin::serve(socket, state, stopped.clone()));
         tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));

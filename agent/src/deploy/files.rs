@@ -7,6 +7,11 @@ use holm_bundle::Digest;
 
 use super::DeployError;
 
+/// Whether there is native code, and the compiler's note of it: what they say is for [`is_sound`].
+pub(super) fn is_there(native: &Path) -> bool {
+    native.is_file() && native.with_extension("sha256").is_file()
+}
+
 /// Whether native code is what the compiler wrote. Loading checks the engine's version and no more, and what a worn card
 /// has changed would run as it is.
 pub(super) fn is_sound(native: &Path) -> bool {

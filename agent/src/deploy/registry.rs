@@ -20,6 +20,9 @@ pub(super) struct Entry {
     pub(super) digest: Digest,
     pub(super) component: Digest,
     pub(super) deployed: i64,
+    /// As its author wrote it, so that a start need not open the bundle. Entries of before have none.
+    #[serde(default)]
+    pub(super) manifest: String,
     /// The version is being watched; `previous` comes back at a start.
     #[serde(default)]
     pub(super) trial: bool,
@@ -77,7 +80,16 @@ mod tests {
     fn entry(version: &str, trial: bool, previous: Option<Entry>) -> Entry {
         let digest = Digest::of(version.as_bytes());
         let previous = previous.map(Box::new);
-        Entry { version: version.to_owned(), digest, component: digest, deployed: 0, trial, exercised: false, previous }
+        Entry {
+            version: version.to_owned(),
+            digest,
+            component: digest,
+            deployed: 0,
+            manifest: String::new(),
+            trial,
+            exercised: false,
+            previous,
+        }
     }
 
     #[test]
