@@ -25,6 +25,9 @@ const CONFIG: &str = "[functions]\nhealth_window = \"0ms\"\nquarantine_after = 0
 /// Kills of one node, before its data are compared and the next begins with an empty folder.
 const LIFE: u32 = 300;
 
+/// Nodes that are killed side by side in the long run: each mostly waits.
+const LIVES_AT_A_TIME: usize = 4;
+
 /// Messages on their way at a time.
 const WINDOW: usize = 48;
 
@@ -211,19 +214,25 @@ fn has_strace() -> bool {
 #[test]
 fn no_acknowledged_event_is_lost_and_none_with_an_id_is_doubled() {
     assert!(has_strace(), "strace is needed: run `cargo xtask test`");
-    let (mut left, mut events, mut sites) = (kills(), 0, BTreeMap::<String, u32>::new());
-    for seed in seed().. {
-        let now = left.min(LIFE);
-        let ledger = run(seed, now, None, true).unwrap();
-        events += ledger.next;
-        for (site, kills) in ledger.kills {
-            *sites.entry(site).or_default() += kills;
+    let lives = Mutex::new((0..kills().div_ceil(LIFE)).map(u64::from));
+    let total = Mutex::new((0, BTreeMap::<String, u32>::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..LIVES_AT_A_TIME {
+            scope.spawn(|| {
+                let next = || lives.lock().unwrap().next();
+                while let Some(life) = next() {
+                    let left = kills() - u32::try_from(life).unwrap() * LIFE;
+                    let ledger = run(seed() + life, left.min(LIFE), None, true).unwrap();
+                    let mut total = total.lock().unwrap();
+                    total.0 += ledger.next;
+                    for (site, kills) in ledger.kills {
+                        *total.1.entry(site).or_default() += kills;
+                    }
+                }
+            });
         }
-        left -= now;
-        if left == 0 {
-            break;
-        }
-    }
+    });
+    let (events, sites) = total.into_inner().unwrap();
     println!("{} kills, {events} events, by call site: {sites:?}", kills());
     assert!(events > u64::from(kills()), "the publisher hardly got a word in: {events} events");
     // In the long run every call site must have had its share.
