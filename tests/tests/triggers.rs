@@ -164,6 +164,10 @@ fn functions_enqueue_to_others_with_a_delay_and_invoke_them() {
     both.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!((both[0].0.as_str(), text(&both[0].1, "data")), ("seen/friend", "c"));
     assert_eq!(both[1], ("seen/invoked".to_owned(), Value::from("friend saw c")));
+    // It is counted, as if an event had started it.
+    let functions = node.admin.get("/v1/functions")["functions"].clone();
+    let friend = functions.as_array().unwrap().iter().find(|function| function["name"] == "friend").unwrap();
+    assert_eq!(friend["succeeded"], 3, "{friend}");
     // What is on its way survives a kill, and waits for a function that is not there yet.
     publish(&node, "later", b"d");
     publish(&node, "early", b"e");

@@ -85,7 +85,7 @@ pub struct Received {
     pub packet_id: u16,
     /// Of the message, to tell a resend (DUP) from a new message under the same id.
     pub digest: u64,
-    /// 1 or 2. A QoS 2 id is kept until PUBREL, a QoS 1 id until it is used again.
+    /// 2: the id is kept until PUBREL. Ids of QoS 1 are not kept in the store any more, and ignored where they are.
     pub qos: Qos,
 }
 

@@ -9,8 +9,8 @@ use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, ReadSet, 
 use holm_runtime::{Host, HostError, InvokeError};
 use holm_store::StateReader;
 
-use super::settle::Held;
-use super::{Dispatcher, Loaded};
+use super::settle::{Held, account};
+use super::{Dispatcher, Loaded, Slot};
 use crate::clock;
 
 /// How deep functions may invoke each other. Each level holds an instance, and a guest's stack on the worker's.
@@ -82,9 +82,9 @@ impl Host for NodeHost {
         if self.depth >= MAX_DEPTH {
             return Err(InvokeError::DepthExceeded);
         }
-        let loaded =
-            self.dispatcher.slot(function).and_then(|slot| slot.is_runnable().then(|| slot.loaded()).flatten());
-        let loaded = loaded.ok_or(InvokeError::NoSuchFunction)?;
+        let slot = self.dispatcher.slot(function).filter(|slot| slot.is_runnable());
+        let slot = slot.ok_or(InvokeError::NoSuchFunction)?;
+        let loaded = slot.loaded().ok_or(InvokeError::NoSuchFunction)?;
         // The caller's own memory stays taken: to wait for more could be to wait for oneself.
         let memory = loaded.manifest.limits.memory;
         if !self.dispatcher.reserve(memory) {
@@ -95,7 +95,7 @@ impl Host for NodeHost {
             return Err(InvokeError::Failed(NO_MEMORY.to_owned()));
         }
         let done = super::lock(&self.steps).len();
-        let outcome = self.call(&loaded, function, input);
+        let outcome = self.call(&slot, &loaded, input);
         self.dispatcher.unreserve(memory);
         let Outcome { result, effects, reads, .. } = outcome?;
         let mut steps = super::lock(&self.steps);
@@ -129,8 +129,8 @@ impl Host for NodeHost {
 }
 
 impl NodeHost {
-    /// Runs `function` in an instance of its own, one level deeper.
-    fn call(&self, loaded: &Arc<Loaded>, function: &FunctionName, input: Payload) -> Result<Outcome, InvokeError> {
+    /// Runs a function in an instance of its own, one level deeper.
+    fn call(&self, slot: &Slot, loaded: &Arc<Loaded>, input: Payload) -> Result<Outcome, InvokeError> {
         let prepared = loaded.prepare().map_err(|error| {
             if error.is_retryable() {
                 self.starved.store(true, Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl NodeHost {
         let event = Event {
             id: self.dispatcher.new_id(),
             source: Source::Invoke,
-            subject: function.shared(),
+            subject: slot.name.shared(),
             content_type: input.content_type,
             data: input.data,
             time: now,
@@ -161,7 +161,13 @@ impl NodeHost {
             hops: self.hops,
             held: self.held.clone(),
         };
-        Ok(prepared.call(&event, Box::new(host)))
+        let mut outcome = prepared.call(&event, Box::new(host));
+        // It has run, whatever becomes of the event.
+        let account = account(&event, &outcome);
+        self.dispatcher.store.account(&slot.name, &account);
+        let fault = outcome.result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
+        self.dispatcher.note(slot, &event, fault, account.wall_us, std::mem::take(&mut outcome.logs));
+        Ok(outcome)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holm_core::{Event, Fault, FunctionName, Outcome, Payload, StateWrite, Timestamp, When};
+use holm_core::{Event, Fault, FunctionName, LogLine, Outcome, Payload, StateWrite, Timestamp, When};
 use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
@@ -68,7 +68,7 @@ impl Dispatcher {
         let account = account(&job.event, &outcome);
         let wall_us = account.wall_us;
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
-        let mut fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
+        let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
         let durable = !matches!(job.origin, Origin::Volatile);
         let event = job.event.clone();
         let mut staging = Staging::new(self, &event, durable);
@@ -105,7 +105,6 @@ impl Dispatcher {
             quotas,
             account: durable.then(|| (slot.name.clone(), account)),
         };
-        let succeeded = matches!(ending, Ending::Succeeded);
         let verdict = match job.origin {
             Origin::Volatile => self.settle_volatile(slot, job, settlement, released, reader),
             Origin::Inbox(id) => self.settle_row(slot, loaded, job, id, settlement, released, ending, reader),
@@ -124,37 +123,47 @@ impl Dispatcher {
             if !durable {
                 self.store.account(&slot.name, &account);
             }
-            let stats = &slot.stats;
-            stats.wall_us.fetch_add(wall_us, Ordering::Relaxed);
-            if succeeded {
-                stats.succeeded.fetch_add(1, Ordering::Relaxed);
-            } else {
-                stats.failed.fetch_add(1, Ordering::Relaxed);
-                if let Some((kind, words)) = &fault_words {
-                    if matches!(*kind, "trap" | "timeout" | "exhausted") {
-                        stats.faulted.fetch_add(1, Ordering::Relaxed);
-                    }
-                    stats.note_fault(format!("{kind}: {words}"));
-                }
-            }
-            self.journal.log(&slot.name, clock::now(), logs);
-            let words = fault_words.take();
-            let cost = 160 + event.subject.len() + words.as_ref().map_or(0, |(_, words)| words.len());
-            self.journal.events.push(cost, |number| EventEntry {
-                number,
-                time: event.time,
-                id: event.id.0.clone(),
-                source: event.source,
-                subject: event.subject.clone(),
-                function: slot.name.shared(),
-                attempt: event.attempt,
-                outcome: words.as_ref().map_or("ok", |(kind, _)| kind),
-                fault: words.map(|(_, words)| words),
-                wall_us,
-                bytes: event.data.len(),
-            });
+            self.note(slot, &event, fault_words, wall_us, logs);
         }
         verdict
+    }
+
+    /// What people see of an invocation: the function's figures, its log, and the ring of events.
+    pub(super) fn note(
+        &self,
+        slot: &Slot,
+        event: &Event,
+        fault: Option<(&'static str, String)>,
+        wall_us: u64,
+        logs: Vec<LogLine>,
+    ) {
+        let stats = &slot.stats;
+        stats.wall_us.fetch_add(wall_us, Ordering::Relaxed);
+        match &fault {
+            None => drop(stats.succeeded.fetch_add(1, Ordering::Relaxed)),
+            Some((kind, words)) => {
+                stats.failed.fetch_add(1, Ordering::Relaxed);
+                if matches!(*kind, "trap" | "timeout" | "exhausted") {
+                    stats.faulted.fetch_add(1, Ordering::Relaxed);
+                }
+                stats.note_fault(format!("{kind}: {words}"));
+            }
+        }
+        self.journal.log(&slot.name, clock::now(), logs);
+        let cost = 160 + event.subject.len() + fault.as_ref().map_or(0, |(_, words)| words.len());
+        self.journal.events.push(cost, |number| EventEntry {
+            number,
+            time: event.time,
+            id: event.id.0.clone(),
+            source: event.source,
+            subject: event.subject.clone(),
+            function: slot.name.shared(),
+            attempt: event.attempt,
+            outcome: fault.as_ref().map_or("ok", |(kind, _)| kind),
+            fault: fault.map(|(_, words)| words),
+            wall_us,
+            bytes: event.data.len(),
+        });
     }
 
     /// What the namespaces that are written may hold: a function's own, and those of the functions that it invoked, as much
@@ -345,7 +354,7 @@ pub(super) fn bury(slot: &Slot, loaded: &Loaded, event: &Arc<Event>, fault: &Fau
     }
 }
 
-fn account(event: &Event, outcome: &Outcome) -> Account {
+pub(super) fn account(event: &Event, outcome: &Outcome) -> Account {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     Account {
         invocations: 1,

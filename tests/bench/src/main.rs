@@ -18,6 +18,7 @@ mod node;
 mod process;
 mod reference;
 mod report;
+mod soak;
 mod w1;
 mod w2;
 
@@ -37,7 +38,7 @@ struct Arguments {
     /// Fewer and shorter rounds: for a look, not for a verdict.
     #[arg(long)]
     quick: bool,
-    /// Only some parts: w1q0, w1q1, w2, extent.
+    /// Only some parts: w1q0, w1q1, w2, extent; or soak, which takes ten minutes and must be asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the figures go.
@@ -157,6 +158,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wanted("extent") {
         extent::run(folder.path(), scale, &mut report)?;
+    }
+    if arguments.only.iter().any(|only| only == "soak") {
+        soak::run(folder.path(), scale, &mut report)?;
     }
     println!();
     report.print();
