@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -31,11 +32,40 @@ impl Holmd {
 
     /// Starts it on a data folder and waits until it is ready.
     pub fn start(data: &Path) -> anyhow::Result<Self> {
+        Self::start_with(data, "")
+    }
+
+    /// Starts it as a client of the broker at `address`, and waits until it has subscribed there.
+    pub fn start_external(data: &Path, address: &str) -> anyhow::Result<Self> {
+        let this = Self::start_with(
+            data,
+            &format!("[mqtt]\nmode = \"external\"\n[mqtt.external]\naddress = \"{address}\"\n"),
+        )?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let status = this.get("/v1/status")?;
+            let link = status.get("external").and_then(|link| link.get("connected"));
+            if link.and_then(Value::as_bool) == Some(true) {
+                // The subscriptions follow at once.
+                std::thread::sleep(Duration::from_millis(300));
+                return Ok(this);
+            }
+            if Instant::now() > deadline {
+                bail!("holmd does not reach {address}: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn start_with(data: &Path, more: &str) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let configuration = data.join("agent.toml");
         // No watching of new versions: nothing runs while they are deployed. The compiler is not what is measured.
         let compiler = std::env::current_exe()?.with_file_name("holm-compile");
-        std::fs::write(&configuration, format!("[functions]\nhealth_window = \"0ms\"\ncompiler = {compiler:?}\n"))?;
+        std::fs::write(
+            &configuration,
+            format!("[functions]\nhealth_window = \"0ms\"\ncompiler = {compiler:?}\n{more}"),
+        )?;
         let log = std::fs::File::options().create(true).append(true).open(data.join("log"))?;
         let program = Self::program()?;
         let mut child = Command::new(&program)
@@ -52,7 +82,8 @@ impl Holmd {
             BufReader::new(out).read_line(&mut line)?;
         }
         let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-        let mqtt = ready.get("mqtt").and_then(Value::as_str).map(str::to_owned);
+        let address = |name: &str| ready.get(name).and_then(Value::as_str).map(str::to_owned);
+        let mqtt = address("mqtt").or_else(|| address("external"));
         let pid = child.id();
         let this = Self { child, data: data.to_owned(), pid, mqtt: mqtt.clone().unwrap_or_default() };
         if mqtt.is_none() {

@@ -38,7 +38,7 @@ struct Arguments {
     /// Fewer and shorter rounds: for a look, not for a verdict.
     #[arg(long)]
     quick: bool,
-    /// Only some parts: w1q0, w1q1, w2, extent; or soak, which takes ten minutes and must be asked for.
+    /// Only some parts: w1q0, w1q1, external, w2, extent; or soak, which takes ten minutes and must be asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the figures go.
@@ -152,6 +152,10 @@ fn run() -> anyhow::Result<()> {
     }
     if wanted("w1q1") {
         w1::quality_1(folder.path(), scale, &mut report)?;
+    }
+    if wanted("external") {
+        w1::external(folder.path(), 0, scale, &mut report)?;
+        w1::external(folder.path(), 1, scale, &mut report)?;
     }
     if wanted("w2") {
         w2::run(folder.path(), scale, &mut report)?;

@@ -118,6 +118,28 @@ pub fn quality_0(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Re
     Ok(())
 }
 
+/// As a client of a broker of its own, of the same kind as the baseline's. At QoS 1 its publishes are kept until that
+/// broker has acknowledged them, and the events until they are settled; the baseline keeps nothing.
+pub fn external(folder: &Path, qos: u8, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
+    let (broker, address) = baseline::mosquitto(folder)?;
+    let client = baseline::client(&address, qos, false, baseline::BATCH)?;
+    let (own_broker, own_address) = baseline::mosquitto(folder)?;
+    let data = node::prepare(folder, &format!("external{qos}"), &[node::w1()?])?;
+    let holmd = Holmd::start_external(&data, &own_address)?;
+    let mut native = Side::new(&address, qos, vec![broker.pid(), client.pid()])?;
+    let mut ours = Side::new(&own_address, qos, vec![own_broker.pid(), holmd.pid])?;
+    interleave(qos, scale, &mut native, &mut ours, report, || Ok(()))?;
+    let (n, o) = (native, ours);
+    let name = |figure: &str| format!("external broker, W1 q{qos} {figure}");
+    let least = if qos == 0 { Target::None } else { Target::RatioAtLeast(0.9) };
+    report.add(Figure::pair(name("throughput, 64 in flight"), "1/s", o.rates, n.rates, least));
+    report.add(Figure::pair(name("CPU per 10,000, brokers included"), "s", o.cpu, n.cpu, Target::RatioAtMost(1.2)));
+    report.add(Figure::pair(name("round trip p50"), "us", o.p50, n.p50, Target::None));
+    report.add(Figure::pair(name("round trip p99"), "us", o.p99, n.p99, Target::None));
+    holmd.stop()?;
+    Ok(())
+}
+
 /// QoS 1, durable.
 pub fn quality_1(folder: &Path, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let (broker, address) = baseline::mosquitto(folder)?;
