@@ -1,7 +1,7 @@
-//! What can be read beside state. Every call opens a connection of its own and closes it: these are for start-up, for
-//! timers and for people, and cost no memory in between.
+//! What can be read beside state, with one connection that is kept for it: a look that finds it in use opens another, and
+//! the first that comes back stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holm_core::{
     ClientId, Event, FunctionName, Message, Queued, Received, StoredBroker, StoredSession, Subscription, Timestamp,
@@ -131,16 +131,44 @@ pub struct RegistryRow {
     pub document: String,
 }
 
+/// A connection that goes back to its place, unless another one is there by then.
+struct Borrowed<'a> {
+    /// Gone only while it is dropped.
+    connection: Option<Connection>,
+    place: &'a Mutex<Option<Connection>>,
+}
+
+impl std::ops::Deref for Borrowed<'_> {
+    type Target = Connection;
+
+    #[expect(clippy::expect_used, reason = "it is there until it is dropped")]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("a connection that was borrowed")
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        // One that is still in a transaction would hold the log back for ever.
+        if let Some(connection) = self.connection.take().filter(Connection::is_autocommit) {
+            self.place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(connection);
+        }
+    }
+}
+
 impl Store {
-    fn read(&self) -> Result<Connection, StoreError> {
-        read_connection(&self.shared.path)
+    /// A connection for one look. It is kept for the next: to open one takes longer than most looks.
+    fn read(&self) -> Result<Borrowed<'_>, StoreError> {
+        let idle = self.shared.idle_reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let connection = idle.map_or_else(|| read_connection(&self.shared.path), Ok)?;
+        Ok(Borrowed { connection: Some(connection), place: &self.shared.idle_reader })
     }
 
     /// Rows of the inbox that are due, after `after`, at most `limit`, by ascending id.
     pub fn due(&self, now: Timestamp, after: InboxId, limit: usize) -> Result<Vec<InboxId>, StoreError> {
         let action = "read the inbox";
         let statement = "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 ORDER BY id LIMIT ?3";
-        collect(&self.read()?, action, statement, params![after.0, now.0, limit as i64], |row| {
+        collect(&*self.read()?, action, statement, params![after.0, now.0, limit as i64], |row| {
             Ok(InboxId(row.get(0).map_err(sql(action))?))
         })
     }
@@ -160,7 +188,7 @@ impl Store {
         let statement =
             "SELECT id FROM inbox WHERE id > ?1 AND due <= ?2 AND function IN (SELECT value FROM json_each(?4))
             ORDER BY id LIMIT ?3";
-        collect(&self.read()?, action, statement, params![after.0, now.0, limit as i64, names], |row| {
+        collect(&*self.read()?, action, statement, params![after.0, now.0, limit as i64, names], |row| {
             Ok(InboxId(row.get(0).map_err(sql(action))?))
         })
     }
@@ -226,7 +254,7 @@ impl Store {
     pub fn outbox(&self, stream: Option<&str>, after: i64, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let action = "read the outbox";
         collect(
-            &self.read()?,
+            &*self.read()?,
             action,
             "SELECT id, lane, stream, sequence, created, content_type, data FROM outbox
              WHERE id > ?1 AND (?2 IS NULL OR stream = ?2) ORDER BY id LIMIT ?3",
@@ -269,7 +297,7 @@ impl Store {
     pub fn gaps(&self, limit: usize) -> Result<Vec<GapRow>, StoreError> {
         let action = "read the gaps";
         collect(
-            &self.read()?,
+            &*self.read()?,
             action,
             "SELECT stream, first, last, reason, at FROM gap ORDER BY id DESC LIMIT ?1",
             params![limit as i64],
@@ -302,7 +330,7 @@ impl Store {
     pub fn accounts(&self) -> Result<Vec<FunctionAccount>, StoreError> {
         let action = "read the accounts";
         let mut accounts = collect(
-            &self.read()?,
+            &*self.read()?,
             action,
             "SELECT function, invocations, errors, wall_us, cpu_us, peak_memory, bytes_in, bytes_out FROM account ORDER BY function",
             [],
@@ -360,7 +388,7 @@ impl Store {
     pub fn local(&self, after: LocalId, limit: usize) -> Result<Vec<LocalRow>, StoreError> {
         let action = "read the local lane";
         collect(
-            &self.read()?,
+            &*self.read()?,
             action,
             "SELECT id, topic, payload, head FROM local WHERE id > ?1 ORDER BY id LIMIT ?2",
             params![after.0, limit as i64],

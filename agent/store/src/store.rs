@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     /// Durable events that were accepted but have not been queued yet: worth a short wait before a commit.
     pub(crate) expected: AtomicUsize,
     pub(crate) counters: Counters,
+    /// A reader that nobody uses at the moment: see `query`.
+    pub(crate) idle_reader: Mutex<Option<rusqlite::Connection>>,
     next_inbox: AtomicI64,
     next_local: AtomicI64,
 }
@@ -96,6 +98,7 @@ impl Shared {
             path,
             expected: AtomicUsize::new(0),
             counters: Counters::default(),
+            idle_reader: Mutex::default(),
             next_inbox: AtomicI64::new(next_inbox),
             next_local: AtomicI64::new(next_local),
         }

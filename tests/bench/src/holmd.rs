@@ -69,8 +69,10 @@ impl Holmd {
         let log = std::fs::File::options().create(true).append(true).open(data.join("log"))?;
         let program = Self::program()?;
         let mut child = Command::new(&program)
-            .args(["run", "--listen", "127.0.0.1:0", "--config"])
+            .args(["run", "--config"])
             .arg(&configuration)
+            // With a broker of its own, on any port.
+            .args(if more.is_empty() { &["--listen", "127.0.0.1:0"][..] } else { &[] })
             .arg("--data")
             .arg(data)
             .stdout(Stdio::piped())
