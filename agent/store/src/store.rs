@@ -1,7 +1,7 @@
 //! The handle that everybody holds, and the queue behind it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) path: std::path::PathBuf,
     /// Durable events that were accepted but have not been queued yet: worth a short wait before a commit.
     pub(crate) expected: AtomicUsize,
+    /// The writer waits for those. To notify it otherwise would be a system call for nothing.
+    pub(crate) lingering: AtomicBool,
     pub(crate) counters: Counters,
     /// A reader that nobody uses at the moment: see `query`.
     pub(crate) idle_reader: Mutex<Option<rusqlite::Connection>>,
@@ -97,6 +99,7 @@ impl Shared {
             room: Condvar::new(),
             path,
             expected: AtomicUsize::new(0),
+            lingering: AtomicBool::new(false),
             counters: Counters::default(),
             idle_reader: Mutex::default(),
             next_inbox: AtomicI64::new(next_inbox),
@@ -285,7 +288,12 @@ impl Store {
 
     /// The event was queued, or will not be.
     pub fn arrived(&self) {
-        let _ = self.shared.expected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let before = self.shared.expected.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        // Nothing more to wait for. The lock is for the writer that has looked and does not wait yet.
+        if before == Ok(1) && self.shared.lingering.load(Ordering::SeqCst) {
+            drop(self.shared.lock());
+            self.shared.work.notify_one();
+        }
     }
 
     /// A fresh id for the inbox.

@@ -215,12 +215,18 @@ impl Writer {
     /// Waits a moment for settlements that are known to be on their way: sharing a sync with them costs less than the
     /// wait. With nothing on its way, as with one message in flight, there is no wait.
     fn linger<'a>(&'a self, mut inner: std::sync::MutexGuard<'a, Inner>) -> std::sync::MutexGuard<'a, Inner> {
+        if self.shared.expected.load(Ordering::Relaxed) == 0 {
+            return inner;
+        }
         let start = Instant::now();
-        while inner.queue.len() < GROUP_TARGET && self.shared.expected.load(Ordering::Relaxed) > 0 && !inner.closed {
+        // Before the count is looked at, so that whoever brings it to nothing sees this and tells.
+        self.shared.lingering.store(true, Ordering::SeqCst);
+        while inner.queue.len() < GROUP_TARGET && self.shared.expected.load(Ordering::SeqCst) > 0 && !inner.closed {
             let Some(left) = Store::LINGER.checked_sub(start.elapsed()) else { break };
             let (guard, _) = self.shared.work.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
             inner = guard;
         }
+        self.shared.lingering.store(false, Ordering::SeqCst);
         inner
     }
 

@@ -9,12 +9,14 @@ pub fn run() -> anyhow::Result<()> {
     check(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     layers::run()?;
     test::run()?;
-    if there_is("cargo-deny") {
-        check(&["deny", "check"])?;
-    } else {
-        println!("skipped: cargo deny is not installed (cargo install --locked cargo-deny)");
+    if !there_is("cargo-deny") {
+        return test::skip("cargo deny", "it is not installed (cargo install --locked cargo-deny)");
     }
-    Ok(())
+    check(&["deny", "check", "bans", "licenses", "sources"])?;
+    if check(&["deny", "fetch", "db"]).is_err() {
+        return test::skip("cargo deny advisories", "the advisory database cannot be fetched");
+    }
+    check(&["deny", "check", "--disable-fetch", "advisories"])
 }
 
 fn check(arguments: &[&str]) -> anyhow::Result<()> {
