@@ -16,7 +16,7 @@ pub fn run() -> anyhow::Result<()> {
     if check(&["deny", "fetch", "db"]).is_err() {
         return test::skip("cargo deny advisories", "the advisory database cannot be fetched");
     }
-    check(&["deny", "check", "--disable-fetch", "advisories"])
+    check(&["deny", "--offline", "check", "advisories"])
 }
 
 fn check(arguments: &[&str]) -> anyhow::Result<()> {
