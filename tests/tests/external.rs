@@ -32,6 +32,33 @@ fn counter() -> Vec<u8> {
     functions::example("counter", |text| text.replace("16MiB", "64MiB"))
 }
 
+/// What is published to a node, and what it answers.
+#[derive(Clone, Copy)]
+struct Talk {
+    /// Where events go.
+    to: &'static str,
+    /// The event of this number.
+    event: fn(u32) -> Vec<u8>,
+    /// Whether events have ids.
+    named: bool,
+    /// Where answers come.
+    from: &'static str,
+    /// Where an answer has the number.
+    number: &'static str,
+}
+
+/// With the function that counts, and writes.
+const COUNTING: Talk = Talk { to: "count/k", event: payload, named: true, from: "counted/k", number: "n" };
+
+/// With a function that only answers.
+const SCALING: Talk = Talk {
+    to: "sensors/k/temp",
+    event: |number| format!(r#"{{"id":"k","t":20.0,"seq":{number}}}"#).into_bytes(),
+    named: false,
+    from: "out/k/fahrenheit",
+    number: "seq",
+};
+
 fn payload(number: u32) -> Vec<u8> {
     format!(r#"{{"id":"{number}"}}"#).into_bytes()
 }
@@ -77,7 +104,7 @@ impl Pace {
 }
 
 /// A publisher that does not stop before everything up to `last` is acknowledged, whatever happens to the broker.
-fn publish_all(address: &str, last: u32, pace: &Pace) {
+fn publish_all(talk: Talk, address: &str, last: u32, pace: &Pace) {
     let mut open: BTreeSet<u32> = (1..=last).collect();
     while !open.is_empty() {
         // One connection, as far as it goes.
@@ -94,7 +121,8 @@ fn publish_all(address: &str, last: u32, pace: &Pace) {
                 packet = packet.checked_add(1).unwrap_or(1);
                 on_wire.insert(packet, number);
                 let name = format!("event-{number}");
-                if client.publish("count/k", &payload(number), 1, packet, false, Some(&name)).is_err() {
+                let name = talk.named.then_some(&*name);
+                if client.publish(talk.to, &(talk.event)(number), 1, packet, false, name).is_err() {
                     break 'connection;
                 }
             }
@@ -119,8 +147,8 @@ fn publish_all(address: &str, last: u32, pace: &Pace) {
     }
 }
 
-/// What of the numbers up to `last` arrives on `counted/k`, until all have or `stop` is set.
-fn listen(address: &str, last: u32, stop: &AtomicBool) -> BTreeMap<u32, u32> {
+/// What of the numbers up to `last` is answered, until all are or `stop` is set.
+fn listen(talk: Talk, address: &str, last: u32, stop: &AtomicBool) -> BTreeMap<u32, u32> {
     let mut heard = BTreeMap::new();
     while heard.len() < last as usize && !stop.load(Ordering::Relaxed) {
         let Ok(mut client) = Client::connect(address, "listener", false) else {
@@ -128,8 +156,8 @@ fn listen(address: &str, last: u32, stop: &AtomicBool) -> BTreeMap<u32, u32> {
             continue;
         };
         client.patience(Duration::from_millis(500));
-        let mut subscribe = vec![0, 1, 0, 0, 9];
-        subscribe.extend(b"counted/k");
+        let mut subscribe = vec![0, 1, 0, 0, u8::try_from(talk.from.len()).unwrap()];
+        subscribe.extend(talk.from.as_bytes());
         subscribe.push(1);
         let mut packet = vec![0x82, u8::try_from(subscribe.len()).unwrap()];
         packet.extend(subscribe);
@@ -140,7 +168,7 @@ fn listen(address: &str, last: u32, stop: &AtomicBool) -> BTreeMap<u32, u32> {
             match client.receive() {
                 Ok(Packet::Publish { payload, id, qos, .. }) => {
                     let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-                    *heard.entry(u32::try_from(value["n"].as_u64().unwrap()).unwrap()).or_default() += 1;
+                    *heard.entry(u32::try_from(value[talk.number].as_u64().unwrap()).unwrap()).or_default() += 1;
                     if qos == 1 && client.ack(4, id).is_err() {
                         break;
                     }
@@ -219,13 +247,13 @@ fn stream(
     let stop = Arc::new(AtomicBool::new(false));
     let listener = std::thread::spawn({
         let (address, stop) = (address.clone(), stop.clone());
-        move || listen(&address, events, &stop)
+        move || listen(COUNTING, &address, events, &stop)
     });
     subscribed(&address, &node);
     let pace = Arc::new(Pace::default());
     let publisher = std::thread::spawn({
         let (address, pace) = (address.clone(), pace.clone());
-        move || publish_all(&address, events, &pace)
+        move || publish_all(COUNTING, &address, events, &pace)
     });
     let mut node = Some(node);
     trouble(&mut node, &mut mosquitto, &start, &pace);
@@ -382,6 +410,70 @@ fn a_node_that_is_killed_in_the_middle_of_a_stream_loses_and_doubles_nothing() {
 fn the_test_catches_an_acknowledgement_before_the_commit() {
     let verdict = stream(2_000, Some("ack-before-commit"), kill(20));
     assert!(verdict.as_ref().is_err_and(|words| words.contains("lost")), "{verdict:?}");
+}
+
+/// Events without ids, whose function has nothing to keep: they are acknowledged when the broker has the answers.
+#[test]
+fn events_that_leave_nothing_are_answered_however_often_node_and_broker_go_away() {
+    const EVENTS: u32 = 1_500;
+    let (broker, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut mosquitto = Mosquitto::start(broker.path(), free_port(), "");
+    let address = mosquitto.address();
+    let config = config(&address);
+    let start = Start { config: &config, ..Start::new(data.path()) };
+    let node = start.run();
+    node.admin.deploy(&functions::example("scale", |text| text.to_owned()));
+    await_link(&node, true);
+    let stop = Arc::new(AtomicBool::new(false));
+    let listener = std::thread::spawn({
+        let (address, stop) = (address.clone(), stop.clone());
+        move || listen(SCALING, &address, EVENTS, &stop)
+    });
+    let pace = Arc::new(Pace::default());
+    let publisher = std::thread::spawn({
+        let (address, pace) = (address.clone(), pace.clone());
+        move || publish_all(SCALING, &address, EVENTS, &pace)
+    });
+    // Undisturbed: nothing is written for them.
+    let commits = |node: &Node| node.admin.get("/v1/status")["store"]["commits"].as_u64().unwrap();
+    let answered = |node: &Node| link(node)["messages_out"].as_u64().unwrap();
+    // The first wait for native code to be read, long enough to be parked.
+    pace.allow(50);
+    patiently("the first answers", || (answered(&node) >= 50).then_some(()));
+    let before = commits(&node);
+    for last in (60..=300).step_by(10) {
+        pace.allow(last);
+        patiently("the next answers", || (answered(&node) >= u64::from(last)).then_some(()));
+    }
+    let written = commits(&node) - before;
+    assert!(written <= 20, "{written} commits for 250 events");
+    // The node is killed, and the broker restarted, with answers on their way.
+    let mut node = Some(node);
+    let mut random = StdRng::seed_from_u64(seed());
+    for round in 4..=12 {
+        pace.allow(round * 100);
+        std::thread::sleep(Duration::from_millis(random.random_range(5..120)));
+        if round % 4 == 0 {
+            mosquitto.restart(|| ());
+        } else {
+            node.take().unwrap().kill();
+            node = Some(start.run());
+        }
+    }
+    pace.allow(EVENTS);
+    publisher.join().unwrap();
+    patiently("the link", || (link(node.as_ref().unwrap())["connected"] == true).then_some(()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !listener.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let heard = listener.join().unwrap();
+    let again = heard.values().filter(|times| **times > 1).count();
+    println!("{again} of {EVENTS} were answered more than once, link: {}", link(node.as_ref().unwrap()));
+    let missing: Vec<u32> = (1..=EVENTS).filter(|number| !heard.contains_key(number)).collect();
+    assert!(missing.is_empty(), "never answered: {missing:?}");
+    drop(node);
 }
 
 #[test]

@@ -28,23 +28,28 @@
 //!   publishers that both count from 1 look like one that repeats itself.
 //! - Subscriptions that overlap in part may bring a message twice, if the broker sends a copy for each.
 
+mod cork;
 mod inbound;
 mod link;
 mod outbound;
+mod relay;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use holm_core::{ClientId, Message, Qos, SessionWrite, StoredBroker, TopicFilter};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::{Backend, Clock, Settled};
 use link::{End, Link};
+use relay::Relay;
+
+pub use relay::Relayed;
 
 /// Under this name the store keeps what must be known about our session at the broker. It is nobody's client id: the
 /// embedded broker has to leave it out when it is restored ([`leave_out`]).
@@ -61,8 +66,9 @@ const LAST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that lived this long makes the next wait a short one again.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// QoS 0 messages between the functions and the connection; beyond, they are dropped and counted.
-const VOLATILE_CAPACITY: usize = 256;
+/// Messages without a row that wait for the connection, of QoS 0 and of the others; beyond, the former are dropped and
+/// counted, and the latter get a row. What events cause that may be unacknowledged at a time, with some to spare.
+const WAITING: usize = 2 * inbound::RECEIVE_MAXIMUM as usize;
 
 /// Everything the client is made from.
 #[derive(Clone)]
@@ -142,8 +148,13 @@ pub struct LinkStatus {
 struct Shared {
     config: ExternalConfig,
     clock: Clock,
+    /// There is something in `waiting`.
     news: Notify,
-    volatile: mpsc::Sender<Arc<Message>>,
+    waiting: Mutex<Waiting>,
+    /// Whoever counts here tells the news when it is done.
+    holding: AtomicUsize,
+    /// Commits to the lane that are on their way.
+    places: AtomicUsize,
     wanted: watch::Sender<Arc<[Wanted]>>,
     connected: AtomicBool,
     connections: AtomicU64,
@@ -155,6 +166,25 @@ struct Shared {
     last_error: Mutex<Option<String>>,
 }
 
+/// What the connection has not taken yet.
+#[derive(Default)]
+struct Waiting {
+    /// The lane may have rows that were not read.
+    rows: bool,
+    /// Of QoS 0.
+    volatile: Vec<Arc<Message>>,
+    /// Of QoS 1 and 2, without rows.
+    relays: Vec<Relay>,
+}
+
+impl Shared {
+    fn tell(&self) {
+        if self.holding.load(Ordering::SeqCst) == 0 {
+            self.news.notify_one();
+        }
+    }
+}
+
 /// A handle on the client. Cheap to clone; every method may be called from any thread, and none blocks.
 #[derive(Clone)]
 pub struct External {
@@ -162,16 +192,55 @@ pub struct External {
 }
 
 impl External {
-    /// There is something new in the lane. To be called after the commit.
-    pub fn look(&self) {
-        self.shared.news.notify_one();
+    /// For messages that are about to be committed to the lane.
+    pub fn place(&self) -> Place {
+        self.shared.places.fetch_add(1, Ordering::Relaxed);
+        Place(self.shared.clone())
+    }
+
+    /// Whether messages that are in no lane may go out now without passing others: nobody has a place.
+    pub fn may_relay(&self) -> bool {
+        self.shared.connected.load(Ordering::Relaxed) && self.shared.places.load(Ordering::Acquire) == 0
+    }
+
+    /// Publishes messages of QoS 1 and 2 that are in no lane, behind those that are in the lane now. `done` is told, on
+    /// any thread, when the broker has all of them, or which of them have to be kept after all: there is no connection,
+    /// it was lost, or more are waiting than there is room for.
+    pub fn relay(&self, messages: Vec<Arc<Message>>, done: Relayed) {
+        let relays = Relay::set(messages, done);
+        if !self.shared.connected.load(Ordering::Relaxed) {
+            // One that is dropped has failed.
+            return;
+        }
+        let mut waiting = lock(&self.shared.waiting);
+        if waiting.relays.len() + relays.len() <= WAITING {
+            waiting.relays.extend(relays);
+            drop(waiting);
+            self.shared.tell();
+        } else {
+            // What is told of them is not to be told under the lock.
+            drop(waiting);
+            drop(relays);
+        }
     }
 
     /// Publishes with QoS 0: now, or never.
     pub fn send(&self, message: Arc<Message>) {
-        if !self.shared.connected.load(Ordering::Relaxed) || self.shared.volatile.try_send(message).is_err() {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.shared.connected.load(Ordering::Relaxed) {
+            let mut waiting = lock(&self.shared.waiting);
+            if waiting.volatile.len() < WAITING {
+                waiting.volatile.push(message);
+                drop(waiting);
+                return self.shared.tell();
+            }
         }
+        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// While it lives, the connection is not woken for every message, but once, when it is dropped.
+    pub fn hold(&self) -> Hold {
+        self.shared.holding.fetch_add(1, Ordering::SeqCst);
+        Hold(self.shared.clone())
     }
 
     /// Replaces what the node listens to. Filters that others cover are left out, because a broker may send a message
@@ -206,6 +275,34 @@ impl External {
     }
 }
 
+/// See [`External::place`]. To be dropped after the commit, or when there will be none: then the lane is looked at.
+pub struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // In this order: whoever finds no places left finds that there are rows to be read first.
+        lock(&self.0.waiting).rows = true;
+        self.0.places.fetch_sub(1, Ordering::Release);
+        self.0.tell();
+    }
+}
+
+/// See [`External::hold`].
+pub struct Hold(Arc<Shared>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holding.fetch_sub(1, Ordering::SeqCst);
+        // Whatever others hold: it may be ours.
+        let waiting = lock(&self.0.waiting);
+        let news = waiting.rows || !waiting.volatile.is_empty() || !waiting.relays.is_empty();
+        drop(waiting);
+        if news {
+            self.0.news.notify_one();
+        }
+    }
+}
+
 impl std::fmt::Debug for External {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("External").field("status", &self.status()).finish_non_exhaustive()
@@ -215,7 +312,6 @@ impl std::fmt::Debug for External {
 /// The task behind the handle.
 pub struct ExternalClient {
     shared: Arc<Shared>,
-    volatile: mpsc::Receiver<Arc<Message>>,
     memory: Memory,
 }
 
@@ -235,7 +331,6 @@ struct Memory {
 impl ExternalClient {
     /// A client that is not connected, with what `restored` remembers of its session at the broker.
     pub fn new(config: ExternalConfig, restored: &StoredBroker, clock: Clock) -> (External, Self) {
-        let (sender, volatile) = mpsc::channel(VOLATILE_CAPACITY);
         let mut memory = Memory::default();
         if let Some(session) = restored.sessions.iter().find(|session| &*session.client.0 == SESSION) {
             memory.opened = true;
@@ -246,7 +341,9 @@ impl ExternalClient {
             config,
             clock,
             news: Notify::new(),
-            volatile: sender,
+            waiting: Mutex::default(),
+            holding: AtomicUsize::new(0),
+            places: AtomicUsize::new(0),
             wanted: watch::Sender::new(Vec::new().into()),
             connected: AtomicBool::new(false),
             connections: AtomicU64::new(0),
@@ -257,7 +354,7 @@ impl ExternalClient {
             in_flight: AtomicU64::new(0),
             last_error: Mutex::default(),
         });
-        (External { shared: shared.clone() }, Self { shared, volatile, memory })
+        (External { shared: shared.clone() }, Self { shared, memory })
     }
 
     /// Keeps the node connected until `shutdown`, then acknowledges what settles in a short while and takes its leave.
@@ -270,14 +367,14 @@ impl ExternalClient {
         let mut longest = FIRST_WAIT;
         while !*shutdown.borrow() {
             let begun = Instant::now();
-            let link = Link::new(&self.shared, &mut self.memory, &mut self.volatile, &*backend, &*lane);
+            let link = Link::new(&self.shared, &mut self.memory, &*backend, &*lane);
             let end = link.run(&mut shutdown).await;
             self.shared.connected.store(false, Ordering::Relaxed);
             self.shared.in_flight.store(0, Ordering::Relaxed);
             // What was meant for the connection that is gone.
-            while self.volatile.try_recv().is_ok() {
-                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
+            self.shared.dropped.fetch_add(waiting.volatile.len() as u64, Ordering::Relaxed);
+            drop(waiting);
             let End::Lost { error, established } = end else { return };
             if established && begun.elapsed() >= STABLE {
                 longest = FIRST_WAIT;

@@ -47,6 +47,8 @@ mod subscribe;
 
 pub use backend::{Backend, Incoming, Refusal, Settled};
 pub use broker::{Broker, BrokerStats, Clock, Plan};
-pub use client::{External, ExternalClient, ExternalConfig, Lane, LinkStatus, Outgoing, Wanted, leave_out};
+pub use client::{
+    External, ExternalClient, ExternalConfig, Hold, Lane, LinkStatus, Outgoing, Place, Relayed, Wanted, leave_out,
+};
 pub use config::{AclRule, BrokerConfig, BrokerLimits, User};
 pub use password::{PasswordError, PasswordHash};

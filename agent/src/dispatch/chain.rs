@@ -244,13 +244,6 @@ impl Dispatcher {
     }
 }
 
-impl Released {
-    /// Whether there is something in the local lane.
-    pub(super) fn has_lane(&self) -> bool {
-        self.leaving.iter().any(|leaving| matches!(leaving, Leaving::Lane))
-    }
-}
-
 /// The stream of a function's series: what `holm results` reads and the cloud plots.
 pub fn series_stream(function: &str, series: &str) -> Arc<str> {
     format!("result.{function}.{series}").into()

@@ -41,6 +41,15 @@ struct Inner {
     parking: VecDeque<(Instant, Weak<Ticket>)>,
     /// Functions that wait for their rate; at most one entry per worker turn.
     rousing: Vec<(Instant, Arc<Slot>)>,
+    /// When the feeder looks again by itself; none while it is awake, for it looks before it sleeps.
+    looks_at: Option<Instant>,
+}
+
+impl Inner {
+    /// Forgets the oldest events that are settled, which nearly all are by the time another one comes.
+    fn forget_settled(&mut self) {
+        while self.parking.pop_front_if(|(_, ticket)| ticket.strong_count() == 0).is_some() {}
+    }
 }
 
 impl Signal {
@@ -66,11 +75,12 @@ impl Signal {
     /// `ticket` is to be parked at `deadline` if nobody has settled it.
     pub(super) fn park_at(&self, deadline: Instant, ticket: &Arc<Ticket>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = inner.parking.is_empty();
+        // By whoever made them: memory is freed best where it came from.
+        inner.forget_settled();
         inner.parking.push_back((deadline, Arc::downgrade(ticket)));
+        let late = inner.looks_at.is_some_and(|at| at > deadline);
         drop(inner);
-        // Later ones have later deadlines: the feeder wakes for the first.
-        if first {
+        if late {
             self.told.notify_one();
         }
     }
@@ -126,14 +136,15 @@ impl Dispatcher {
         let mut inner = self.signal.inner.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let now = Instant::now();
+            inner.looks_at = None;
             let closed = inner.closed;
             let rested = inner.hungry_at.is_some_and(|at| at <= now);
             if rested {
                 inner.hungry_at = None;
             }
             let mut due = Due { feed: std::mem::take(&mut inner.hungry) || rested, closed, ..Due::default() };
+            inner.forget_settled();
             while inner.parking.front().is_some_and(|(deadline, _)| closed || *deadline <= now) {
-                // Most are settled and gone by now.
                 due.tickets.extend(inner.parking.pop_front().and_then(|(_, ticket)| ticket.upgrade()));
             }
             let (ripe, later) = std::mem::take(&mut inner.rousing).into_iter().partition(|(at, _)| *at <= now);
@@ -151,6 +162,7 @@ impl Dispatcher {
             if let Some(deadline) = inner.rousing.iter().map(|(at, _)| *at).chain(inner.hungry_at).min() {
                 nap = nap.min(deadline.saturating_duration_since(now));
             }
+            inner.looks_at = Some(now + nap);
             let (guard, _) = self.signal.told.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner);
             inner = guard;
         }

@@ -10,7 +10,6 @@ use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlem
 
 use super::chain::{Released, Staging};
 use super::host::Step;
-use super::street::Leaving;
 use super::{Dispatcher, Job, Loaded, Origin, Slot, lock};
 use crate::clock;
 use crate::journal::EventEntry;
@@ -197,14 +196,8 @@ impl Dispatcher {
         reader: &StateReader,
     ) -> Result<Verdict, (Job, String)> {
         if !settlement.writes.is_empty() {
-            // Rows of the local lane can be read only now.
-            let street = self.street.clone();
-            let lane = released.has_lane();
-            let done = move |_| {
-                if lane {
-                    street.let_go(Leaving::Lane);
-                }
-            };
+            let place = self.street.place(&settlement.writes);
+            let done = move |_| drop(place);
             match self.enqueue(slot, settlement, reader, done) {
                 Ok(_) => {}
                 Err(QueueError::Quota { would_be, limit }) => return Err((job, quota_words(would_be, limit))),
@@ -247,7 +240,9 @@ impl Dispatcher {
         }
         let this = self.clone();
         let waiting = slot.clone();
+        let place = self.street.place(&settlement.writes);
         let done = move |result: Result<(), CommitError>| {
+            drop(place);
             // Whatever came of it, the row is the feeder's again: gone, postponed, or as it was.
             this.release(id);
             if result.is_ok() {
@@ -273,6 +268,7 @@ impl Dispatcher {
 
     /// Lets go what settled jobs have set free. Locks of tickets must not be held.
     pub(super) fn let_all_go(&self, held: &Mutex<Vec<Held>>) {
+        let _hold = self.street.hold();
         // Not held meanwhile: letting go takes locks of its own.
         for held in std::mem::take(&mut *lock(held)) {
             match held {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use holm_core::{Message, Qos, TopicFilter};
-use holm_mqtt::{Broker, BrokerStats, External, Lane, Outgoing, Plan, Refusal, Settled};
-use holm_store::{LocalId, Settlement, Store, Write};
+use holm_mqtt::{Broker, BrokerStats, External, Hold, Lane, Outgoing, Place, Plan, Refusal, Relayed, Settled};
+use holm_store::{CommitError, LocalId, Settlement, Store, Write};
 use tokio::sync::oneshot;
 
 use super::chain::ID_PROPERTY;
@@ -24,8 +24,6 @@ pub(super) enum Leaving {
     Plan(Plan),
     /// QoS 0, to the other broker.
     Volatile(Arc<Message>),
-    /// In the local lane, with this transaction.
-    Lane,
 }
 
 impl Street {
@@ -58,8 +56,16 @@ impl Street {
                     message.user_properties.push((ID_PROPERTY.into(), new_id()));
                 }
                 let row = Write::Local { id: store.next_local_id(), message: Arc::new(message) };
-                (vec![row], Some(Leaving::Lane))
+                (vec![row], None)
             }
+        }
+    }
+
+    /// While it lives, what is let go may wait, to leave together.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(external) => Some(external.hold()),
         }
     }
 
@@ -68,8 +74,32 @@ impl Street {
         match (self, leaving) {
             (Self::Embedded(broker), Leaving::Plan(plan)) => broker.deliver(plan),
             (Self::External(external), Leaving::Volatile(message)) => external.send(message),
-            (Self::External(external), Leaving::Lane) => external.look(),
             _ => {}
+        }
+    }
+
+    /// Takes the messages out of `writes` if they may go to the other broker without being kept: there is nothing else to
+    /// commit, and nothing before them that they would pass.
+    pub(super) fn relay(&self, writes: &mut Vec<Write>) -> Option<Relay> {
+        let Self::External(external) = self else { return None };
+        let only_rows = !writes.is_empty() && writes.iter().all(|write| matches!(write, Write::Local { .. }));
+        if !only_rows || !external.may_relay() {
+            return None;
+        }
+        let messages = writes.drain(..).filter_map(|write| match write {
+            Write::Local { message, .. } => Some(message),
+            _ => None,
+        });
+        Some(Relay { external: external.clone(), messages: messages.collect() })
+    }
+
+    /// To be held until `writes` are committed, or are not, if there are rows of the local lane among them.
+    pub(super) fn place(&self, writes: &[Write]) -> Option<Place> {
+        match self {
+            Self::External(external) if writes.iter().any(|write| matches!(write, Write::Local { .. })) => {
+                Some(external.place())
+            }
+            _ => None,
         }
     }
 
@@ -87,6 +117,33 @@ impl Street {
             Self::Embedded(broker) => broker.stats(),
             Self::External(_) => BrokerStats::default(),
         }
+    }
+}
+
+/// Messages that go to the other broker without a row: see [`Street::relay`].
+pub(super) struct Relay {
+    external: External,
+    messages: Vec<Arc<Message>>,
+}
+
+impl Relay {
+    /// Sends them. `done` is told when the other broker has them all, or when they are in the lane after all.
+    pub(super) fn go(self, store: Store, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+        let external = self.external.clone();
+        let relayed: Relayed = Box::new(move |result| match result {
+            Ok(()) => done(Ok(())),
+            Err(messages) => {
+                let place = external.place();
+                let row = |message| Write::Local { id: store.next_local_id(), message };
+                let writes = messages.into_iter().map(row).collect();
+                // If it is not even queued, nobody is told, and so the event comes again.
+                drop(store.queue(Settlement { writes, ..Settlement::default() }, move |result| {
+                    drop(place);
+                    done(result);
+                }));
+            }
+        });
+        self.external.relay(self.messages, relayed);
     }
 }
 

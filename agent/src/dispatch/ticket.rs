@@ -71,6 +71,9 @@ impl Dispatcher {
         writes.append(&mut settlement.writes);
         settlement.writes = writes;
         let rows = parked.len() as u64 + u64::from(own_row.is_some());
+        // ADR 10: an event that leaves nothing but messages for another broker is acknowledged when that has them.
+        let relay = self.street.relay(&mut settlement.writes);
+        let place = self.street.place(&settlement.writes);
         let first = self.first_commit(ticket.clone(), released, rows);
         let (this, waiting) = (self.clone(), slot.clone());
         let done = move |result: Result<(), CommitError>| {
@@ -78,7 +81,11 @@ impl Dispatcher {
                 waiting.unblock(id);
                 this.rouse(&waiting);
             }
-            first(result);
+            drop(place);
+            match relay {
+                Some(relay) if result.is_ok() => relay.go(this.store.clone(), first),
+                _ => first(result),
+            }
         };
         match self.enqueue(slot, settlement, reader, done) {
             Ok(settled) => {

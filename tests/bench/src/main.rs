@@ -95,6 +95,9 @@ enum Role {
         /// A persistent session.
         #[arg(long)]
         durable: bool,
+        /// With a broker that is not the node's.
+        #[arg(long)]
+        external: bool,
     },
 }
 
@@ -124,16 +127,14 @@ fn run() -> anyhow::Result<()> {
     match arguments.role {
         Some(Role::Client { port, qos, stateful, batch }) => return baseline::run_client(port, qos, stateful, batch),
         Some(Role::Reference { folder, rows, batch }) => return reference::run(&folder, rows, batch),
-        Some(Role::Load { qos, in_flight, seconds, baseline, hook, batch, named, durable }) => {
+        Some(Role::Load { qos, in_flight, seconds, baseline, hook, batch, named, durable, external }) => {
+            let side = match (baseline, external) {
+                (true, _) => w1::Loaded::Native(batch),
+                (_, true) => w1::Loaded::External,
+                _ => w1::Loaded::Node,
+            };
             let dialect = generator::Dialect { v5: named, durable, named };
-            return w1::load(
-                qos,
-                in_flight,
-                Duration::from_secs(seconds),
-                baseline.then_some(batch),
-                hook.as_deref(),
-                dialect,
-            );
+            return w1::load(qos, in_flight, Duration::from_secs(seconds), side, hook.as_deref(), dialect);
         }
         None => {}
     }

@@ -245,18 +245,29 @@ impl Disk<'_> {
     }
 }
 
+/// What [`load`] is put on.
+#[derive(Debug, Clone, Copy)]
+pub enum Loaded {
+    /// A node with the broker inside.
+    Node,
+    /// A node and a broker that is not its own.
+    External,
+    /// The native client, with this setting of rumqttc, and its broker.
+    Native(usize),
+}
+
 /// Load for a profiler.
 pub fn load(
     qos: u8,
     in_flight: u64,
     time: Duration,
-    native: Option<usize>,
+    side: Loaded,
     hook: Option<&str>,
     dialect: Dialect,
 ) -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(".")?;
     let (mut children, mut running) = (Vec::new(), None);
-    let (address, pids) = if let Some(batch) = native {
+    let (address, pids) = if let Loaded::Native(batch) = side {
         let (broker, address) = baseline::mosquitto(folder.path())?;
         let client = baseline::client(&address, qos, false, batch)?;
         let pids = vec![broker.pid(), client.pid()];
@@ -264,9 +275,16 @@ pub fn load(
         (address, pids)
     } else {
         let data = node::prepare(folder.path(), "load", &[node::w1()?])?;
-        let holmd = Holmd::start(&data)?;
-        let found = (holmd.mqtt.clone(), vec![holmd.pid]);
-        running = Some(holmd);
+        let found = if let Loaded::External = side {
+            let (broker, address) = baseline::mosquitto(folder.path())?;
+            let holmd = running.insert(Holmd::start_external(&data, &address)?);
+            let pids = vec![broker.pid(), holmd.pid];
+            children.push(broker);
+            (address, pids)
+        } else {
+            let holmd = running.insert(Holmd::start(&data)?);
+            (holmd.mqtt.clone(), vec![holmd.pid])
+        };
         found
     };
     let mut generator = Generator::connect(&address, "load", qos, dialect)?;
@@ -274,11 +292,16 @@ pub fn load(
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let hook =
         hook.map(|hook| std::process::Command::new("sh").args(["-c", &format!("{hook} {}", list.join(","))]).spawn());
-    let before: f64 = pids.iter().map(|pid| process::cpu(*pid)).sum::<anyhow::Result<f64>>()?;
+    let before: Vec<f64> = pids.iter().map(|pid| process::cpu(*pid)).collect::<anyhow::Result<_>>()?;
     let switches: Vec<(u64, u64)> = pids.iter().map(|pid| process::switches(*pid)).collect::<anyhow::Result<_>>()?;
     let round = generator.drive(Work::Readings, in_flight, Until::Time(time))?;
-    let cpu = pids.iter().map(|pid| process::cpu(*pid)).sum::<anyhow::Result<f64>>()? - before;
-    println!("{:.0} events/s, CPU per 10,000 {:.4} s", round.rate(), cpu * 10_000.0 / round.events as f64);
+    let mut total = 0.0;
+    for (pid, before) in pids.iter().zip(before) {
+        let cpu = (process::cpu(*pid)? - before) * 10_000.0 / round.events as f64;
+        println!("{pid}: CPU per 10,000 {cpu:.4} s");
+        total += cpu;
+    }
+    println!("{:.0} events/s, CPU per 10,000 {total:.4} s", round.rate());
     if in_flight == 1 {
         println!("round trip p50 {:.1} us, p99 {:.1} us", round.rtt(0.5), round.rtt(0.99));
     }

@@ -18,6 +18,9 @@ use crate::{Backend, Incoming, Plan, Refusal, Settled};
 /// Unacknowledged messages of QoS 1 and 2: the Receive Maximum we announce.
 pub(super) const RECEIVE_MAXIMUM: u16 = 256;
 
+/// A broker that does not keep to it is borne with up to here, in messages.
+const FLOOD: usize = 4 * RECEIVE_MAXIMUM as usize;
+
 /// How long a message waits that the backend would not have. It is not acknowledged meanwhile, nor are those behind it,
 /// so that a node whose disk is full leaves its messages with the broker.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
@@ -58,9 +61,10 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Whether the broker may go on. It keeps to the Receive Maximum by itself, if it follows the protocol.
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < usize::from(RECEIVE_MAXIMUM)
+    /// Whether the broker has sent far more than it may without being acknowledged. Not to read until it is
+    /// acknowledged would not do: that may wait for answers of its own to what we publish.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.waiting.len() >= FLOOD
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,23 +1,26 @@
 //! One connection, from the first attempt to its end.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use holm_core::{Message, Qos, SessionWrite, Subscription, TopicFilter};
 use rumqttc::{
     AsyncClient, ClientError, ConnAck, ConnectionError, Event, EventLoop, ManualAck, Packet, PubAck, PubAckReason,
     PubRec, PubRecReason, Publish, PublishNoticeError, PublishOptions, QoS, RetainForwardRule, SubAck,
     SubscribeFilterInput, SubscribeReasonCode,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::inbound::{Inbound, RECEIVE_MAXIMUM};
-use super::outbound::{Outbound, Step};
-use super::{Lane, Memory, Outgoing, Shared, Wanted, lock, session, wire};
+use super::outbound::{Outbound, Parcel, Step};
+use super::{Lane, Memory, Shared, Wanted, lock, session, wire};
 use crate::Backend;
 
 /// A publish without an answer for this long: the connection is not what it seems.
@@ -32,6 +35,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests between us and the library, of each kind: what we may have on its way, and some QoS 0.
 const REQUESTS: usize = RECEIVE_MAXIMUM as usize * 2;
 
+/// Reports that are taken one after the other before everybody else has a turn.
+const BURST: usize = 64;
+
 /// How a connection ended.
 pub(super) enum End {
     /// The node is ending.
@@ -44,15 +50,16 @@ pub(super) enum End {
 pub(super) struct Link<'a> {
     shared: &'a Shared,
     memory: &'a mut Memory,
-    volatile: &'a mut mpsc::Receiver<Arc<Message>>,
     backend: &'a dyn Backend,
     lane: &'a dyn Lane,
     client: AsyncClient,
-    events: Option<Box<EventLoop>>,
+    events: Option<EventLoop>,
     inbound: Inbound,
     outbound: Outbound,
     /// Acknowledgements that the library has not taken yet.
     acks: VecDeque<ManualAck>,
+    /// Tells the stream that its last bytes are written.
+    ending: Arc<AtomicBool>,
     connected: bool,
     stopping: bool,
     /// The broker's limits.
@@ -67,31 +74,70 @@ pub(super) struct Link<'a> {
     subscribed: Vec<Wanted>,
 }
 
-async fn poll(mut events: Box<EventLoop>) -> (Box<EventLoop>, Result<Event, ConnectionError>) {
-    let result = events.poll().await;
-    (events, result)
+/// What the library has reported, until it is looked at.
+#[derive(Default)]
+struct Reports(Mutex<VecDeque<Result<Event, ConnectionError>>>);
+
+impl Reports {
+    /// Asks the library again and again, for as long as the connection lasts. The future is never dropped before: the
+    /// library notes a packet as sent before it writes it.
+    async fn fill(&self, mut events: EventLoop) {
+        loop {
+            let report = events.poll().await;
+            let lost = report.is_err();
+            if matches!(report, Ok(Event::Incoming(Packet::ConnAck(_)))) {
+                // Its work is done, and it costs a copy of what is on its way each time.
+                events.options.clear_session_store();
+            }
+            lock(&self.0).push_back(report);
+            if lost {
+                return;
+            }
+            // Whoever takes them polls this again.
+            poll_fn(|_| if self.is_full() { Poll::Pending } else { Poll::Ready(()) }).await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        lock(&self.0).len() >= BURST
+    }
+
+    /// Polls `filling`, and takes what has come. Pending if nothing has. Cancel safe.
+    async fn take(&self, mut filling: Pin<&mut impl Future<Output = ()>>, ended: &mut bool) -> Taken {
+        poll_fn(|context| {
+            if !*ended {
+                *ended = filling.as_mut().poll(context).is_ready();
+            }
+            let taken = std::mem::take(&mut *lock(&self.0));
+            if taken.is_empty() { Poll::Pending } else { Poll::Ready(taken) }
+        })
+        .await
+    }
 }
+
+type Taken = VecDeque<Result<Event, ConnectionError>>;
 
 impl<'a> Link<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         memory: &'a mut Memory,
-        volatile: &'a mut mpsc::Receiver<Arc<Message>>,
         backend: &'a dyn Backend,
         lane: &'a dyn Lane,
     ) -> Self {
-        let (client, events) = AsyncClient::builder(wire::options(&shared.config)).capacity(REQUESTS).build();
+        let ending = Arc::new(AtomicBool::new(false));
+        let options = wire::options(&shared.config, ending.clone());
+        let (client, events) = AsyncClient::builder(options).capacity(REQUESTS).build();
         Self {
             shared,
             memory,
-            volatile,
             backend,
             lane,
             client,
-            events: Some(Box::new(events)),
+            events: Some(events),
             inbound: Inbound::default(),
             outbound: Outbound::new(shared.config.max_inflight),
             acks: VecDeque::new(),
+            ending,
             connected: false,
             stopping: false,
             max_packet: None,
@@ -106,8 +152,9 @@ impl<'a> Link<'a> {
     /// Lives until the connection ends.
     pub(super) async fn run(mut self, shutdown: &mut watch::Receiver<bool>) -> End {
         let Some(events) = self.events.take() else { return End::Stopped };
-        // Never cancelled while it is under way: the library notes a packet as sent before it writes it.
-        let mut polling = pin!(poll(events));
+        let reports = Reports::default();
+        let mut filling = pin!(reports.fill(events));
+        let mut ended = false;
         let mut wanted = self.shared.wanted.subscribe();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,36 +165,34 @@ impl<'a> Link<'a> {
                 break;
             }
             let step = tokio::select! {
-                (events, event) = &mut polling, if self.inbound.has_room() => {
-                    let step = match event {
+                taken = reports.take(filling.as_mut(), &mut ended) => {
+                    taken.into_iter().try_for_each(|report| match report {
                         Ok(event) => self.on_event(event),
                         Err(error) => Err(error.to_string()),
-                    };
-                    let mut events = events;
-                    if self.connected {
-                        // Its work is done at CONNACK, and it costs a copy of what is on its way each time.
-                        events.options.clear_session_store();
-                    }
-                    polling.set(poll(events));
-                    step
+                    })
                 }
                 settled = self.inbound.next(self.backend) => {
                     self.acks.push_back(settled.answer(self.memory));
+                    while let Some(settled) = self.inbound.next(self.backend).now_or_never() {
+                        self.acks.push_back(settled.answer(self.memory));
+                    }
                     Ok(())
                 }
-                step = self.outbound.next_step() => self.on_step(step),
+                step = self.outbound.next_step() => {
+                    let mut step = self.on_step(step);
+                    while step.is_ok()
+                        && let Some(next) = self.outbound.next_step().now_or_never()
+                    {
+                        step = self.on_step(next);
+                    }
+                    step
+                }
                 deletion = self.memory.finished.next() => {
                     self.memory.finished.note(deletion, self.outbound.is_reading(), self.lane);
                     Ok(())
                 }
-                () = self.shared.news.notified() => {
-                    self.outbound.look();
-                    Ok(())
-                }
-                Some(message) = self.volatile.recv(), if self.connected && !self.stopping => {
-                    self.send_volatile(&message);
-                    Ok(())
-                }
+                // Handed over as the next round begins.
+                () = self.shared.news.notified() => Ok(()),
                 Ok(()) = wanted.changed(), if self.connected => {
                     self.resubscribe = true;
                     Ok(())
@@ -170,14 +215,11 @@ impl<'a> Link<'a> {
             }
         }
         // Its session stays. The last acknowledgements go out before it.
+        self.ending.store(true, Ordering::Relaxed);
         if self.client.try_disconnect_with_timeout(TICK).is_ok() {
             let goodbye = async {
-                loop {
-                    let (events, event) = (&mut polling).await;
-                    if event.is_err() {
-                        return;
-                    }
-                    polling.set(poll(events));
+                while !ended {
+                    drop(reports.take(filling.as_mut(), &mut ended).await);
                 }
             };
             let _ = tokio::time::timeout(TICK * 2, goodbye).await;
@@ -207,10 +249,16 @@ impl<'a> Link<'a> {
             }
         }
         self.subscribe();
-        while !self.stopping
-            && let Some(outgoing) = self.outbound.next(&self.memory.finished, self.lane)
-        {
-            if !self.send(outgoing) {
+        let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
+        if waiting.rows {
+            self.outbound.look();
+        }
+        self.outbound.add(waiting.relays);
+        for message in waiting.volatile {
+            self.send_volatile(&message);
+        }
+        while let Some(parcel) = self.outbound.next(self.stopping, &self.memory.finished, self.lane) {
+            if !self.send(parcel) {
                 break;
             }
         }
@@ -218,9 +266,12 @@ impl<'a> Link<'a> {
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), String> {
+        if self.inbound.is_flooded() {
+            return Err("the broker sends more than it may without an acknowledgement (Receive Maximum)".to_owned());
+        }
         match event {
             Event::Incoming(Packet::ConnAck(connack)) => self.on_connack(&connack),
-            Event::Incoming(Packet::Publish(publish)) if !self.stopping => self.on_publish(&publish),
+            Event::Incoming(Packet::Publish(publish)) if !self.stopping => self.on_publish(publish),
             Event::Incoming(Packet::PubRel(release)) => self.on_release(release.pkid),
             Event::Incoming(Packet::SubAck(suback)) => self.on_suback(&suback),
             Event::Incoming(Packet::UnsubAck(_)) => {
@@ -273,16 +324,17 @@ impl<'a> Link<'a> {
         tracing::info!(session_present = connack.session_present, "connected to the external broker");
     }
 
-    fn on_publish(&mut self, publish: &Publish) {
+    fn on_publish(&mut self, publish: Publish) {
         self.shared.messages_in.fetch_add(1, Ordering::Relaxed);
+        let (id, qos, duplicate) = (publish.pkid, publish.qos, publish.dup);
         match wire::message(publish, (self.shared.clock)()) {
-            Some(message) => self.inbound.take(message, publish.pkid, publish.dup, self.memory, self.backend),
+            Some(message) => self.inbound.take(message, id, duplicate, self.memory, self.backend),
             None => {
                 tracing::warn!("the external broker sent a message on a topic that is none; it is passed over");
-                match publish.qos {
+                match qos {
                     QoS::AtMostOnce => {}
-                    QoS::AtLeastOnce => self.acks.push_back(ManualAck::PubAck(PubAck::new(publish.pkid, None))),
-                    QoS::ExactlyOnce => self.acks.push_back(ManualAck::PubRec(PubRec::new(publish.pkid, None))),
+                    QoS::AtLeastOnce => self.acks.push_back(ManualAck::PubAck(PubAck::new(id, None))),
+                    QoS::ExactlyOnce => self.acks.push_back(ManualAck::PubRec(PubRec::new(id, None))),
                 }
             }
         }
@@ -339,36 +391,36 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Sends a row. False if the library has no room now.
-    fn send(&mut self, outgoing: Outgoing) -> bool {
-        let message = &outgoing.message;
+    /// Sends one. False if the library has no room now.
+    fn send(&mut self, parcel: Parcel) -> bool {
+        let message = parcel.message();
         let Some(properties) = wire::properties(message, (self.shared.clock)()) else {
             // Nobody wants it any more.
-            self.memory.finished.add(outgoing.id, self.lane);
+            parcel.finish(&mut self.memory.finished, self.lane);
             return true;
         };
         let qos = if message.qos.level() > self.max_qos.level() { self.max_qos } else { message.qos };
         let qos = wire::qos(qos);
         let (topic, data) = (message.topic.as_str(), message.payload.data.clone());
-        let size = Publish::new(topic, qos, data.clone(), Some(properties.clone())).size();
-        if let Some(maximum) = self.max_packet.and_then(|maximum| usize::try_from(maximum).ok())
-            && size > maximum
-        {
-            self.give_up(outgoing.id, &format!("{size} bytes, the broker takes {maximum}"));
-            return true;
+        if let Some(maximum) = self.max_packet.and_then(|maximum| usize::try_from(maximum).ok()) {
+            let size = Publish::new(topic, qos, data.clone(), Some(properties.clone())).size();
+            if size > maximum {
+                self.give_up(parcel, &format!("{size} bytes, the broker takes {maximum}"));
+                return true;
+            }
         }
         let options = PublishOptions::new(qos).retain(message.retain).properties(properties);
         match self.client.try_publish_tracked(topic, data, options) {
             Ok(notice) => {
-                self.outbound.sent(outgoing.id, notice);
+                self.outbound.sent(parcel, notice);
                 true
             }
             Err(ClientError::InvalidRequest(_)) => {
-                self.give_up(outgoing.id, "it cannot be sent by MQTT");
+                self.give_up(parcel, "it cannot be sent by MQTT");
                 true
             }
             Err(_) => {
-                self.outbound.put_back(outgoing);
+                self.outbound.put_back(parcel);
                 false
             }
         }
@@ -384,7 +436,7 @@ impl<'a> Link<'a> {
     }
 
     fn on_step(&mut self, step: Step) -> Result<(), String> {
-        let (id, result) = match step {
+        let (key, result) = match step {
             Step::Notice(notice) => notice,
             Step::Rows(rows) => {
                 self.outbound.read(rows, &mut self.memory.finished);
@@ -392,27 +444,27 @@ impl<'a> Link<'a> {
             }
             Step::Ready => return Ok(()),
         };
-        self.outbound.answered(id);
+        let Some(parcel) = self.outbound.answered(key) else { return Ok(()) };
         match result {
             Ok(()) => {
                 self.shared.messages_out.fetch_add(1, Ordering::Relaxed);
-                self.memory.finished.add(id, self.lane);
+                parcel.finish(&mut self.memory.finished, self.lane);
                 Ok(())
             }
             Err(error) if is_final(&error) => {
-                self.give_up(id, &error.to_string());
+                self.give_up(parcel, &error.to_string());
                 Ok(())
             }
-            // It stays in the lane, and the next connection sends it again.
+            // It stays in the lane, and the next connection sends it again. One without a row is given back.
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// The broker will never have it.
-    fn give_up(&mut self, id: i64, why: &str) {
+    fn give_up(&mut self, parcel: Parcel, why: &str) {
         let refused = self.shared.refused.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(why, refused, "the external broker will not have a message of a function; it is lost");
-        self.memory.finished.add(id, self.lane);
+        parcel.finish(&mut self.memory.finished, self.lane);
     }
 
     fn look_at_the_clock(&self) -> Result<(), String> {

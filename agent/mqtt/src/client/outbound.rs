@@ -2,17 +2,22 @@
 //!
 //! Rows are read in batches, oldest first, and never by a cursor: a row with a lower id may be committed after one with
 //! a higher id. So every read begins at the front, and rows that are on their way or finished are passed over.
+//!
+//! Messages without a row ([`Relay`]) go out when no row is left that was committed before them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use holm_core::Message;
 use rumqttc::{PublishNotice, PublishNoticeError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::relay::Relay;
 use super::{Lane, Outgoing};
 use crate::{Refusal, Settled};
 
@@ -58,16 +63,52 @@ pub(super) enum Step {
     Ready,
 }
 
-/// What became of a publish.
+/// What became of a publish: its key, as [`Parcel::key`].
 pub(super) type Notice = (i64, Result<(), PublishNoticeError>);
+
+/// A message on its way out.
+pub(super) enum Parcel {
+    /// Of the lane.
+    Row(Outgoing),
+    /// Without a row, under a number that no row has.
+    Relay(i64, Relay),
+}
+
+impl Parcel {
+    /// What it is known under: the id of its row, or a negative number.
+    pub(super) fn key(&self) -> i64 {
+        match self {
+            Self::Row(outgoing) => outgoing.id,
+            Self::Relay(key, _) => *key,
+        }
+    }
+
+    pub(super) fn message(&self) -> &Arc<Message> {
+        match self {
+            Self::Row(outgoing) => &outgoing.message,
+            Self::Relay(_, relay) => &relay.message,
+        }
+    }
+
+    /// The broker has it, or never will.
+    pub(super) fn finish(self, finished: &mut Finished, lane: &dyn Lane) {
+        match self {
+            Self::Row(outgoing) => finished.add(outgoing.id, lane),
+            Self::Relay(_, relay) => relay.arrived(),
+        }
+    }
+}
 
 /// The publishes of one connection.
 pub(super) struct Outbound {
     max_inflight: usize,
-    /// When each was sent.
-    in_flight: HashMap<i64, Instant>,
+    /// With the time when each was sent.
+    in_flight: HashMap<i64, (Instant, Parcel)>,
     notices: FuturesUnordered<Future<Notice>>,
     backlog: VecDeque<Outgoing>,
+    relays: VecDeque<Relay>,
+    /// What the next message without a row is known under.
+    next_key: i64,
     reading: Option<oneshot::Receiver<Vec<Outgoing>>>,
     limit: usize,
     /// There may be rows that have not been read.
@@ -135,6 +176,8 @@ impl Outbound {
             in_flight: HashMap::new(),
             notices: FuturesUnordered::new(),
             backlog: VecDeque::new(),
+            relays: VecDeque::new(),
+            next_key: -1,
             reading: None,
             limit: 0,
             hungry: true,
@@ -158,7 +201,7 @@ impl Outbound {
 
     /// When the oldest publish without an answer was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.in_flight.values().min().copied()
+        self.in_flight.values().map(|(since, _)| *since).min()
     }
 
     /// Whether a read has begun and not ended.
@@ -166,31 +209,53 @@ impl Outbound {
         self.reading.is_some()
     }
 
+    /// Messages without a row.
+    pub(super) fn add(&mut self, relays: impl IntoIterator<Item = Relay>) {
+        self.relays.extend(relays);
+    }
+
     /// The next message to send, if there is room for it. Begins a read when there is nothing left.
-    pub(super) fn next(&mut self, finished: &Finished, lane: &dyn Lane) -> Option<Outgoing> {
+    /// One that is `stopping` leaves the lane alone; messages without a row go out, for acknowledgements hang on them.
+    pub(super) fn next(&mut self, stopping: bool, finished: &Finished, lane: &dyn Lane) -> Option<Parcel> {
+        if stopping && (self.hungry || self.reading.is_some() || !self.backlog.is_empty()) {
+            // They must not pass the rows that stay, and become rows behind them.
+            self.relays.clear();
+            return None;
+        }
         if self.in_flight.len() >= self.max_inflight || finished.ids.len() >= MAX_FINISHED {
             return None;
         }
-        let next = self.backlog.pop_front();
+        if let Some(row) = self.backlog.pop_front() {
+            return Some(Parcel::Row(row));
+        }
         let ready = self.not_before.is_none_or(|at| at <= Instant::now());
-        if next.is_none() && self.hungry && ready && self.reading.is_none() {
+        if self.hungry && ready && self.reading.is_none() {
             self.hungry = false;
             self.not_before = None;
             self.limit = self.in_flight.len() + finished.ids.len() + BATCH;
             self.reading = Some(lane.read(self.limit));
         }
-        next
+        if self.hungry || self.reading.is_some() {
+            return None;
+        }
+        let relay = self.relays.pop_front()?;
+        self.next_key -= 1;
+        Some(Parcel::Relay(self.next_key, relay))
     }
 
     /// It did not go out: it is the next one again.
-    pub(super) fn put_back(&mut self, outgoing: Outgoing) {
-        self.backlog.push_front(outgoing);
+    pub(super) fn put_back(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Row(row) => self.backlog.push_front(row),
+            Parcel::Relay(_, relay) => self.relays.push_front(relay),
+        }
     }
 
     /// It has been handed to the client library.
-    pub(super) fn sent(&mut self, id: i64, notice: PublishNotice) {
-        self.in_flight.insert(id, Instant::now());
-        self.notices.push(Box::pin(async move { (id, notice.wait_completion_async().await) }));
+    pub(super) fn sent(&mut self, parcel: Parcel, notice: PublishNotice) {
+        let key = parcel.key();
+        self.in_flight.insert(key, (Instant::now(), parcel));
+        self.notices.push(Box::pin(async move { (key, notice.wait_completion_async().await) }));
     }
 
     /// What happens next. Cancel safe.
@@ -210,8 +275,8 @@ impl Outbound {
     }
 
     /// A publish has its answer.
-    pub(super) fn answered(&mut self, id: i64) {
-        self.in_flight.remove(&id);
+    pub(super) fn answered(&mut self, key: i64) -> Option<Parcel> {
+        self.in_flight.remove(&key).map(|(_, parcel)| parcel)
     }
 
     /// Takes what was read. `None`: it could not be read.

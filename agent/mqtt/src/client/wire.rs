@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holm_core::{ClientId, Message, Payload, Qos, Timestamp, TopicName};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::cork::Cork;
 use super::inbound::RECEIVE_MAXIMUM;
 use super::{ExternalConfig, PUBLISHER};
 
@@ -30,8 +32,8 @@ pub(super) fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The library's options for one connection.
-pub(super) fn options(config: &ExternalConfig) -> MqttOptions {
+/// The library's options for one connection. `ending`: there will be no more input, and what is written goes out.
+pub(super) fn options(config: &ExternalConfig, ending: Arc<AtomicBool>) -> MqttOptions {
     let mut options = MqttOptions::new(&config.client_id, (config.host.clone(), config.port));
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     options.set_clean_start(false);
@@ -48,7 +50,7 @@ pub(super) fn options(config: &ExternalConfig) -> MqttOptions {
         options.set_credentials(user, password.clone());
     }
     let (address, host, tls) = (address(&config.host, config.port), config.host.clone(), config.tls.clone());
-    options.set_socket_connector(move |_, _| connect(address.clone(), host.clone(), tls.clone()));
+    options.set_socket_connector(move |_, _| connect(address.clone(), host.clone(), tls.clone(), ending.clone()));
     options
 }
 
@@ -57,12 +59,18 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
 /// Not the library's own TLS, which would bring a second set of certificate crates.
-async fn connect(address: String, host: String, tls: Option<Arc<rustls::ClientConfig>>) -> io::Result<Box<dyn Duplex>> {
+async fn connect(
+    address: String,
+    host: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    ending: Arc<AtomicBool>,
+) -> io::Result<Box<dyn Duplex>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let Some(tls) = tls else { return Ok(Box::new(Cork::new(stream, ending))) };
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls).connect(name, stream).await?))
+    let stream = TlsConnector::from(tls).connect(name, stream).await?;
+    Ok(Box::new(Cork::new(stream, ending)))
 }
 
 /// What the library is told of the last connection, of which it knows nothing any more.
@@ -105,12 +113,12 @@ impl SessionStore for Blank {
 }
 
 /// A message from the broker. `None` if its topic is none.
-pub(super) fn message(publish: &Publish, now: Timestamp) -> Option<Message> {
+pub(super) fn message(publish: Publish, now: Timestamp) -> Option<Message> {
     let topic = TopicName::new(std::str::from_utf8(&publish.topic).ok()?).ok()?;
-    let properties = publish.properties.clone().unwrap_or_default();
+    let properties = publish.properties.unwrap_or_default();
     Some(Message {
         topic,
-        payload: Payload { content_type: properties.content_type.map(Into::into), data: publish.payload.clone() },
+        payload: Payload { content_type: properties.content_type.map(Into::into), data: publish.payload },
         qos: match publish.qos {
             QoS::AtMostOnce => Qos::AtMostOnce,
             QoS::AtLeastOnce => Qos::AtLeastOnce,
