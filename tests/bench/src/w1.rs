@@ -275,7 +275,7 @@ pub fn load(
         (address, pids)
     } else {
         let data = node::prepare(folder.path(), "load", &[node::w1()?])?;
-        let found = if let Loaded::External = side {
+        if let Loaded::External = side {
             let (broker, address) = baseline::mosquitto(folder.path())?;
             let holmd = running.insert(Holmd::start_external(&data, &address)?);
             let pids = vec![broker.pid(), holmd.pid];
@@ -284,8 +284,7 @@ pub fn load(
         } else {
             let holmd = running.insert(Holmd::start(&data)?);
             (holmd.mqtt.clone(), vec![holmd.pid])
-        };
-        found
+        }
     };
     let mut generator = Generator::connect(&address, "load", qos, dialect)?;
     generator.drive(Work::Readings, in_flight, Until::Time(Duration::from_millis(300)))?;
