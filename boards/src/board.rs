@@ -3,6 +3,7 @@
 //! Two implementations: [`crate::Linux`] and [`crate::Sim`]. Buses are `embedded-hal` 1.0's own traits, so that a driver
 //! does not know which of the two it speaks to.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ pub trait Board: Send + Sync {
 
     /// Writes an attribute of the system.
     fn write_attribute(&self, path: &str, text: &str) -> Result<(), BoardError>;
+
+    /// Opens a device to write to, such as a watchdog.
+    fn open_device(&self, path: &str) -> Result<Box<dyn Write + Send>, BoardError>;
 
     /// The names in a folder of the system, in order; nothing if there is no such folder.
     fn list(&self, folder: &str) -> Vec<String>;

@@ -7,7 +7,6 @@
 use holm_core::{Document, Label, Problem, Problems, Section};
 
 use crate::bindings::device_name;
-use crate::{Board, BoardError};
 
 /// The profiles that come with the node, by name.
 const BUILT_IN: [(&str, &str); 10] = [
@@ -181,14 +180,6 @@ impl Profile {
     pub(crate) fn i2c_device(&self, bus: &str) -> String {
         let known = self.i2c.iter().find(|(name, _)| name == bus);
         known.map_or_else(|| format!("/dev/{bus}"), |(_, device)| device.clone())
-    }
-}
-
-/// What the device tree of this machine says that it is, most special first; nothing where there is none.
-pub fn compatible(board: &dyn Board) -> Vec<String> {
-    match board.read_attribute("/proc/device-tree/compatible") {
-        Ok(text) => text.split('\0').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
-        Err(BoardError::File { .. } | _) => Vec::new(),
     }
 }
 

@@ -1,4 +1,5 @@
 //! The door of the crate: a node's bindings, on the simulator.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,13 +12,15 @@ use holm_core::{Document, Edge, Label, Level, Quality, Reading, Timestamp};
 /// Long enough for anything that is not broken.
 const SOON: Duration = Duration::from_secs(10);
 
+type Sampled = (Label, Vec<Reading>);
+
 /// A node's hardware on the simulator, and everything that it told.
 struct Bench {
     hardware: Hardware,
     sim: Sim,
     clock: Clock,
     threads: Vec<(String, JoinHandle<()>)>,
-    samples: Arc<Mutex<Vec<(Label, Vec<Reading>)>>>,
+    samples: Arc<Mutex<Vec<Sampled>>>,
     edges: Arc<Mutex<Vec<Fired>>>,
 }
 

@@ -83,12 +83,23 @@ impl LineBinding {
             "out" => Ok(true),
             _ => Err(format!("`{text}` is not one of `in`, `out`")),
         })?;
+        let safe = section.choice("safe", &[("low", Level::Low), ("high", Level::High)]);
+        let pulls = [("as-is", Pull::AsIs), ("none", Pull::None), ("up", Pull::Up), ("down", Pull::Down)];
+        let pull = section.choice("pull", &pulls);
+        let debounce = section.duration_in("debounce", Duration::ZERO..=MAX_DEBOUNCE);
         let direction = if out {
-            Direction::Out { safe: section.choice("safe", &[("low", Level::Low), ("high", Level::High)])? }
+            if pull.is_some() || debounce.is_some() {
+                section.problem("direction", "`pull` and `debounce` are for inputs");
+            }
+            if safe.is_none() {
+                section.problem("safe", "an output needs the level at which it does no harm: \"low\" or \"high\"");
+            }
+            Direction::Out { safe: safe? }
         } else {
-            let pulls = [("as-is", Pull::AsIs), ("none", Pull::None), ("up", Pull::Up), ("down", Pull::Down)];
-            let debounce = section.duration_in("debounce", Duration::ZERO..=MAX_DEBOUNCE).unwrap_or(DEBOUNCE);
-            Direction::In { pull: section.choice("pull", &pulls).unwrap_or(Pull::AsIs), debounce }
+            if safe.is_some() {
+                section.problem("direction", "`safe` is for outputs");
+            }
+            Direction::In { pull: pull.unwrap_or(Pull::AsIs), debounce: debounce.unwrap_or(DEBOUNCE) }
         };
         Some(Self { name: name?, line: line?, place, direction, active_low })
     }

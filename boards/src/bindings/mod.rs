@@ -35,6 +35,10 @@ pub use sim::{EdgeScript, FaultKind, FaultScript, SignalScript, SimScript, Wave}
 pub struct Bindings {
     /// The profile's name or file. `None` is what fits the machine.
     pub profile: Option<String>,
+    /// Whether the board's LED shows how the node is.
+    pub led: bool,
+    /// Whether the board's watchdog resets it when the node hangs.
+    pub watchdog: bool,
     /// `[[sensor]]`.
     pub sensors: Vec<SensorBinding>,
     /// `[[gpio]]`.
@@ -74,6 +78,8 @@ impl Bindings {
     pub fn apply(&mut self, root: &mut Section<'_>) {
         if let Some(mut board) = root.section("board") {
             self.profile = board.text("profile").or(self.profile.take());
+            self.led = board.boolean("led").unwrap_or(self.led);
+            self.watchdog = board.boolean("watchdog").unwrap_or(self.watchdog);
         }
         self.sensors.extend(root.sections("sensor").iter_mut().filter_map(SensorBinding::read));
         self.lines.extend(root.sections("gpio").iter_mut().filter_map(LineBinding::read));
@@ -98,7 +104,8 @@ impl Bindings {
 
     /// Whether the node needs no board at all.
     pub fn is_empty(&self) -> bool {
-        self.sensors.is_empty() && self.lines.is_empty() && self.i2c.is_empty() && self.spi.is_empty()
+        let bound = self.sensors.len() + self.lines.len() + self.i2c.len() + self.spi.len();
+        bound == 0 && !self.led && !self.watchdog
     }
 
     /// What is wrong between bindings that are right by themselves.
@@ -280,9 +287,15 @@ mod tests {
         );
         check("[[sensor]]\nname = \"a\"\ndriver = \"ds18b20\"\nid = \"../x\"", &["sensor[0].id"]);
         check("[[gpio]]\nname = \"a\"\nline = \"GPIO1\"", &["gpio[0].direction"]);
-        check("[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"in\"\nsafe = \"low\"", &["gpio[0].safe"]);
-        check("[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"out\"\npull = \"up\"", &["gpio[0].pull"]);
-        check("[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"out\"\nchip = \"c\"", &["gpio[0].offset"]);
+        check("[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"in\"\nsafe = \"low\"", &["gpio[0].direction"]);
+        check(
+            "[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"out\"\npull = \"up\"\nsafe = \"low\"",
+            &["gpio[0].direction"],
+        );
+        check(
+            "[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"out\"\nchip = \"c\"",
+            &["gpio[0].offset", "gpio[0].safe"],
+        );
         let twice = "[[gpio]]\nname = \"a\"\nline = \"GPIO1\"\ndirection = \"in\"\n";
         check(&twice.repeat(2), &["gpio.line", "gpio.name"]);
         let twice = "[[sensor]]\nname = \"a\"\ndriver = \"bme280\"\nbus = \"i2c-1\"\n";

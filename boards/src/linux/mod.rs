@@ -4,7 +4,7 @@ mod gpio;
 mod i2c;
 mod spi;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,11 +76,16 @@ impl Board for Linux {
 
     fn write_attribute(&self, path: &str, text: &str) -> Result<(), BoardError> {
         let write = || {
-            use std::io::Write as _;
             // Never created: an attribute is there or it is not.
             std::fs::File::options().write(true).open(self.path(path))?.write_all(text.as_bytes())
         };
         write().map_err(|error| file(path, &error))
+    }
+
+    fn open_device(&self, path: &str) -> Result<Box<dyn Write + Send>, BoardError> {
+        let real = self.path(path);
+        let opened = std::fs::File::options().write(true).open(&real);
+        Ok(Box::new(opened.map_err(|error| opening(path, &real, &error))?))
     }
 
     fn list(&self, folder: &str) -> Vec<String> {
@@ -89,6 +94,13 @@ impl Board for Linux {
         names.sort();
         names
     }
+}
+
+/// What the device tree of this machine says that it is, most special first; nothing where there is none.
+pub fn compatible() -> Vec<String> {
+    let text = std::fs::read("/proc/device-tree/compatible").unwrap_or_default();
+    let names = text.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 fn file(path: &str, error: &std::io::Error) -> BoardError {

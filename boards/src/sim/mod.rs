@@ -12,6 +12,7 @@ mod pins;
 mod signal;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const STUCK: Duration = Duration::from_millis(100);
 
 /// What conversions are longer by when they are slow.
 const SLOW: u32 = 10;
+
+/// What a device keeps of what is written to it.
+const MAX_WRITTEN: usize = 4096;
 
 /// The moment at which a chip is spoken to.
 #[derive(Debug, Clone, Copy)]
@@ -222,6 +226,11 @@ impl Board for Sim {
         Ok(())
     }
 
+    fn open_device(&self, path: &str) -> Result<Box<dyn Write + Send>, BoardError> {
+        lock(&self.world.texts).insert(path.to_owned(), String::new());
+        Ok(Box::new(Device { world: self.world.clone(), path: path.to_owned() }))
+    }
+
     fn list(&self, folder: &str) -> Vec<String> {
         let child = |path: &String| Some(path.strip_prefix(folder)?.strip_prefix('/')?.split('/').next()?.to_owned());
         let mut names: Vec<String> = lock(&self.world.files).keys().filter_map(child).collect();
@@ -229,6 +238,27 @@ impl Board for Sim {
         names.sort();
         names.dedup();
         names
+    }
+}
+
+/// A device that keeps what is written to it.
+struct Device {
+    world: Arc<World>,
+    path: String,
+}
+
+impl Write for Device {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(text) = lock(&self.world.texts).get_mut(&self.path)
+            && text.len() < MAX_WRITTEN
+        {
+            text.push_str(&String::from_utf8_lossy(bytes));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
