@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holm_boards::{Bindings, Profile};
 use holm_core::{Document, Problem, Problems, Section, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
@@ -25,6 +26,10 @@ pub struct Config {
     pub functions: Functions,
     /// The store.
     pub store: StoreConfig,
+    /// Sensors, lines and buses.
+    pub board: Bindings,
+    /// Where they are. `None` when nothing of a board is used.
+    pub profile: Option<Profile>,
 }
 
 /// Where messages come from: the node's own broker, or another.
@@ -134,10 +139,21 @@ pub struct StoreConfig {
     pub database: u64,
 }
 
+/// What the command line says instead of the files.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// The MQTT address.
+    pub listen: Option<SocketAddr>,
+    /// The board's profile.
+    pub board: Option<String>,
+}
+
 impl Config {
     /// Reads `file` (nothing at all is a valid configuration) and every `*.toml` of the folder `agent.d` beside it, in
-    /// the order of their names. `data` and `listen` win over what the files say.
-    pub fn read(file: Option<&Path>, data: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, Problems> {
+    /// the order of their names. `over` wins over what the files say.
+    pub fn read(file: Option<&Path>, over: Overrides) -> Result<Self, Problems> {
         let mut layers = Vec::new();
         if let Some(file) = file {
             layers.push(file.to_owned());
@@ -171,11 +187,14 @@ impl Config {
                 }));
             }
         }
-        if let Some(data) = data {
-            config.data = data.to_owned();
-        }
-        if let Some(listen) = listen {
-            config.mqtt.listen = Some(listen);
+        set(&mut config.data, over.data);
+        config.mqtt.listen = over.listen.or(config.mqtt.listen);
+        config.board.profile = over.board.or(config.board.profile.take());
+        if !config.board.is_empty() || config.board.profile.is_some() {
+            match Profile::choose(config.board.profile.as_deref(), &holm_boards::compatible()) {
+                Ok(profile) => config.profile = Some(profile),
+                Err(found) => problems.extend(found.problems),
+            }
         }
         problems.extend(config.contradictions());
         if config.mqtt.mode == Mode::Embedded {
@@ -214,13 +233,14 @@ impl Config {
             set(&mut self.store.dedupe_window, section.duration_in("dedupe_window", window));
             set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
         }
+        self.board.apply(&mut root);
         drop(root);
         document.finish()
     }
 
     /// What is wrong with values that are right by themselves.
     fn contradictions(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.board.contradictions();
         let mut problem = |key: &str, message: String| {
             problems.push(Problem { line: 0, key: key.to_owned(), message });
         };
@@ -412,6 +432,8 @@ impl Default for Config {
                 dedupe_window: Duration::from_secs(86_400),
                 database: 4096 * MIB,
             },
+            board: Bindings::default(),
+            profile: None,
         }
     }
 }
@@ -440,7 +462,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
-        let found = match Config::read(Some(&file), None, None) {
+        let found = match Config::read(Some(&file), Overrides::default()) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.problems.into_iter().map(|problem| problem.key).collect(),
         };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use holm_agent::config::Config;
-use holm_agent::node;
+use holm_agent::config::{Config, Overrides};
+use holm_agent::{board, node};
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
@@ -22,6 +22,9 @@ enum Command {
     Run(Options),
     /// Read the configuration, list all problems, and do nothing else.
     CheckConfig(Options),
+    /// Drive all outputs to their safe levels, and do nothing else. For who notices that the node has died, such as
+    /// `ExecStopPost=` of its unit.
+    SafeOutputs(Options),
 }
 
 #[derive(clap::Args)]
@@ -35,25 +38,31 @@ struct Options {
     /// The MQTT address, instead of the configured one.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// The board's profile, by name or file, instead of the configured one: `host-sim` is the simulator.
+    #[arg(long)]
+    board: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let (options, check) = match Arguments::parse().command {
-        Command::Run(options) => (options, false),
-        Command::CheckConfig(options) => (options, true),
-    };
+    let command = Arguments::parse().command;
+    let (Command::Run(options) | Command::CheckConfig(options) | Command::SafeOutputs(options)) = &command;
+    let over = Overrides { data: options.data.clone(), listen: options.listen, board: options.board.clone() };
     let standard = PathBuf::from("/etc/holm/agent.toml");
-    let file = options.config.or_else(|| standard.exists().then_some(standard));
-    let config = match Config::read(file.as_deref(), options.data.as_deref(), options.listen) {
+    let file = options.config.clone().or_else(|| standard.exists().then_some(standard));
+    let config = match Config::read(file.as_deref(), over) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("holmd: {problems}");
             return ExitCode::from(2);
         }
     };
-    if check {
-        println!("the configuration is good");
-        return ExitCode::SUCCESS;
+    match command {
+        Command::Run(_) => {}
+        Command::CheckConfig(_) => {
+            println!("the configuration is good");
+            return ExitCode::SUCCESS;
+        }
+        Command::SafeOutputs(_) => return safe_outputs(&config),
     }
     start_logging();
     // One thread for everything that waits: guests, the store and the feeder have their own.
@@ -71,6 +80,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = node::describe(&error), "the node cannot go on");
+            eprintln!("holmd: {}", node::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes every output, which drives it to its safe level.
+fn safe_outputs(config: &Config) -> ExitCode {
+    start_logging();
+    match board::safe_outputs(config) {
+        Ok(true) => ExitCode::SUCCESS,
+        // Each was said when it was tried.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
             eprintln!("holmd: {}", node::describe(&error));
             ExitCode::FAILURE
         }

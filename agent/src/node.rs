@@ -3,7 +3,7 @@
 //! # Order of the end
 //!
 //! The broker stops reading and acknowledges what settles meanwhile; then the workers run dry and the feeder parks what
-//! is left; then the store commits what is queued and closes; then the exit is marked clean. Whatever does not end in
+//! is left; then the board's outputs are made safe and its threads end; then the store commits what is queued and closes; then the exit is marked clean. Whatever does not end in
 //! time is left: a crash at any point of this loses nothing that was acknowledged.
 
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use holm_boards::Health;
 use holm_mqtt::{Broker, BrokerConfig, ExternalClient, ExternalConfig};
 use holm_runtime::{Engine, EngineOptions, Profile, WASM_STACK};
 use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
@@ -22,11 +23,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::board::Attached;
 use crate::breadcrumb::Blame;
 use crate::config::{Config, External, ExternalTls, Mode, Tls};
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
-use crate::{admin, clock, notify, triggers};
+use crate::{admin, board, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
 const FORGIVE_AFTER: Duration = Duration::from_secs(60);
@@ -52,7 +54,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut node = Running::start(&config, stopped).await?;
     node.announce(&config);
-    let watchdog = notify::watchdog_period();
+    let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
+    let watchdog = watchdog.into_iter().flatten().min();
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);
     let mut forgiven = false;
@@ -61,7 +64,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = feed, if watchdog.is_some() => notify::watchdog(),
+            () = feed, if watchdog.is_some() => {
+                notify::watchdog();
+                if let Some(board) = &mut node.board {
+                    board.guard.feed();
+                }
+            }
             () = &mut forgive, if !forgiven => {
                 forgiven = true;
                 if let Err(error) = node.blame.forgive() {
@@ -91,6 +99,7 @@ struct Running {
     store: Store,
     blame: Blame,
     addresses: Addresses,
+    board: Option<Attached>,
     _lock: std::fs::File,
 }
 
@@ -103,6 +112,8 @@ struct Addresses {
 
 impl Running {
     async fn start(config: &Config, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+        // First of all, so that outputs are safe while the rest starts.
+        let board = board::attach(config)?;
         let mut options = OpenOptions::new(&config.data);
         options.caps = OutboxCaps { bytes: config.store.outbox, ..OutboxCaps::default() };
         options.dedupe_window = config.store.dedupe_window;
@@ -192,7 +203,7 @@ impl Running {
         tasks.spawn(admin::serve(socket, state, stopped.clone()));
         tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
         triggers::lifecycle(&dispatcher, "start", None);
-        Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, _lock: lock })
+        Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
     }
 
     /// One JSON line on stdout, and systemd's READY=1.
@@ -209,6 +220,9 @@ impl Running {
         // Whoever started us may have closed the pipe.
         let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
         notify::ready();
+        if let Some(board) = &self.board {
+            board.guard.show(Health::Running);
+        }
         tracing::info!(mqtt = ?self.addresses.mqtt, data = %config.data.display(), "ready");
     }
 
@@ -234,6 +248,13 @@ impl Running {
         });
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
             tracing::warn!("some functions did not end in time; their events are in the inbox");
+        }
+        // After the functions, which may use it until then; whatever became of them.
+        if let Some(mut board) = self.board.take() {
+            let ended = tokio::task::spawn_blocking(move || board.detach());
+            if tokio::time::timeout(DRAIN, ended).await.is_err() {
+                tracing::warn!("a bus of the board did not answer in time");
+            }
         }
         self.store.close();
         if self.writer.join().is_err() {

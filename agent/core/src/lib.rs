@@ -8,6 +8,8 @@ mod event;
 mod manifest;
 mod name;
 mod outcome;
+mod pin;
+mod reading;
 mod session;
 mod topic;
 mod trie;
@@ -19,10 +21,12 @@ pub use manifest::{
     ConfigKind, ConfigParameter, ConfigValue, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder,
     ScheduleWhen, SeriesDecl, Trigger, TriggerKind, When,
 };
-pub use name::{FunctionName, NameError};
+pub use name::{FunctionName, Label, NameError};
 pub use outcome::{
     Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recorded, ResultRow, StateWrite, Usage,
 };
+pub use pin::{Edge, Level};
+pub use reading::{Quality, Reading};
 pub use session::{ClientId, Message, Queued, Received, SessionWrite, StoredBroker, StoredSession, Subscription};
 pub use topic::{TopicError, TopicFilter, TopicName};
 pub use trie::TopicTrie;

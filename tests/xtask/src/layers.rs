@@ -29,6 +29,10 @@ const RULES: &[Rule] = &[
     Only { of: "rusqlite", by: &["holm-bench", "holm-store"] },
     Only { of: "mqtt-protocol-core", by: &["holm-mqtt"] },
     Only { of: "rumqttc-v5-next", by: &["holm-mqtt", "holm-bench", "holm-feed", "holm-tests"] },
+    Only { of: "gpiocdev", by: &["holm-boards"] },
+    Only { of: "i2cdev", by: &["holm-boards"] },
+    Only { of: "spidev", by: &["holm-boards"] },
+    Only { of: "embedded-hal", by: &["holm-boards"] },
     Only { of: "ratatui", by: &["holm-cli"] },
     Only { of: "holm-agent", by: &["holm-tests"] },
     Names { who: "holm-core", may: &[] },
@@ -36,6 +40,7 @@ const RULES: &[Rule] = &[
     Names { who: "holm-store", may: &["holm-core"] },
     Names { who: "holm-mqtt", may: &["holm-core"] },
     Names { who: "holm-runtime", may: &["holm-core"] },
+    Names { who: "holm-boards", may: &["holm-core"] },
     Names { who: "holm-compiler", may: &["holm-core", "holm-runtime"] },
     Names { who: "holm-function", may: &[] },
     // For `Digest` only: one type for what a bundle is named by.
@@ -50,8 +55,15 @@ const RULES: &[Rule] = &[
         reaches: &["tokio", "mio", "rusqlite", "mqtt-protocol-core", "rumqttc-v5-next", "wasmtime", "ring"],
     },
     Never { who: "holm-trust", reaches: &["tokio", "mio", "rusqlite", "aws-lc-rs", "openssl-sys"] },
-    Never { who: "holm-runtime", reaches: &["holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"] },
-    Never { who: "holm-cli", reaches: &["holm-agent", "holm-store", "holm-runtime", "wasmtime", "rusqlite"] },
+    Never { who: "holm-boards", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },
+    Never {
+        who: "holm-runtime",
+        reaches: &["holm-boards", "holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"],
+    },
+    Never {
+        who: "holm-cli",
+        reaches: &["holm-agent", "holm-boards", "holm-store", "holm-runtime", "wasmtime", "rusqlite"],
+    },
     // One provider of cryptography in the whole tree.
     Never { who: "holm-agent", reaches: &["aws-lc-rs", "openssl", "openssl-sys", "native-tls"] },
     Never { who: "holm-cli", reaches: &["aws-lc-rs", "openssl", "openssl-sys", "native-tls"] },
