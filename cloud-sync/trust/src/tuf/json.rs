@@ -75,3 +75,29 @@ fn string(text: &str, out: &mut Vec<u8>) {
     }
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by securesystemslib: see `tests/tuf/make.py`.
+    const GOLDEN: &str = include_str!("../../tests/tuf/canonical.json");
+
+    #[test]
+    fn writes_what_securesystemslib_writes() {
+        let golden: Vec<(String, String)> = serde_json::from_str(GOLDEN).unwrap();
+        assert!(golden.len() > 20);
+        for (text, expected) in golden {
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(crate::tuf::key::to_hex(&canonical(&value).unwrap()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn has_no_fractions_and_nothing_beyond_64_bits() {
+        for text in ["1.5", "1.0", "1e3", "18446744073709551616", "-9223372036854775809", "[{\"a\":0.1}]"] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert!(canonical(&value).is_err(), "{text}");
+        }
+    }
+}

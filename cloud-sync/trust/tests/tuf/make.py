@@ -28,10 +28,8 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
-    Key,
     Metadata,
     MetaFile,
-    Role,
     Root,
     Snapshot,
     TargetFile,
@@ -613,7 +611,7 @@ def check():
             yield path.read_bytes()
 
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "root.json").write_bytes((ours / "1.root.json").read_bytes())
+        shutil.copy(ours / "1.root.json", Path(folder) / "root.json")
         for step in story:
             state = step["folder"]
             now = datetime.strptime(step["now"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
@@ -624,7 +622,7 @@ def check():
                 updater.refresh()
                 for name, expected in step["targets"].items():
                     info = updater.get_targetinfo(name)
-                    assert info.custom == expected["custom"], info.custom
+                    assert info.unrecognized_fields.get("custom") == expected["custom"], name
                     assert info.hashes["sha256"] == expected["sha256"]
                     updater.download_target(info, f"{folder}/target")
             versions = {role: Metadata.from_file(f"{folder}/{role}.json").signed.version for role in step["kept"]}

@@ -46,7 +46,7 @@ pub fn publish(
     let mut kept = current.clone();
     let mut files = Vec::new();
     let mut root = current.root()?;
-    if files.is_empty() && current.timestamp.is_none() {
+    if current.timestamp.is_none() {
         files.push((RoleName::Root.versioned(root.version), current.root.clone()));
     }
     for new in roots {
