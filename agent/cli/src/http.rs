@@ -184,6 +184,8 @@ pub(crate) fn below(folder: &str, path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -205,5 +207,100 @@ mod tests {
             assert_eq!(Target::parse(url).ok(), expected, "{url}");
         }
         assert_eq!(below("http://h/targets/", "a b/../c?.holm"), "http://h/targets/a%20b/../c%3F.holm");
+    }
+
+    /// A server for one request, which it answers with these bytes and ends; without any it never does.
+    async fn serve(answer: Vec<u8>) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            if answer.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            // The client may go before it has read all.
+            let _ = stream.write_all(&answer).await;
+        });
+        (format!("http://{address}/f"), served)
+    }
+
+    #[tokio::test]
+    async fn reads_no_further_than_it_may() {
+        let head = "HTTP/1.1 200 OK\r\n";
+        let told = |length: usize| format!("{head}content-length: {length}\r\n\r\n{}", "x".repeat(length)).into_bytes();
+        let chunks = |count: usize| {
+            format!("{head}transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", "4\r\nxxxx\r\n".repeat(count)).into_bytes()
+        };
+        let status = |line: &str| format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n").into_bytes();
+        let cases = [
+            (told(10), Some((Got::All, 10))),
+            (told(0), Some((Got::All, 0))),
+            (told(11), Some((Got::TooLong, 0))),
+            (chunks(2), Some((Got::All, 8))),
+            (chunks(1000), Some((Got::TooLong, 8))),
+            (format!("{head}content-length: 5\r\n\r\nxx").into_bytes(), None),
+            (status("404 Not Found"), Some((Got::Missing, 0))),
+            (status("403 Forbidden"), Some((Got::Missing, 0))),
+            (status("500 Oh"), None),
+            (status("302 Found"), None),
+            (b"220 smtp".to_vec(), None),
+            (Vec::new(), None),
+        ];
+        let set = tokio::task::LocalSet::new();
+        let run = async {
+            for (answer, expected) in cases {
+                let shown = String::from_utf8_lossy(&answer).chars().take(60).collect::<String>();
+                let (url, served) = serve(answer).await;
+                let http = Http::new(&[]).unwrap();
+                let patience = Duration::from_millis(if shown.is_empty() { 50 } else { 20_000 });
+                let got = http.bytes(&url, 10, patience).await;
+                assert_eq!(got.ok().map(|(got, bytes)| (got, bytes.len())), expected, "{shown}");
+                served.abort();
+            }
+        };
+        set.run_until(run).await;
+    }
+
+    #[tokio::test]
+    async fn believes_the_authorities_it_was_given_and_no_others() {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.crt");
+        std::fs::write(&ca, cert.pem()).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let set = tokio::task::LocalSet::new();
+        set.spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 1024];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+        });
+        let run = async {
+            let ask = async |authorities: &[&Path], host: &str| {
+                let http = Http::new(authorities).unwrap();
+                http.bytes(&format!("https://{host}:{port}/"), 10, Duration::from_secs(20)).await.ok()
+            };
+            assert_eq!(ask(&[&ca], "localhost").await, Some((Got::All, b"hi".to_vec())));
+            assert_eq!(ask(&[], "localhost").await, None, "nobody vouches for it");
+            assert_eq!(ask(&[&ca], "127.0.0.1").await, None, "it is somebody else's certificate");
+        };
+        set.run_until(run).await;
+        assert!(Http::new(&[&folder.path().join("nothing")]).is_err());
     }
 }

@@ -137,7 +137,8 @@ impl Tuf {
     fn load(&self) -> Result<Kept, Failure> {
         let limits = Limits::default();
         let missing = || {
-            Failure::new(format!("{} has no root", self.metadata_dir.display())).next("give it one with `holm tuf init`")
+            Failure::new(format!("{} has no root", self.metadata_dir.display()))
+                .next("give it one with `holm tuf init`")
         };
         Ok(Kept {
             root: read(&self.path(RoleName::Root), limits.root)?.ok_or_else(missing)?,
@@ -189,8 +190,7 @@ pub(crate) async fn fetch(http: &Http, url: &str, update: &mut Update) -> Result
 
 /// Fetches a target into a file, which is there only if it is the one that was signed.
 async fn save(http: &Http, url: &str, name: &str, target: &Target, file: &Path) -> Result<(), Failure> {
-    let failed =
-        |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", file.display()));
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", file.display()));
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut part = NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
     let mut check = target.check(name);

@@ -20,3 +20,8 @@ pub use error::TrustError;
 pub use key::{PublicKey, SigningKey};
 pub use role::{Role, sign};
 pub use time::{Freshness, MAX_PAST_BUILD, MAX_SERVER_SKEW, Moment, TrustedTime};
+
+/// So that the example of the README is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use holm_bundle::Digest;
 use holm_core::{FunctionName, Timestamp};
 use holm_trust::tuf::edit::{self, NewTarget, OnlineKeys, Published, RoleSet, Terms};
-use holm_trust::tuf::{Answer, DEPLOYMENT_KEYS, DeploymentKeys, Draft, Kept, Limits, Listing, Repository, RoleName, Update};
+use holm_trust::tuf::{
+    Answer, DEPLOYMENT_KEYS, DeploymentKeys, Draft, Kept, Limits, Listing, Repository, RoleName, Update,
+};
 use holm_trust::{Judge, Moment, Role, SigningKey, TrustError, TrustedTime};
 use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -118,9 +120,8 @@ fn python_tuf_was_shown_what_we_make_today() {
             golden(&format!("{folder}/targets/{}", repository.path(name).unwrap()), bytes);
             listed.insert(name, json!({ "custom": custom, "sha256": Digest::of(bytes).to_string() }));
         }
-        let kept = RoleName::ALL.map(|role| {
-            (role.to_string(), Draft::read(published.kept.get(role).unwrap()).unwrap().version().unwrap())
-        });
+        let kept = RoleName::ALL
+            .map(|role| (role.to_string(), Draft::read(published.kept.get(role).unwrap()).unwrap().version().unwrap()));
         let now = jiff::Timestamp::from_millisecond(now.0).unwrap().to_string();
         story.push(json!({ "folder": folder, "now": now, "targets": listed, "kept": BTreeMap::from(kept) }));
     };
@@ -136,7 +137,10 @@ fn python_tuf_was_shown_what_we_make_today() {
     let keys = DeploymentKeys::new([deployment.public()], 1).unwrap();
     let mut add = BTreeMap::from([bundle("1.4.0", 3, b"the bundle")]);
     add.insert(DEPLOYMENT_KEYS.to_owned(), new_target(&keys.write().unwrap(), Value::Null));
-    blobs.insert(add.keys().nth(1).unwrap().clone(), (b"the bundle".to_vec(), add.values().nth(1).unwrap().custom.clone()));
+    blobs.insert(
+        add.keys().nth(1).unwrap().clone(),
+        (b"the bundle".to_vec(), add.values().nth(1).unwrap().custom.clone()),
+    );
     blobs.insert(DEPLOYMENT_KEYS.to_owned(), (keys.write().unwrap(), Value::Null));
     let draft = edit::targets(None, &add, &BTreeSet::new(), at(0), &terms).unwrap();
     let targets = signed(draft, &[&targets_key]);
@@ -200,7 +204,11 @@ fn python_tuf_was_shown_what_we_make_today() {
     let (time, targets) = (TrustedTime::new(at(0), None), repository.targets_role().unwrap());
     let monotonic = std::time::Duration::ZERO;
     let judge = Judge { device: &device, deployment: &role, targets: &targets, last: None, time: &time, monotonic };
-    assert_eq!(judge.accept(&document.write().unwrap()).unwrap_err().reason().as_str(), "malformed", "signed, and empty");
+    assert_eq!(
+        judge.accept(&document.write().unwrap()).unwrap_err().reason().as_str(),
+        "malformed",
+        "signed, and empty"
+    );
 }
 
 #[test]
@@ -329,6 +337,7 @@ proptest! {
     fn an_honest_repository_is_followed_and_a_lying_one_is_not(steps in prop::collection::vec(step(), 1..24)) {
         let mut world = World::new();
         let mut client = Kept::new(world.kept.root.clone());
+        let mut highest = [0; 4];
         for step in steps {
             match step {
                 Step::Release => world.publish(vec![], true),
@@ -349,8 +358,12 @@ proptest! {
                     let files = when.get(&world.past).clone();
                     let result = refresh(&mut client, &files, world.now);
                     let after = versions(&client);
-                    let lower = before.iter().zip(after).any(|(before, after)| after < *before);
-                    prop_assert!(!lower, "{before:?} became {after:?}: {:?}", result.err());
+                    for (role, (seen, now)) in RoleName::ALL.into_iter().zip(highest.iter().zip(after)) {
+                        // A root that takes online keys away also takes their files, and what comes then is by the new keys.
+                        let taken = after[0] > before[0] && [RoleName::Timestamp, RoleName::Snapshot].contains(&role);
+                        let absent = now == 0 && (taken || before[role as usize] == 0);
+                        prop_assert!(now >= *seen || absent, "{highest:?}, {before:?}, {after:?}: {:?}", result.err());
+                    }
                 }
                 Step::Flip(file, at, bits) => {
                     world.publish(vec![], false);
@@ -366,8 +379,11 @@ proptest! {
                     }
                     // It is not stuck afterwards.
                     refresh(&mut lied_to, &world.files, world.now).unwrap();
-                    prop_assert!(RoleName::ALL[1..].iter().all(|role| versions(&lied_to) == versions(&world.kept) || lied_to.get(*role).is_none()));
+                    prop_assert_eq!(versions(&lied_to), versions(&world.kept));
                 }
+            }
+            for (seen, now) in highest.iter_mut().zip(versions(&client)) {
+                *seen = now.max(*seen);
             }
         }
     }
@@ -387,6 +403,16 @@ proptest! {
 }
 
 #[test]
+fn a_caller_that_reads_too_much_is_refused_all_the_same() {
+    let world = World::new();
+    let mut update = Update::new(world.kept.clone(), Moment::by_clock(START), Limits::default()).unwrap();
+    update.take(Answer::Missing).unwrap();
+    let mut bytes = world.files["timestamp.json"].clone();
+    bytes.resize(usize::try_from(update.wanted().unwrap().max_bytes).unwrap() + 1, b' ');
+    assert_eq!(update.take(Answer::Found(bytes)).unwrap_err().reason().as_str(), "endless-data");
+}
+
+#[test]
 fn who_does_not_know_the_time_is_told_so_and_takes_what_is_newer() {
     let world = World::new();
     let unknown = TrustedTime::new(Timestamp(START.0 - 300 * DAY), None).moment(std::time::Duration::ZERO);
@@ -397,6 +423,33 @@ fn who_does_not_know_the_time_is_told_so_and_takes_what_is_newer() {
     let repository = update.finish().unwrap();
     assert_eq!(repository.fresh(unknown).unwrap(), holm_trust::Freshness::Unknown);
     assert_eq!(repository.fresh(Moment::by_clock(START)).unwrap(), holm_trust::Freshness::Fresh);
+}
+
+#[test]
+fn nothing_new_is_taken_from_files_that_do_not_belong_together() {
+    let mut world = World::new();
+    let now = Moment::by_clock(START);
+    let before = world.kept.clone();
+    assert!(Repository::open(&before).unwrap().fresh(now).is_ok());
+    world.publish(vec![], true);
+    let after = world.kept.clone();
+    // The same contents and signatures, and another file than the one that was announced.
+    let spaced = |bytes: &Option<Vec<u8>>| Some([bytes.as_deref().unwrap(), b" "].concat());
+    for kept in [
+        Kept { timestamp: None, ..after.clone() },
+        Kept { snapshot: None, ..after.clone() },
+        Kept { timestamp: before.timestamp.clone(), ..after.clone() },
+        Kept { snapshot: before.snapshot.clone(), ..after.clone() },
+        Kept { targets: before.targets.clone(), ..after.clone() },
+        Kept { snapshot: spaced(&after.snapshot), ..after.clone() },
+        Kept { targets: spaced(&after.targets), ..after.clone() },
+    ] {
+        let repository = Repository::open(&kept).unwrap();
+        assert_eq!(repository.fresh(now).unwrap_err().reason().as_str(), "metadata-incomplete");
+        assert!(repository.targets_role().is_ok());
+    }
+    let gone = Repository::open(&Kept { targets: None, ..after });
+    assert_eq!(gone.unwrap_err().reason().as_str(), "metadata-incomplete");
 }
 
 #[test]

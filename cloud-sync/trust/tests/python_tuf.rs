@@ -137,10 +137,9 @@ fn each_repository_of_python_tuf_gets_its_verdict() {
 }
 
 fn check_targets(repository: &Repository, mirror: &Mirror, kept: &Kept, what: &str) {
-    let special: BTreeMap<String, String> =
-        serde_json::from_value(mirror.run["download"].clone()).unwrap_or_default();
+    let special: BTreeMap<String, String> = serde_json::from_value(mirror.run["download"].clone()).unwrap_or_default();
     for (target, expected) in &special {
-        assert_eq!(reason(download(repository, mirror, target).as_ref().map(|()| ())), *expected, "{what}: {target}");
+        assert_eq!(reason(download(repository, mirror, target).as_ref().copied()), *expected, "{what}: {target}");
     }
     for (target, _) in repository.targets().filter(|(target, _)| !special.contains_key(*target)) {
         if mirror.get(&format!("targets/{}", repository.path(target).unwrap())).is_some() {

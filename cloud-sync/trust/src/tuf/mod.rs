@@ -36,4 +36,3 @@ pub use metadata::RoleName;
 pub use repository::Repository;
 pub use target::{Check, Target};
 pub use update::{Answer, Kept, Update, Wanted};
-

@@ -143,9 +143,7 @@ impl Update {
             Answer::Found(bytes) if u64::try_from(bytes.len()).is_ok_and(|length| length <= wanted.max_bytes) => {
                 self.found(role, bytes)
             }
-            Answer::Found(_) | Answer::TooLong => {
-                Err(role.error(TrustError::EndlessData { limit: wanted.max_bytes }))
-            }
+            Answer::Found(_) | Answer::TooLong => Err(role.error(TrustError::EndlessData { limit: wanted.max_bytes })),
             Answer::Missing if role == RoleName::Root => self.begin_timestamp(),
             Answer::Missing => Err(role.error(TrustError::Missing { name: wanted.name })),
         };

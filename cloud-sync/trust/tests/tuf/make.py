@@ -183,8 +183,11 @@ def good():
     case.run("ok", root=2, timestamp=2, snapshot=2, targets=2).end()
 
     case = Case("good-not-consistent", "without consistent snapshots: names without versions and digests", consistent=False)
-    case.begin().lead("targets", "snapshot", "timestamp")
-    case.run("ok", root=1, timestamp=2, snapshot=2, targets=2).end()
+    case.begin()
+    case.target("unknown-hash", b"who knows")
+    case.targets.signed.targets["unknown-hash"].hashes = {"future-hash": "00"}
+    case.lead("targets", "snapshot", "timestamp")
+    case.run("ok", download={"unknown-hash": "wrong-digest"}, root=1, timestamp=2, snapshot=2, targets=2).end()
 
     case = Case("good-bare", "timestamp and snapshot say nothing but versions, which is allowed")
     case.lead("targets", bump=False)
@@ -265,6 +268,11 @@ def signatures():
     case = Case("unknown-key", "a timestamp by a key that no root names").begin()
     case.signers["timestamp"] = [signer("stranger")]
     case.lead("timestamp").run("unknown-key", role="timestamp", root=1, timestamp=1, snapshot=1, targets=1).end()
+
+    case = Case("another-roles-key", "targets by the timestamp's key, which the root names, for something else").begin()
+    case.signers["targets"] = case.signers["timestamp"]
+    case.lead("targets", "snapshot", "timestamp")
+    case.run("unknown-key", role="targets", root=1, timestamp=2, snapshot=2, targets=1).end()
 
     case = Case("too-few-root", "root 2 by one of the two who must sign").begin()
     case.next_root(by=case.signers["root"][:1])
@@ -509,6 +517,17 @@ def rotation():
         case.lead(*order[order.index(name):])
         low = {role: case.md(role).signed.version for role in order}
         case.run("ok", root=2, **low).end()
+
+    case = Case("fast-forward-by-threshold", "the same, where the new root keeps the stolen timestamp key and asks for a second one")
+    case.begin()
+    case.snapshot.signed.version = 2**53
+    case.lead("snapshot", "timestamp").run("ok", root=1, timestamp=2, snapshot=2**53 + 1, targets=1)
+    case.signers["timestamp"].append(signer("second timestamp"))
+    case.root.signed.add_key(case.signers["timestamp"][1].public_key, "timestamp")
+    case.root.signed.roles["timestamp"].threshold = 2
+    case.next_root()
+    case.snapshot.signed.version = 1
+    case.lead("snapshot", "timestamp").run("ok", root=2, timestamp=3, snapshot=2, targets=1).end()
 
     case = Case("fast-forward-stays", "without new keys the version stays up, and what is lower is refused").begin()
     case.timestamp.signed.version = 2**53

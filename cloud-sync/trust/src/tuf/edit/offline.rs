@@ -177,7 +177,9 @@ fn check_name(name: &str) -> Result<(), &'static str> {
         return Err("is too long for a target's name");
     }
     if !name.split('/').all(part) {
-        return Err("is no target's name: parts of letters, digits and . - _ + that begin with no dot, between slashes");
+        return Err(
+            "is no target's name: parts of letters, digits and . - _ + that begin with no dot, between slashes",
+        );
     }
     Ok(())
 }

@@ -56,7 +56,8 @@ pub fn publish(
     }
     if let Some(new) = targets {
         let believed: Targets = root.believe(&new).map_err(|why| RoleName::Targets.error(why))?;
-        if let Some(before) = version::<Targets>(kept.targets.as_deref())?.filter(|before| *before >= believed.version) {
+        if let Some(before) = version::<Targets>(kept.targets.as_deref())?.filter(|before| *before >= believed.version)
+        {
             let of = RoleName::Targets.file();
             return Err(TrustError::OlderMetadata { of, found: believed.version, trusted: before });
         }
