@@ -47,7 +47,7 @@ pub fn run(suite: Option<&str>) -> anyhow::Result<(String, bool)> {
         // From `path/to/test_x.py::test PASSED [ 1%]` the test and its end; of the last line, not how long it took.
         let line = line.rsplit_once(" [").map_or(line, |(line, _)| line);
         let line = line.rsplit_once("tuf_conformance/").map_or(line, |(_, line)| line);
-        let line = line.split_once(" in ").map_or(line, |(line, _)| line);
+        let line = if line.starts_with('=') { line.split_once(" in ").map_or(line, |(line, _)| line) } else { line };
         lines.push(line.trim_matches(['=', ' ']).to_owned());
     }
     Ok((lines.join("\n"), told.status.success()))
