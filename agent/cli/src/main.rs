@@ -13,6 +13,7 @@ mod deploy;
 mod dlq;
 mod failure;
 mod functions;
+mod http;
 mod imports;
 mod invoke;
 mod journal;
@@ -24,6 +25,7 @@ mod screen;
 mod status;
 mod table;
 mod top;
+mod tuf;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +73,9 @@ enum Command {
     Password(password::Password),
     /// Watch the node live
     Top(top::Top),
+    /// The client of the code repository, for suites that test it
+    #[command(hide = true)]
+    Tuf(tuf::Tuf),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -116,6 +121,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
+        Command::Tuf(tuf) => tuf.run(screen).await?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);

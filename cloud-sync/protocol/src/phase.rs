@@ -71,7 +71,7 @@ reasons! {
     /// Why a deployment waits, was refused, or was rolled back.
     ReasonCode {
         Malformed = "malformed", "the desired state cannot be read";
-        UnsupportedFormat = "unsupported-format", "the desired state has a format that this agent is too old for";
+        UnsupportedFormat = "unsupported-format", "what was signed has a format that this agent is too old for";
         UnknownKey = "unknown-key", "the signature is by a key that this device does not trust";
         WrongSignature = "wrong-signature", "the signature does not fit what was signed";
         TooFewSignatures = "too-few-signatures", "fewer keys have signed than the role demands";
@@ -79,6 +79,8 @@ reasons! {
         OlderGeneration = "older-generation", "this device has seen a newer desired state";
         Expired = "expired", "the desired state has expired";
         MetadataExpired = "metadata-expired", "the repository's metadata has expired, so no new code is accepted";
+        MalformedMetadata = "malformed-metadata", "the repository's metadata cannot be read";
+        MetadataIncomplete = "metadata-incomplete", "the repository's metadata is not complete, so no new code is accepted";
         OlderMetadata = "older-metadata", "the repository shows older metadata than it did before";
         MixedMetadata = "mixed-metadata", "the repository's metadata files do not belong together";
         EndlessData = "endless-data", "a download was longer than signed for or allowed";

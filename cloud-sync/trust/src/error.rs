@@ -3,6 +3,8 @@
 use holm_core::Timestamp;
 use holm_protocol::{ProtocolError, ReasonCode};
 
+use crate::tuf::RoleName;
+
 /// Why a document, a permit or a key is refused. Each has a [`ReasonCode`] for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -73,6 +75,78 @@ pub enum TrustError {
     /// The system gives no randomness.
     #[error("no random numbers")]
     Random,
+    /// A file of the repository's metadata is not believed.
+    #[error("the repository's {role} is not believed")]
+    Metadata {
+        /// Which.
+        role: RoleName,
+        /// Why not.
+        #[source]
+        why: Box<TrustError>,
+    },
+    /// Metadata is not the shape that it should be.
+    #[error("it cannot be read")]
+    Unreadable {
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Metadata has the shape and makes no sense.
+    #[error("it says what it must not: {what}")]
+    Nonsense {
+        /// What it says.
+        what: String,
+    },
+    /// Metadata is by a specification that this agent does not know.
+    #[error("it is by version {found} of the specification, known here is 1")]
+    Specification {
+        /// Its `spec_version`.
+        found: String,
+    },
+    /// Metadata, or what it says of other metadata, is older than what was seen before.
+    #[error("it says version {found} of {of}, {trusted} was seen before")]
+    OlderMetadata {
+        /// Of which file.
+        of: String,
+        /// Its version now; 0 when it is not there any more.
+        found: u64,
+        /// The version that was trusted.
+        trusted: u64,
+    },
+    /// Metadata is not what other metadata says that it is.
+    #[error("it is not the file that was announced: {what}")]
+    MixedMetadata {
+        /// What differs.
+        what: String,
+    },
+    /// More data than may come.
+    #[error("longer than {limit} bytes")]
+    EndlessData {
+        /// What was signed for or allowed.
+        limit: u64,
+    },
+    /// A file that must be there is not.
+    #[error("there is no {name}")]
+    Missing {
+        /// Its name below the metadata's address.
+        name: String,
+    },
+    /// The repository does not list this target.
+    #[error("the repository does not list {name}")]
+    UnknownTarget {
+        /// The target.
+        name: String,
+    },
+    /// A target is not the file that was signed.
+    #[error("{name} is not the file that was signed: {what}")]
+    WrongDigest {
+        /// The target.
+        name: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The metadata is not complete, so nothing new is taken from it: an update was broken off, or there was none.
+    #[error("the repository's metadata is not complete")]
+    Incomplete,
 }
 
 impl TrustError {
@@ -87,6 +161,19 @@ impl TrustError {
             Self::WrongDevice { .. } => ReasonCode::WrongDevice,
             Self::OlderGeneration { .. } => ReasonCode::OlderGeneration,
             Self::Expired { .. } => ReasonCode::Expired,
+            Self::Metadata { why, .. } => match why.reason() {
+                ReasonCode::Expired => ReasonCode::MetadataExpired,
+                reason => reason,
+            },
+            Self::Unreadable { .. } | Self::Nonsense { .. } => ReasonCode::MalformedMetadata,
+            Self::Specification { .. } => ReasonCode::UnsupportedFormat,
+            Self::OlderMetadata { .. } => ReasonCode::OlderMetadata,
+            Self::MixedMetadata { .. } => ReasonCode::MixedMetadata,
+            Self::EndlessData { .. } => ReasonCode::EndlessData,
+            Self::Missing { .. } => ReasonCode::DownloadFailed,
+            Self::UnknownTarget { .. } => ReasonCode::UnknownTarget,
+            Self::WrongDigest { .. } => ReasonCode::WrongDigest,
+            Self::Incomplete => ReasonCode::MetadataIncomplete,
             Self::Key { .. } | Self::Threshold { .. } | Self::Random => ReasonCode::Internal,
         }
     }

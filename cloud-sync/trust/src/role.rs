@@ -23,6 +23,16 @@ impl Role {
         Ok(Self { keys, threshold })
     }
 
+    /// The different keys.
+    pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.keys.values()
+    }
+
+    /// How many of them have to sign.
+    pub fn threshold(&self) -> usize {
+        self.threshold
+    }
+
     /// Checks the envelope's signatures. The key ids in it only say where to look; the algorithm that it names is not asked at
     /// all; a key that signs twice counts once. A signature that does not fit spoils nothing as long as enough others do, so that
     /// nobody can make a good document bad by adding to it.

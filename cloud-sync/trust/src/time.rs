@@ -67,12 +67,38 @@ impl TrustedTime {
         Timestamp(self.floor.0.saturating_add(milliseconds(since)))
     }
 
+    /// What is known of the time now.
+    pub fn moment(&self, monotonic: Duration) -> Moment {
+        Moment { at_least: self.at_least(monotonic), told: self.told.is_some() }
+    }
+
     /// Whether something that expires at `expires` has.
     pub fn freshness(&self, expires: Timestamp, monotonic: Duration) -> Freshness {
-        let now = self.at_least(monotonic);
-        if now >= expires {
-            Freshness::Expired(now)
-        } else if self.told.is_some() {
+        self.moment(monotonic).freshness(expires)
+    }
+}
+
+/// What is known of the time at one moment. An update of the repository's metadata takes one and keeps it to its end
+/// (<https://theupdateframework.github.io/specification/latest/#fix-time>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// It is this or later.
+    pub at_least: Timestamp,
+    /// Whether somebody who should know has told the time since the boot.
+    pub told: bool,
+}
+
+impl Moment {
+    /// By a clock that is believed: that of the machine a person sits at, not that of a board.
+    pub fn by_clock(now: Timestamp) -> Self {
+        Self { at_least: now, told: true }
+    }
+
+    /// Whether something that expires at `expires` has.
+    pub fn freshness(self, expires: Timestamp) -> Freshness {
+        if self.at_least >= expires {
+            Freshness::Expired(self.at_least)
+        } else if self.told {
             Freshness::Fresh
         } else {
             Freshness::Unknown

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 
+use crate::conformance;
 use crate::shell::{cargo, command, output, root, run as execute};
 use crate::test::MUTANTS;
 
@@ -21,17 +22,24 @@ const PROOFS: [Proof; 2] = [
     Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000" },
 ];
 
-/// Runs the proof `name`, with `count` instead of its own number if given, and writes its log.
+/// A proof that is a suite of others.
+const SUITE: &str = "tuf-conformance";
+
+/// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
+    if name == SUITE {
+        let commit = commit()?;
+        let (told, passed) = conformance::run(count)?;
+        return write(name, name, &commit, passed, &told);
+    }
     let Some(proof) = PROOFS.iter().find(|proof| proof.name == name) else {
-        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).collect();
+        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain([SUITE]).collect();
         bail!("there is no proof `{name}`: {}", names.join(", "));
     };
     let count = count.unwrap_or(proof.count);
     // As `cargo xtask test` does, so that nothing is compiled twice.
     execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
-    let commit = output(command("git").args(["rev-parse", "HEAD"]))?;
-    let changed = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
+    let commit = commit()?;
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
     let mut running = cargo(&arguments)
         .args(["--", "--nocapture", "--test-threads=1"])
@@ -48,13 +56,19 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     }
     let passed = running.wait().context("cannot wait for cargo")?.success();
     lines.retain(|line| ["by call site", "test ", "cut", "FAILED", "seed"].iter().any(|word| line.contains(word)));
-    let log = format!(
-        "cargo xtask evidence {name} {count}\ncommit {}{}\n{}\n{}\n",
-        commit.trim(),
-        if changed { " with changes" } else { "" },
-        if passed { "passed" } else { "FAILED" },
-        lines.join("\n")
-    );
+    write(name, &format!("{name} {count}"), &commit, passed, &lines.join("\n"))
+}
+
+/// What is tested: the commit, and whether something has been changed since.
+fn commit() -> anyhow::Result<String> {
+    let commit = output(command("git").args(["rev-parse", "HEAD"]))?;
+    let changed = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
+    Ok(format!("{}{}", commit.trim(), if changed { " with changes" } else { "" }))
+}
+
+fn write(name: &str, words: &str, commit: &str, passed: bool, lines: &str) -> anyhow::Result<()> {
+    let verdict = if passed { "passed" } else { "FAILED" };
+    let log = format!("cargo xtask evidence {words}\ncommit {commit}\n{verdict}\n{lines}\n");
     let folder = root().join("docs/evidence");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(format!("{name}.log"));

@@ -46,7 +46,7 @@ const RULES: &[Rule] = &[
     // For `Digest` only: one type for what a bundle is named by.
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
-    Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt"] },
+    Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-trust"] },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
     Never { who: "holm-core", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },

@@ -4,6 +4,7 @@
 //! everything that is more than a file.
 
 mod ci;
+mod conformance;
 mod demo;
 mod evidence;
 mod flags;
@@ -30,6 +31,8 @@ cargo xtask <chore>
   layers   check who depends on whom
   evidence NAME [COUNT]
            a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
+  evidence tuf-conformance DIR
+           the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
            build what is shipped, measure holmd beside a native client behind mosquitto; writes target/bench.json
   ci       formatting, lints, layers, tests, licences and advisories
