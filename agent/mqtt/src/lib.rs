@@ -48,5 +48,5 @@ mod subscribe;
 pub use backend::{Backend, Incoming, Refusal, Settled};
 pub use broker::{Broker, BrokerStats, Clock, Plan};
 pub use client::{External, ExternalClient, ExternalConfig, Lane, LinkStatus, Outgoing, Wanted, leave_out};
-pub use config::{AclRule, BrokerConfig, BrokerLimits, User};
+pub use config::{AclRule, BrokerConfig, BrokerLimits, Identify, Identity, User};
 pub use password::{PasswordError, PasswordHash};
