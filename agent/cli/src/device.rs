@@ -215,16 +215,16 @@ mod tests {
         });
         assert_eq!(
             render(&device, &Look::plain()),
-            "device       pi3\n\
-             groups       greenhouse\n\
-             state        offline, seen 1970-01-01 00:00:00\n\
-             enrolled     1970-01-01 00:00:00\n\
-             certificate  until 1971-01-01 00:00:00\n\
-             agent        0.1.0 on aarch64, engine 48.0.8 generic\n\
-             job          generation-4, FAILED\n\
-             generation   4\n\
-             phase        rolled-back (trapped)\n\
-             functions    flow 1.2.0 confirmed\n"
+            "device        pi3\n\
+             groups        greenhouse\n\
+             state         offline, seen 1970-01-01 00:00:00\n\
+             enrolled      1970-01-01 00:00:00\n\
+             certificate   until 1971-01-01 00:00:00\n\
+             agent         0.1.0 on aarch64, engine 48.0.8 generic\n\
+             job           generation-4, FAILED\n\
+             generation    4\n\
+             phase         rolled-back (trapped)\n\
+             functions     flow 1.2.0 confirmed\n"
         );
     }
 }

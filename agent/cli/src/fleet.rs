@@ -132,10 +132,10 @@ mod tests {
         .into();
         assert_eq!(
             render(&devices, 61_000, &Look::plain()),
-            "DEVICE  GROUPS  STATE             AGENT  FUNCTIONS  PHASE      JOB\n\
-             pi3     a,b     online            0.2.0          2  committed  7 QUEUED\n\
-             pi4     a,b     offline for 1min  0.1.0                        7 QUEUED\n\
-             pi5     a,b     revoked           0.1.0                        7 QUEUED\n"
+            "DEVICE  GROUPS  STATE              AGENT  FUNCTIONS  PHASE      JOB\n\
+             pi3     a,b     online             0.2.0          2  committed  7 QUEUED\n\
+             pi4     a,b     offline for 1m 0s  0.1.0                        7 QUEUED\n\
+             pi5     a,b     revoked            0.1.0                        7 QUEUED\n"
         );
     }
 }

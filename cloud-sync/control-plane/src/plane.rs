@@ -138,7 +138,9 @@ pub async fn run(
         started.token = Some(token.text().to_owned());
     }
     ready(&started);
+    // Biased: at the end, tasks may be over before this one is asked.
     let early = tokio::select! {
+        biased;
         () = stopping(&mut shutdown) => None,
         ended = tasks.join_next() => Some(ended),
     };

@@ -4,8 +4,6 @@ use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::Operator;
+use super::body::Body;
 use super::problem::Problem;
 use crate::CloudError;
 use crate::blobs::Put;
@@ -31,9 +30,9 @@ pub(super) async fn put(
     _: Operator,
     State(plane): State<Arc<Plane>>,
     Path(digest): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<MAX_BLOB>,
 ) -> Result<Response, Problem> {
-    let (digest, body) = (parse(&digest)?, body?);
+    let (digest, body) = (parse(&digest)?, body);
     let blobs = plane.blobs.clone();
     let put = blocking(move || blobs.put(&digest, &body)).await?;
     match put {
@@ -74,7 +73,7 @@ async fn send(plane: &Plane, digest: Digest, headers: &HeaderMap) -> Result<Resp
     blob.seek(SeekFrom::Start(first))
         .await
         .map_err(|error| CloudError::Broken { what: format!("cannot read a blob: {error}") })?;
-    let body = Body::from_stream(ReaderStream::with_capacity(blob.take(count), CHUNK));
+    let body = axum::body::Body::from_stream(ReaderStream::with_capacity(blob.take(count), CHUNK));
     let common = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, count.to_string()),

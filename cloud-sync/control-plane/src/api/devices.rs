@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use holm_protocol::{DesiredState, Envelope, GroupName, JobId, ThingName};
 use serde_json::{Value, json};
 
-use super::Operator;
+use super::body::Body;
 use super::fields::Fields;
 use super::problem::Problem;
+use super::{MAX_BODY, Operator};
 use crate::plane::Plane;
 use crate::records::{Device, DeviceStatus, PutJob, Refused};
 
@@ -69,10 +68,9 @@ pub(super) async fn put_job(
     operator: Operator,
     State(plane): State<Arc<Plane>>,
     Path(thing): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<MAX_BODY>,
 ) -> Result<Response, Problem> {
     let thing = ThingName::new(&thing)?;
-    let body = body?;
     let document =
         std::str::from_utf8(&body).map_err(|_| Problem::bad_request(vec!["the body is not text".to_owned()]))?;
     let envelope = Envelope::read(document)?;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use holm_protocol::{
     ApiErrorCode, EnrolRequest, Enrolled, GroupName, MqttAddress, RenewRequest, ThingName, TrustAnchor, TufAddress,
 };
 
+use super::MAX_BODY;
+use super::body::Body;
 use super::problem::Problem;
 use crate::CloudError;
 use crate::authority::{DeviceKey, check_renewal};
@@ -29,9 +29,9 @@ pub(super) async fn ca(State(plane): State<Arc<Plane>>) -> Response {
 pub(super) async fn enrol(
     State(plane): State<Arc<Plane>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<MAX_BODY>,
 ) -> Result<Response, Problem> {
-    let request = EnrolRequest::read(&body?)?;
+    let request = EnrolRequest::read(&body)?;
     let token = Hash::of(&request.token);
     // Before anything that costs: strangers get no further.
     let Some(used_by) = plane.records.token_user(token).await? else { return Err(Refused::TokenUnknown.into()) };
@@ -53,9 +53,9 @@ pub(super) async fn enrol(
 pub(super) async fn renew(
     State(plane): State<Arc<Plane>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<MAX_BODY>,
 ) -> Result<Response, Problem> {
-    let RenewRequest { csr_pem, certificate_pem, signature, agent } = RenewRequest::read(&body?)?;
+    let RenewRequest { csr_pem, certificate_pem, signature, agent } = RenewRequest::read(&body)?;
     let (old, expires) = check_renewal(&certificate_pem, &csr_pem, &signature)?;
     // From here on it is known that the certificate's owner asks; whether it is one of ours is not.
     let thing = plane.records.owner(old).await??;

@@ -16,6 +16,7 @@
 //! problems in it; nothing is done by halves.
 
 mod blobs;
+mod body;
 mod devices;
 mod enrol;
 mod fields;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -57,13 +58,12 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/job", put(devices::put_job))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
-        .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put).layer(DefaultBodyLimit::max(blobs::MAX_BLOB)))
+        .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/status", get(status))
         .fallback(async || Problem::new(ApiErrorCode::NotFound, "there is nothing here"))
         .method_not_allowed_fallback(async || {
             Problem::new(ApiErrorCode::MethodNotAllowed, "this path is there, but not with this method")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(plane)
 }
 

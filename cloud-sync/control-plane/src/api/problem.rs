@@ -1,7 +1,6 @@
 //! Everything that is answered instead of what was asked for.
 
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holm_protocol::{ApiError, ApiErrorCode, ProtocolError};
@@ -75,15 +74,6 @@ impl From<CloudError> for Problem {
 impl From<ProtocolError> for Problem {
     fn from(error: ProtocolError) -> Self {
         Self::bad_request(vec![chain(&error)])
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(ApiErrorCode::TooLarge, "the body is longer than allowed"),
-            _ => Self::bad_request(vec![rejection.body_text()]),
-        }
     }
 }
 

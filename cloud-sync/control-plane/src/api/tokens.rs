@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holm_core::Timestamp;
 use holm_protocol::GroupName;
 use serde_json::json;
 
-use super::Operator;
+use super::body::Body;
 use super::fields::Fields;
 use super::problem::Problem;
+use super::{MAX_BODY, Operator};
 use crate::plane::Plane;
 use crate::secret::Secret;
 
@@ -28,9 +27,9 @@ const LISTED: usize = 1_000;
 pub(super) async fn make(
     operator: Operator,
     State(plane): State<Arc<Plane>>,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<MAX_BODY>,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::of_json(&body?)?;
+    let mut fields = Fields::of_json(&body)?;
     let group: Option<GroupName> = fields.parse("group");
     let (least, usual, most) = TTL;
     let ttl = fields.number("ttl", least, most).unwrap_or(usual);
