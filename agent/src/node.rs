@@ -287,6 +287,7 @@ fn street(config: &Config, store: &Store) -> anyhow::Result<(Street, Option<Exte
         users: mqtt.users.clone(),
         acl: mqtt.acl.clone(),
         limits: mqtt.limits.clone(),
+        ..BrokerConfig::default()
     };
     Ok((Street::Embedded(Broker::new(broker_config, restored, Arc::new(clock::now))), None))
 }

@@ -4,6 +4,8 @@
 //! `mutants` feature, whose faults are off unless `HOLM_MUTANT` names one.
 
 pub mod admin;
+pub mod control_plane;
+pub mod device;
 pub mod functions;
 pub mod mosquitto;
 pub mod mqtt;

@@ -1,4 +1,5 @@
-//! GET over HTTP and HTTPS, with a cap on bytes and a deadline: for files that are checked by whoever asked for them.
+//! HTTP and HTTPS, with a cap on bytes and a deadline: GET for files that are checked by whoever asked for them, and whole
+//! exchanges with an API.
 //!
 //! A connection per request, no redirects, no compression. For HTTPS the certificates of the caller's authorities are believed and no
 //! others: there is no list of the world's authorities in here.
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -57,6 +58,11 @@ impl Http {
                 roots.add(certificate).map_err(|error| unreadable(&error))?;
             }
         }
+        Self::of_roots(roots)
+    }
+
+    /// Believes these authorities.
+    pub(crate) fn of_roots(roots: RootCertStore) -> Result<Self, Failure> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(format!("cannot set up TLS: {error}")))?
@@ -86,6 +92,48 @@ impl Http {
             Ok(())
         });
         Ok((got.await?, bytes))
+    }
+
+    /// Asks an API: sends `body`, with a bearer token, and answers the status, the head and at most `limit` bytes of the body.
+    pub(crate) async fn ask(
+        &self,
+        (method, url): (Method, &str),
+        token: Option<&str>,
+        body: Bytes,
+        limit: usize,
+        deadline: Duration,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+        let late = |_| Failure::new(format!("{url} was not answered in full within {} seconds", deadline.as_secs()));
+        timeout(deadline, self.converse((method, url), token, body, limit)).await.map_err(late)?
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "ends with the connection that this call opens")]
+    async fn converse(
+        &self,
+        (method, url): (Method, &str),
+        token: Option<&str>,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+        let broken = |why: &dyn std::fmt::Display| Failure::new(format!("cannot ask {url}: {why}"));
+        let target = Target::parse(url)?;
+        let io = TokioIo::new(self.connect(&target).await.map_err(|error| broken(&error))?);
+        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| broken(&error))?;
+        // Ends with its connection: when the answer was read, or when the runtime goes.
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target.path)
+            .header("host", target.authority)
+            .header("connection", "close");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let (head, body) = response.into_parts();
+        let body = http_body_util::Limited::new(body, limit).collect().await.map_err(|error| broken(&error))?;
+        Ok((head.status, head.headers, body.to_bytes()))
     }
 
     #[expect(clippy::disallowed_methods, reason = "ends with the connection that this call opens")]

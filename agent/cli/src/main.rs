@@ -1,4 +1,5 @@
-//! `holm`: what people type. Everything it knows of a node comes over that node's admin socket.
+//! `holm`: what people type. Everything it knows of a node comes over that node's admin socket, and of a control plane over
+//! its API; `holm cloud` is the control plane itself.
 //!
 //! # Exit codes
 //!
@@ -8,17 +9,22 @@
 mod buffer;
 mod build;
 mod client;
+mod cloud;
 mod data;
 mod deploy;
+mod device;
 mod dlq;
 mod failure;
+mod fleet;
 mod functions;
 mod http;
 mod imports;
 mod invoke;
 mod journal;
+mod login;
 mod look;
 mod password;
+mod remote;
 mod reply;
 mod results;
 mod screen;
@@ -76,6 +82,14 @@ enum Command {
     /// The client of the code repository, for suites that test it
     #[command(hide = true)]
     Tuf(tuf::Tuf),
+    /// Run a control plane, until SIGTERM or Ctrl-C
+    Cloud(cloud::Cloud),
+    /// Remember a control plane and its token for the commands below
+    Login(login::Login),
+    /// Show the devices of the control plane
+    Fleet(fleet::Fleet),
+    /// Enrol devices of the control plane, look at them, end them
+    Device(device::Device),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -86,6 +100,9 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut screen = Screen::new();
+    if let Command::Cloud(cloud) = arguments.command {
+        return cloud.run(arguments.data, &mut screen);
+    }
     // One thread: a command waits for one socket at a time.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -115,6 +132,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Status(status) => status.run(&client, screen).await?,
         Command::Logs(follow) => follow.logs(&client, screen).await?,
         Command::Events(follow) => follow.events(&client, screen).await?,
+        Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
@@ -122,6 +140,11 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,
+        Command::Login(login) => login.run(screen).await?,
+        Command::Fleet(fleet) => fleet.run(screen).await?,
+        Command::Device(device) => device.run(screen).await?,
+        // Has a runtime of its own.
+        Command::Cloud(_) => {}
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);

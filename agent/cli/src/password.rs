@@ -22,7 +22,7 @@ pub(crate) struct Password {
 
 impl Password {
     pub(crate) fn run(&self, screen: &mut Screen) -> Result<(), Failure> {
-        let password = read(screen)?;
+        let password = read(screen, "Password")?;
         if password.is_empty() {
             return Err(Failure::new("the password is empty").next("give one on stdin: `holm password < FILE`"));
         }
@@ -35,13 +35,13 @@ impl Password {
     }
 }
 
-/// The first line of stdin, and on a terminal without showing it.
-fn read(screen: &Screen) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("cannot read the password from stdin: {error}"));
+/// The first line of stdin, and on a terminal without showing it, after saying what is wanted.
+pub(crate) fn read(screen: &Screen, what: &str) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("cannot read from stdin: {error}"));
     let stdin = std::io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {
-        screen.note("Password (it is not shown):");
+        screen.note(format_args!("{what} (it is not shown):"));
         let before = tcgetattr(&stdin).map_err(|error| failed(error.into()))?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);

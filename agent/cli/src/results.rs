@@ -1,10 +1,11 @@
-//! `holm results`: the rows of a function's series that the node still has.
+//! `holm results`: the rows of a function's series that the node still has, or those that the control plane got.
 
 use serde_json::Value;
 
 use crate::client::{Client, escape, parse};
 use crate::failure::Failure;
 use crate::look::Look;
+use crate::remote::{Remote, query};
 use crate::screen::Screen;
 
 /// Rows of a series that are asked for at once.
@@ -13,7 +14,7 @@ const PAGE: usize = 1_000;
 /// See `holm results --help`.
 #[derive(clap::Args)]
 pub(crate) struct Results {
-    /// The function
+    /// The function; with --cloud, FUNCTION.SERIES will do
     name: String,
     /// Only this series
     #[arg(long)]
@@ -24,6 +25,18 @@ pub(crate) struct Results {
     /// Only rows after the one with this id
     #[arg(long, default_value_t = 0, value_name = "ID")]
     after: i64,
+    /// Ask the control plane
+    #[arg(long, conflicts_with = "after")]
+    cloud: bool,
+    /// Only what is so young, such as 1h
+    #[arg(long, requires = "cloud", value_parser = holm_core::parse_duration, value_name = "TIME")]
+    since: Option<std::time::Duration>,
+    /// Only of this device
+    #[arg(long, requires = "cloud", value_name = "NAME")]
+    device: Option<String>,
+    /// Only of the devices of this group
+    #[arg(long, requires = "cloud", value_name = "NAME")]
+    group: Option<String>,
     /// As JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -68,6 +81,68 @@ impl Results {
         Ok(())
     }
 
+    /// From the control plane. In CSV it is the control plane's own.
+    pub(crate) async fn run_cloud(&self, screen: &mut Screen) -> Result<(), Failure> {
+        let remote = Remote::open()?;
+        let series = match &self.series {
+            Some(series) => format!("{}.{series}", self.name),
+            None if self.name.contains('.') => self.name.clone(),
+            None => return Err(Failure::new("which series?").next("name it: `holm results FUNCTION.SERIES --cloud`")),
+        };
+        let now = jiff::Timestamp::now().as_millisecond();
+        let since = self.since.map(|since| now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+        let mut left = self.limit.unwrap_or(usize::MAX);
+        let (mut after, mut head, mut any) = (None, self.csv, false);
+        while left > 0 {
+            let path = query(
+                "/v1/results",
+                &[
+                    ("series", Some(series.clone())),
+                    ("device", self.device.clone()),
+                    ("group", self.group.clone()),
+                    ("since", since.map(|since| since.max(0).to_string())),
+                    ("limit", Some(PAGE.min(left).to_string())),
+                    ("after", after.take()),
+                    ("format", self.csv.then(|| "csv".to_owned())),
+                ],
+            );
+            let next = if self.csv {
+                let (text, next) = remote.text(&path).await?;
+                // Each page has a head; one is enough.
+                let rows = text.split_once("\r\n").map_or("", |(_, rows)| rows);
+                any |= !rows.is_empty();
+                screen.text(if std::mem::take(&mut head) { &text } else { rows })?;
+                next
+            } else {
+                let mut page = remote.get(&path).await?;
+                let rows: Vec<Value> = parse(page.clone(), &path, "rows")?;
+                left = left.saturating_sub(rows.len());
+                for row in &rows {
+                    any = true;
+                    match self.json {
+                        true => screen.json(row)?,
+                        false => screen.line(cloud_line(row, &screen.look))?,
+                    }
+                }
+                page.get_mut("next").and_then(|next| next.as_str().map(str::to_owned))
+            };
+            left = if self.csv { left.saturating_sub(PAGE) } else { left };
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        if !any {
+            screen.note(format_args!("the control plane has no rows of {series} here"));
+        }
+        Ok(())
+    }
+
+    /// Whether the control plane is meant.
+    pub(crate) fn is_cloud(&self) -> bool {
+        self.cloud
+    }
+
     fn show(&self, row: &Value, screen: &mut Screen) -> Result<(), Failure> {
         match () {
             () if self.json => screen.json(row),
@@ -108,6 +183,12 @@ fn page(rows: Vec<Value>, limit: usize) -> (Vec<Row>, Option<i64>) {
 
 fn field<'a>(row: &'a Value, name: &str) -> &'a Value {
     row.get(name).unwrap_or(&Value::Null)
+}
+
+fn cloud_line(row: &Value, look: &Look) -> String {
+    let device = field(row, "device").as_str().unwrap_or_default();
+    let value = ["value", "text", "base64"].into_iter().find_map(|name| row.get(name)).unwrap_or(&Value::Null);
+    format!("{}  {device}  {value}", look.moment(field(row, "time").as_i64().unwrap_or_default()))
 }
 
 fn line(row: &Value, look: &Look) -> String {

@@ -6,7 +6,8 @@ use holm_core::{ClientId, TopicFilter, TopicName};
 use tokio::sync::Semaphore;
 
 use crate::PasswordHash;
-use crate::config::{AclRule, BrokerConfig};
+use crate::config::{BrokerConfig, Identity};
+use crate::packet::reason;
 
 /// Password checks that run at once. Each takes a core for a good part of a second, so a crowd of clients must queue.
 const PARALLEL_CHECKS: usize = 1;
@@ -34,9 +35,27 @@ impl Gate {
         Self { config, checks: Arc::new(Semaphore::new(PARALLEL_CHECKS)) }
     }
 
+    /// Whether a client may be who it says it is, as far as its certificate tells: always, where certificates say nothing.
+    pub(crate) fn identify(&self, client: &ClientId, certificate: Option<&[u8]>) -> Result<(), u8> {
+        let Identity::Certificate(identify) = &self.config.identity else { return Ok(()) };
+        match certificate.and_then(|certificate| identify(certificate)) {
+            Some(proven) if proven == *client => Ok(()),
+            Some(_) => Err(reason::CLIENT_ID_INVALID),
+            None => Err(reason::NOT_AUTHORIZED),
+        }
+    }
+
+    /// Whether anybody asks for certificates.
+    pub(crate) fn wants_certificates(&self) -> bool {
+        matches!(self.config.identity, Identity::Certificate(_))
+    }
+
     /// Checks a name and password on a blocking thread. Cancel safe: a check that nobody waits for runs to its end and
     /// is forgotten.
     pub(crate) async fn admit(&self, user: Option<&str>, password: Option<&[u8]>) -> Admission {
+        if self.wants_certificates() {
+            return Admission::Admitted(None);
+        }
         if self.config.anonymous && (user.is_none() || self.config.users.is_empty()) {
             return Admission::Admitted(None);
         }
@@ -70,32 +89,46 @@ pub(crate) struct Permissions {
 }
 
 impl Permissions {
-    pub(crate) fn new(rules: &[AclRule], client: &ClientId, user: Option<&str>) -> Self {
-        if rules.is_empty() {
+    pub(crate) fn new(config: &BrokerConfig, client: &ClientId, user: Option<&str>) -> Self {
+        if config.acl.is_empty() {
             return Self { lists: None };
         }
         let (mut publish, mut subscribe) = (Vec::new(), Vec::new());
-        for rule in rules {
+        for rule in &config.acl {
             let for_user = rule.user.as_deref().is_none_or(|name| Some(name) == user);
             let for_client = rule.client.as_deref().is_none_or(|id| id == &*client.0);
             if for_user && for_client {
-                publish.extend(rule.publish.iter().filter_map(|filter| fill(filter, client, user)));
-                subscribe.extend(rule.subscribe.iter().filter_map(|filter| fill(filter, client, user)));
+                // Asked of the filled filter: a client may call itself `$SYS`.
+                let filled = |filter| fill(filter, client, user).filter(|filter| is_open(filter, &config.reserved));
+                publish.extend(rule.publish.iter().filter_map(filled));
+                subscribe.extend(rule.subscribe.iter().filter_map(filled));
             }
         }
         Self { lists: Some((publish, subscribe)) }
     }
 
-    /// `$` topics belong to the broker: no rule opens them to clients.
+    /// Topics that begin with `$` need a rule in any case, and no wildcard of a rule stands for their first level.
     pub(crate) fn may_publish(&self, topic: &TopicName) -> bool {
-        !topic.as_str().starts_with('$')
-            && self.lists.as_ref().is_none_or(|(publish, _)| publish.iter().any(|filter| filter.matches(topic)))
+        match &self.lists {
+            None => !topic.as_str().starts_with('$'),
+            Some((publish, _)) => publish.iter().any(|filter| filter.matches(topic)),
+        }
     }
 
+    /// As for publishing.
     pub(crate) fn may_subscribe(&self, wanted: &TopicFilter) -> bool {
-        !wanted.as_str().starts_with('$')
-            && self.lists.as_ref().is_none_or(|(_, subscribe)| subscribe.iter().any(|filter| filter.covers(wanted)))
+        match &self.lists {
+            None => !wanted.as_str().starts_with('$'),
+            Some((_, subscribe)) => subscribe.iter().any(|filter| filter.covers(wanted)),
+        }
     }
+}
+
+/// `$` topics belong to the broker: no rule opens them to clients but those whose first level its owner gave up.
+fn is_open(filter: &TopicFilter, reserved: &[Arc<str>]) -> bool {
+    let filter = filter.as_str();
+    let first = filter.split('/').next().unwrap_or_default();
+    !filter.starts_with('$') || reserved.iter().any(|reserved| **reserved == *first)
 }
 
 fn fill(filter: &TopicFilter, client: &ClientId, user: Option<&str>) -> Option<TopicFilter> {

@@ -35,6 +35,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes over session changes that belong to no message. They must be committed in the order of the calls, and in
     /// order with those of [`Backend::publish`] of the same client. Must not block.
     fn persist(&self, writes: Vec<SessionWrite>) -> Settled;
+
+    /// A connection of this client has begun or ended; [`crate::Broker::is_connected`] says how it is now. Calls for two
+    /// connections of one client may overtake each other. Must not block.
+    fn presence(&self, _client: &ClientId) {}
 }
 
 /// Whether something is committed.

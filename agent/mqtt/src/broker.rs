@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holm_core::{Message, SessionWrite, StoredBroker, Timestamp, TopicFilter};
+use holm_core::{ClientId, Message, SessionWrite, StoredBroker, Timestamp, TopicFilter};
 use tokio::sync::Notify;
 
 use crate::access::Gate;
 use crate::config::BrokerConfig;
 use crate::retained::Word;
+use crate::session::Leave;
 use crate::state::{State, Target};
 
 /// Tells the time. Message expiry, session expiry and delayed wills follow it.
@@ -141,6 +142,23 @@ impl Broker {
     pub fn retained(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
         let now = self.shared.now();
         self.shared.lock().retained.matching(filter, now)
+    }
+
+    /// Ends the connection of a client: MQTT 5 clients are told that it was an administrative action. What they have sent
+    /// and is being settled is settled. Answers whether there was one. It does not keep the client from coming back: who is
+    /// let in is up to [`crate::Identity`], which has to know first.
+    pub fn kick(&self, client: &ClientId) -> bool {
+        let state = self.shared.lock();
+        let link = state.link(client);
+        if let Some(link) = link {
+            link.ask(Leave::Kicked);
+        }
+        link.is_some()
+    }
+
+    /// Whether a client has a connection.
+    pub fn is_connected(&self, client: &ClientId) -> bool {
+        self.shared.lock().link(client).is_some()
     }
 
     /// Where the broker stands.

@@ -1,23 +1,53 @@
 //! What the broker is told: who may connect, who may do what, and how much.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holm_core::TopicFilter;
+use holm_core::{ClientId, TopicFilter};
 
 use crate::PasswordHash;
 
 /// Everything the broker is made from. Values are valid by type; nothing is read later.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerConfig {
+    /// How clients prove who they are.
+    pub identity: Identity,
     /// Who may connect with a password.
     pub users: Vec<User>,
     /// Whether a client may connect without a user name. With no users at all it may also send one, which is ignored.
     pub anonymous: bool,
     /// What clients may publish and subscribe. No rule at all allows everything but topics that begin with `$`.
     pub acl: Vec<AclRule>,
+    /// First levels that begin with `$` and that rules may open to clients, such as `$aws`. None by default.
+    pub reserved: Vec<Arc<str>>,
     /// How much.
     pub limits: BrokerLimits,
+}
+
+/// Who has this certificate, in DER; `None` if nobody may come in with it. Its chain has been verified, nothing else. Called
+/// for each CONNECT, and once more when the client has its session, so that who is refused from now on is not let in by a
+/// race with [`crate::Broker::kick`]. Must not block.
+pub type Identify = Arc<dyn Fn(&[u8]) -> Option<ClientId> + Send + Sync>;
+
+/// How a client proves who it is.
+#[derive(Clone, Default)]
+pub enum Identity {
+    /// By a user name and its password, where it has to: see [`BrokerConfig::users`] and [`BrokerConfig::anonymous`].
+    #[default]
+    Password,
+    /// By the certificate of its TLS connection. The client identifier of its CONNECT has to be the one that the certificate
+    /// stands for; a connection without a certificate is refused. The listener's TLS configuration has to ask for one.
+    Certificate(Identify),
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password => "Password",
+            Self::Certificate(_) => "Certificate",
+        })
+    }
 }
 
 /// A name and the hash of its password.

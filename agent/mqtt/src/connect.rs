@@ -37,6 +37,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     backend: &Arc<dyn Backend>,
     mut stream: Stream<S>,
+    certificate: Option<&[u8]>,
 ) -> Option<(Connection, Stream<S>)> {
     let mut out = BytesMut::new();
     let connect = match read_connect(shared, &mut stream).await {
@@ -52,7 +53,7 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let version = connect.version;
-    match accept(shared, backend, *connect, &mut out).await {
+    match accept(shared, backend, *connect, certificate, &mut out).await {
         Ok(mut connection) => {
             connection.out = out;
             Some((connection, stream))
@@ -89,23 +90,27 @@ async fn accept(
     shared: &Arc<Shared>,
     backend: &Arc<dyn Backend>,
     connect: Connect,
+    certificate: Option<&[u8]>,
     out: &mut BytesMut,
 ) -> Result<Connection, u8> {
     let limits = &shared.config.limits;
     let version = connect.version;
     let (client, assigned) = client_id(&connect)?;
+    shared.gate.identify(&client, certificate)?;
     let user = match shared.gate.admit(connect.user.as_deref(), connect.password.as_deref()).await {
         Admission::Admitted(user) => user,
         Admission::BadCredentials => return Err(reason::BAD_CREDENTIALS),
         Admission::NotAuthorized => return Err(reason::NOT_AUTHORIZED),
     };
-    let permissions = Permissions::new(&shared.config.acl, &client, user.as_deref());
+    let permissions = Permissions::new(&shared.config, &client, user.as_deref());
     if connect.will.as_ref().is_some_and(|will| !permissions.may_publish(&will.topic)) {
         // A will speaks for its client when that can no longer be asked, so its right is checked now.
         return Err(reason::NOT_AUTHORIZED);
     }
     let expiry = connect.expiry.min(limits.max_session_expiry.unwrap_or(u32::MAX));
     let (mut attached, attachment) = attach(shared, &client, connect.clean_start, expiry).await?;
+    // Again: from here on a kick finds the connection, and one that came before has found nothing.
+    shared.gate.identify(&client, certificate)?;
     if let Some(ended) = attached.will.take() {
         publish_will(shared, backend, &client, ended.user, ended.will);
     }
@@ -129,6 +134,7 @@ async fn accept(
         expiry: (expiry != connect.expiry).then_some(expiry),
     };
     encode::welcome(out, version, &welcome);
+    backend.presence(&client);
     Ok(Connection {
         shared: shared.clone(),
         backend: backend.clone(),

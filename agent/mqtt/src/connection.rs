@@ -27,6 +27,7 @@ use crate::outbound::Wire;
 use crate::packet::{Packet, Version, Will, reason};
 use crate::publish::publish_will;
 use crate::server::stopping;
+use crate::session::Leave;
 use crate::settlements::{Settlements, Then};
 use crate::stream::{FILL_TO, Progress, Stream};
 use crate::{Backend, Refusal, Settled};
@@ -51,6 +52,8 @@ pub(crate) enum End {
     Fault(u8),
     /// Another connection wants the session.
     TakenOver,
+    /// The broker's owner does not want the client.
+    Kicked,
     /// The node stops.
     ShuttingDown,
 }
@@ -118,8 +121,10 @@ impl Connection {
             }
             self.write_ended();
             self.fill();
-            if link.is_taken_over() {
-                return Err(End::TakenOver);
+            match link.asked() {
+                Leave::No => {}
+                Leave::TakenOver => return Err(End::TakenOver),
+                Leave::Kicked => return Err(End::Kicked),
             }
             let reading = self.may_read();
             if !reading {
@@ -283,6 +288,7 @@ impl Connection {
             End::Disconnected { .. } | End::Lost => None,
             End::Fault(code) => Some(code),
             End::TakenOver => Some(reason::TAKEN_OVER),
+            End::Kicked => Some(reason::ADMINISTRATIVE),
             End::ShuttingDown => Some(reason::SHUTTING_DOWN),
         };
         if end == End::ShuttingDown {
@@ -314,6 +320,7 @@ impl Connection {
             let _ = self.backend.persist(vec![farewell]);
         }
         let will = self.attachment.release(will.map(|will| (will, self.user.clone())));
+        self.backend.presence(&self.client);
         if let Some(will) = will {
             publish_will(&self.shared, &self.backend, &self.client, self.user, will);
         }

@@ -50,5 +50,5 @@ pub use broker::{Broker, BrokerStats, Clock, Plan};
 pub use client::{
     External, ExternalClient, ExternalConfig, Hold, Lane, LinkStatus, Outgoing, Place, Relayed, Wanted, leave_out,
 };
-pub use config::{AclRule, BrokerConfig, BrokerLimits, User};
+pub use config::{AclRule, BrokerConfig, BrokerLimits, Identify, Identity, User};
 pub use password::{PasswordError, PasswordHash};

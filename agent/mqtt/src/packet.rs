@@ -38,6 +38,7 @@ pub(crate) mod reason {
     pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA: u8 = 0x97;
+    pub(crate) const ADMINISTRATIVE: u8 = 0x98;
     pub(crate) const PAYLOAD_FORMAT: u8 = 0x99;
     pub(crate) const NO_SHARED_SUBSCRIPTIONS: u8 = 0x9E;
 }

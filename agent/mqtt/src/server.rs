@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, error, warn};
 
 use crate::broker::Shared;
@@ -157,27 +158,37 @@ async fn connection(
     }
     let deadline = Instant::now() + shared.config.limits.connect_timeout;
     match tls {
-        None => converse(&shared, &backend, socket, deadline, shutdown).await,
+        None => converse(&shared, &backend, socket, None, deadline, shutdown).await,
         Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
-            Ok(Ok(socket)) => converse(&shared, &backend, socket, deadline, shutdown).await,
+            Ok(Ok(socket)) => {
+                let certificate = shared.gate.wants_certificates().then(|| peer_certificate(&socket)).flatten();
+                converse(&shared, &backend, socket, certificate, deadline, shutdown).await;
+            }
             Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
             Err(_) => debug!("TLS handshake timed out"),
         },
     }
 }
 
+/// The client's own certificate, without those that vouch for it.
+fn peer_certificate(socket: &TlsStream<TcpStream>) -> Option<Box<[u8]>> {
+    Some(socket.get_ref().1.peer_certificates()?.first()?.as_ref().into())
+}
+
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     backend: &Arc<dyn Backend>,
     socket: S,
+    certificate: Option<Box<[u8]>>,
     deadline: Instant,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let handshake = timeout_at(deadline, handshake(shared, backend, Stream::new(socket)));
+    let handshake = timeout_at(deadline, handshake(shared, backend, Stream::new(socket), certificate.as_deref()));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
         () = stopping(&mut shutdown) => return,
     };
+    drop(certificate);
     match shaken {
         Ok(Some((connection, stream))) => connection.run(stream, shutdown).await,
         Ok(None) => {}

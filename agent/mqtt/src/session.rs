@@ -1,7 +1,7 @@
 //! A client's session: subscriptions, what is due to it, and the link to its connection while there is one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use holm_core::{ClientId, StoredSession, Subscription, Timestamp, TopicFilter};
@@ -19,25 +19,41 @@ pub(crate) type SessionId = u64;
 pub(crate) struct Link {
     /// Wakes the connection; carries nothing.
     pub(crate) wake: Notify,
-    taken_over: AtomicBool,
+    leave: AtomicU8,
     /// Closes when the connection has let go of the session.
     pub(crate) gone: watch::Receiver<()>,
 }
 
 impl Link {
     pub(crate) fn new(gone: watch::Receiver<()>) -> Self {
-        Self { wake: Notify::new(), taken_over: AtomicBool::new(false), gone }
+        Self { wake: Notify::new(), leave: AtomicU8::new(Leave::No as u8), gone }
     }
 
-    /// Asks the connection to leave.
-    pub(crate) fn take_over(&self) {
-        self.taken_over.store(true, Ordering::Release);
+    /// Asks the connection to leave: the first word stands.
+    pub(crate) fn ask(&self, leave: Leave) {
+        let _ = self.leave.compare_exchange(Leave::No as u8, leave as u8, Ordering::AcqRel, Ordering::Acquire);
         self.wake.notify_one();
     }
 
-    pub(crate) fn is_taken_over(&self) -> bool {
-        self.taken_over.load(Ordering::Acquire)
+    /// What the connection was asked.
+    pub(crate) fn asked(&self) -> Leave {
+        match self.leave.load(Ordering::Acquire) {
+            0 => Leave::No,
+            1 => Leave::TakenOver,
+            _ => Leave::Kicked,
+        }
     }
+}
+
+/// Whether a connection shall leave, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It shall not.
+    No = 0,
+    /// Another connection wants the session.
+    TakenOver = 1,
+    /// The broker's owner does not want the client.
+    Kicked = 2,
 }
 
 /// A will that waits for its client to come back (MQTT 5.0, 3.1.3.2.2).

@@ -15,7 +15,7 @@ use crate::packet::Will;
 use crate::received::ReceivedIds;
 use crate::reserve::Reservation;
 use crate::retained::Retained;
-use crate::session::{DelayedWill, Link, Session, SessionId, later, stored_expiry};
+use crate::session::{DelayedWill, Leave, Link, Session, SessionId, later, stored_expiry};
 
 /// One subscription, as the trie keeps it.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ impl State {
         if let Some(id) = found
             && let Some(other) = self.sessions.get(&id).and_then(|session| session.link.clone())
         {
-            other.take_over();
+            other.ask(Leave::TakenOver);
             return Err(Unattached::Taken(other));
         }
         let (mut writes, mut will, mut sequence) = (Vec::new(), None, first_sequence(now));
@@ -169,6 +169,11 @@ impl State {
         }
         let received = std::mem::take(&mut session.received);
         Ok(Attached { session: id, present, durable: session.durable, received, writes, will })
+    }
+
+    /// The connection of a client that has one.
+    pub(crate) fn link(&self, client: &ClientId) -> Option<&Arc<Link>> {
+        self.sessions.get(self.clients.get(client)?)?.link.as_ref()
     }
 
     /// What the store must know of a connection's end, which comes next.

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 
 use crate::code::codes;
 use crate::limits::MAX_SHADOW_BYTES;
-use crate::wire::{from_json, text};
+use crate::wire::{from_json, text, to_json};
 use crate::{ClientToken, Phase, ProtocolError, ReasonCode, WireTime};
 
 /// The shadow's name.
@@ -169,31 +169,31 @@ impl ShadowUpdate {
 }
 
 /// Down: `update/accepted` and `get/accepted`. The sections are handed on as JSON text; what nobody here reads is not kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShadowAccepted {
     /// The state. In answer to an update only what was in the request.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ShadowSections>,
     /// The document's version, from now on. Ignore what is older than the highest seen.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// When it was sent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<WireTime>,
     /// That of the request.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_token: Option<String>,
 }
 
 /// The sections of a shadow.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ShadowSections {
     /// What somebody wants; with ours nobody does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<Box<RawValue>>,
     /// What the device said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Box<RawValue>>,
 }
 
@@ -220,12 +220,22 @@ impl ShadowAccepted {
     pub fn read(payload: &[u8]) -> Result<Self, ProtocolError> {
         from_json("the shadow's answer", payload)
     }
+
+    /// The payload of an MQTT message.
+    pub fn write(&self) -> Result<Vec<u8>, ProtocolError> {
+        to_json("the shadow's answer", self)
+    }
 }
 
 impl ShadowRejected {
     /// From the payload of an MQTT message.
     pub fn read(payload: &[u8]) -> Result<Self, ProtocolError> {
         from_json("the shadow's rejection", payload)
+    }
+
+    /// The payload of an MQTT message.
+    pub fn write(&self) -> Result<Vec<u8>, ProtocolError> {
+        to_json("the shadow's rejection", self)
     }
 
     /// Whether the same request may be accepted later.

@@ -26,7 +26,7 @@ const RULES: &[Rule] = &[
     Only { of: "wasmtime", by: &["holm-runtime", "holm-compiler"] },
     Only { of: "wasmparser", by: &["holm-compiler"] },
     // The benchmark measures the store beside a table of its own; deny.toml says the same.
-    Only { of: "rusqlite", by: &["holm-bench", "holm-store"] },
+    Only { of: "rusqlite", by: &["holm-bench", "holm-control-plane", "holm-store"] },
     Only { of: "mqtt-protocol-core", by: &["holm-mqtt"] },
     Only { of: "rumqttc-v5-next", by: &["holm-mqtt", "holm-bench", "holm-feed", "holm-tests"] },
     Only { of: "gpiocdev", by: &["holm-boards"] },
@@ -46,7 +46,13 @@ const RULES: &[Rule] = &[
     // For `Digest` only: one type for what a bundle is named by.
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
-    Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-trust"] },
+    Only { of: "holm-control-plane", by: &["holm-cli"] },
+    Only { of: "rcgen", by: &["holm-cli", "holm-control-plane", "holm-tests"] },
+    Names { who: "holm-control-plane", may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-protocol"] },
+    Names {
+        who: "holm-cli",
+        may: &["holm-bundle", "holm-control-plane", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"],
+    },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
     Never { who: "holm-core", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },
@@ -62,8 +68,11 @@ const RULES: &[Rule] = &[
     },
     Never {
         who: "holm-cli",
-        reaches: &["holm-agent", "holm-boards", "holm-store", "holm-runtime", "wasmtime", "rusqlite"],
+        reaches: &["holm-agent", "holm-boards", "holm-store", "holm-runtime", "wasmtime"],
     },
+    // What signs certificates, and the fleet's database, have no place on a device.
+    Never { who: "holm-agent", reaches: &["holm-control-plane", "rcgen", "x509-parser"] },
+    Never { who: "holm-control-plane", reaches: &["holm-agent", "holm-store", "holm-runtime", "wasmtime"] },
     // One provider of cryptography in the whole tree.
     Never { who: "holm-agent", reaches: &["aws-lc-rs", "openssl", "openssl-sys", "native-tls"] },
     Never { who: "holm-cli", reaches: &["aws-lc-rs", "openssl", "openssl-sys", "native-tls"] },

@@ -161,6 +161,11 @@ impl Node {
     }
 
     pub async fn with(config: BrokerConfig, stored: StoredBroker) -> Self {
+        Self::over(config, stored, None).await
+    }
+
+    /// With TLS, where there is a configuration for it.
+    pub async fn over(config: BrokerConfig, stored: StoredBroker, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let time = clock.clone();
         let double = Double::new(stored.clone());
@@ -170,7 +175,7 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let (serving, backend) = (broker.clone(), Arc::new(Door(double.clone())));
-        let served = tokio::spawn(async move { serving.serve(listener, None, backend, stopped).await });
+        let served = tokio::spawn(async move { serving.serve(listener, tls, backend, stopped).await });
         Self { address, broker, double, clock, stop, served }
     }
 

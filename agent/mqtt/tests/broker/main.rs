@@ -8,6 +8,7 @@ mod double;
 mod external;
 mod features;
 mod hostile;
+mod identity;
 mod interop;
 mod peer;
 mod resends;

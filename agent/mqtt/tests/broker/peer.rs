@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -63,8 +63,8 @@ pub struct Delivered {
     pub payload: Vec<u8>,
 }
 
-pub struct Peer {
-    pub socket: TcpStream,
+pub struct Peer<S = TcpStream> {
+    pub socket: S,
     pub version: u8,
 }
 
@@ -85,7 +85,9 @@ impl Peer {
         assert_eq!((answer.kind(), answer.body[1]), (2, 0), "{answer:?} accepts");
         (peer, answer)
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub async fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).await.unwrap();
     }

@@ -5,9 +5,9 @@ use std::io::Read as _;
 use serde::Deserialize;
 
 use super::{BATCH_FORMAT, Batch, BatchHeader, BatchLimits, HEADER_MAGIC, Line, WINDOW_LOG};
-use crate::ProtocolError;
 use crate::error::bounded;
-use crate::limits::MAX_BATCH_HEADER;
+use crate::limits::{MAX_BATCH_HEADER, MAX_SEQUENCE};
+use crate::{Epoch, ProtocolError, Refusal, RefusalReason, StreamName};
 
 impl BatchHeader {
     /// The header alone, without decompressing anything, and the compressed rest.
@@ -39,6 +39,28 @@ impl BatchHeader {
         let header: Self = serde_json::from_slice(json).map_err(failed)?;
         header.check()?;
         Ok((header, frame))
+    }
+
+    /// What a batch is about whose header [`BatchHeader::read`] does not take, as far as that can be known: a refusal without a
+    /// word about the reason. Of later formats at least these fields will be what they are.
+    pub fn claim(payload: &[u8]) -> Option<Refusal> {
+        #[derive(Deserialize)]
+        struct Claim {
+            stream: StreamName,
+            epoch: Epoch,
+            first: u64,
+            count: u64,
+        }
+        let (magic, rest) = payload.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        if u32::from_le_bytes(*magic) != HEADER_MAGIC || length > MAX_BATCH_HEADER {
+            return None;
+        }
+        let Claim { stream, epoch, first, count } = serde_json::from_slice(rest.get(..length)?).ok()?;
+        let end = first.checked_add(count)?;
+        let possible = first > 0 && count > 0 && end <= MAX_SEQUENCE + 1;
+        possible.then_some(Refusal { stream, epoch, first, count, reason: RefusalReason::Malformed })
     }
 }
 

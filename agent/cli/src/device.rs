@@ -1,0 +1,230 @@
+//! `holm device`: one device of the control plane.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::escape;
+use crate::failure::Failure;
+use crate::look::Look;
+use crate::remote::Remote;
+use crate::screen::Screen;
+use crate::table::{Table, list};
+
+/// See `holm device --help`.
+#[derive(clap::Args)]
+pub(crate) struct Device {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a token that lets one device in
+    EnrolToken {
+        /// The group that it comes into
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// How long it is good for
+        #[arg(long, default_value = "24h", value_parser = holm_core::parse_duration, value_name = "TIME")]
+        ttl: Duration,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List enrolment tokens, without the tokens themselves
+    Tokens {
+        /// As JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the devices, as `holm fleet`
+    List(crate::fleet::Fleet),
+    /// Show all that is known of a device
+    Show {
+        /// Its name
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a device: its certificates are worth nothing from now on, and its connection ends
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+impl Device {
+    pub(crate) async fn run(&self, screen: &mut Screen) -> Result<(), Failure> {
+        if let Command::List(fleet) = &self.command {
+            return fleet.run(screen).await;
+        }
+        let remote = Remote::open()?;
+        match &self.command {
+            Command::EnrolToken { group, ttl, json } => {
+                enrol_token(&remote, group.as_deref(), *ttl, *json, screen).await
+            }
+            Command::Tokens { json } => tokens(&remote, *json, screen).await,
+            Command::Show { name, json } => {
+                let device = remote.get(&format!("/v1/devices/{}", escape(name))).await?;
+                match json {
+                    true => screen.json(&device),
+                    false => {
+                        let text = render(&device, &screen.look);
+                        screen.text(&text)
+                    }
+                }
+            }
+            Command::Revoke { name } => {
+                let answer = remote.post(&format!("/v1/devices/{}/revoke", escape(name)), &Value::Null).await?;
+                let connected = answer.get("was_connected").and_then(Value::as_bool).unwrap_or_default();
+                screen.note(match connected {
+                    true => format!("{name} is revoked, and its connection is ended"),
+                    false => format!("{name} is revoked; it was not connected"),
+                });
+                Ok(())
+            }
+            Command::List(_) => Ok(()),
+        }
+    }
+}
+
+async fn enrol_token(
+    remote: &Remote,
+    group: Option<&str>,
+    ttl: Duration,
+    as_json: bool,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let body = json!({ "group": group, "ttl": ttl.as_secs() });
+    let answer = remote.post("/v1/enrolment-tokens", &body).await?;
+    if as_json {
+        return screen.json(&answer);
+    }
+    let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (token, hash) = (text("token"), text("ca_hash"));
+    let expires = answer.get("expires").and_then(Value::as_i64).unwrap_or_default();
+    screen.line(&token)?;
+    screen.note(format_args!("good for one device until {}; on the device, run", screen.look.moment(expires)));
+    screen.note(format_args!("  holmd enrol --cloud {} --token {token} --ca-hash {hash}", remote.url()));
+    Ok(())
+}
+
+async fn tokens(remote: &Remote, as_json: bool, screen: &mut Screen) -> Result<(), Failure> {
+    let path = "/v1/enrolment-tokens";
+    let tokens: Vec<Value> = crate::client::parse(remote.get(path).await?, path, "tokens")?;
+    if as_json {
+        return tokens.iter().try_for_each(|token| screen.json(token));
+    }
+    let look = screen.look.clone();
+    let mut table = Table::new(&["TOKEN", "GROUP", "MADE", "GOOD UNTIL", "USED BY"]);
+    for token in &tokens {
+        let text = |name: &str| token.get(name).and_then(Value::as_str).unwrap_or_default();
+        let time =
+            |name: &str| token.get(name).and_then(Value::as_i64).map(|time| look.moment(time)).unwrap_or_default();
+        table.row([
+            text("id").into(),
+            text("group").into(),
+            time("made").into(),
+            time("expires").into(),
+            text("thing").into(),
+        ]);
+    }
+    screen.text(&table.render(&look))
+}
+
+/// All that there is, with the report as it came.
+fn render(device: &Value, look: &Look) -> String {
+    let at = |path: &str| device.pointer(path).filter(|value| !value.is_null());
+    let text = |path: &str| match at(path) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let time = |path: &str| at(path).and_then(Value::as_i64).map(|time| look.moment(time)).unwrap_or_default();
+    let groups: Vec<&str> =
+        at("/groups").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let state = match (text("/status").as_str(), at("/connected").and_then(Value::as_bool)) {
+        ("active", Some(true)) => "online".to_owned(),
+        ("active", _) => format!("offline, seen {}", time("/seen")),
+        (other, _) => other.to_owned(),
+    };
+    let job = match at("/job") {
+        Some(_) => format!("{}, {}", text("/job/id"), text("/job/status")),
+        None => String::new(),
+    };
+    let phase = match text("/reported/reason") {
+        reason if reason.is_empty() => text("/reported/phase"),
+        reason => format!("{} ({reason})", text("/reported/phase")),
+    };
+    let functions: Vec<String> = at("/reported/functions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|function| {
+            let part = |name: &str| function.get(name).and_then(Value::as_str).unwrap_or_default();
+            format!("{} {} {}", part("name"), part("version"), part("state"))
+        })
+        .collect();
+    let entries = [
+        ("device", text("/thing")),
+        ("groups", groups.join(", ")),
+        ("state", state),
+        ("enrolled", time("/enrolled")),
+        (
+            "certificate",
+            at("/certificate/expires").map(|_| format!("until {}", time("/certificate/expires"))).unwrap_or_default(),
+        ),
+        (
+            "agent",
+            format!(
+                "{} on {}, engine {} {}",
+                text("/agent/version"),
+                text("/agent/arch"),
+                text("/agent/engine"),
+                text("/agent/profile")
+            ),
+        ),
+        ("job", job),
+        ("reported", time("/reported_at")),
+        ("generation", text("/reported/generation")),
+        ("phase", phase),
+        ("functions", functions.join(", ")),
+        ("backlog", text("/reported/health/backlog")),
+        ("dead letters", text("/reported/health/dead_letters")),
+    ];
+    list(look, &entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_shown_by_what_is_known() {
+        let device = json!({
+            "thing": "pi3", "groups": ["greenhouse"], "status": "active", "connected": false, "seen": 0, "enrolled": 0,
+            "agent": { "version": "0.1.0", "arch": "aarch64", "engine": "48.0.8", "profile": "generic" },
+            "certificate": { "expires": 31_536_000_000_i64 },
+            "job": { "generation": 4, "id": "generation-4", "status": "FAILED" }, "reported_at": null,
+            "reported": {
+                "generation": 4, "phase": "rolled-back", "reason": "trapped",
+                "functions": [{ "name": "flow", "version": "1.2.0", "state": "confirmed" }],
+            },
+        });
+        assert_eq!(
+            render(&device, &Look::plain()),
+            "device        pi3\n\
+             groups        greenhouse\n\
+             state         offline, seen 1970-01-01 00:00:00\n\
+             enrolled      1970-01-01 00:00:00\n\
+             certificate   until 1971-01-01 00:00:00\n\
+             agent         0.1.0 on aarch64, engine 48.0.8 generic\n\
+             job           generation-4, FAILED\n\
+             generation    4\n\
+             phase         rolled-back (trapped)\n\
+             functions     flow 1.2.0 confirmed\n"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! The API: JSON over HTTPS.
+//!
+//! | path | who | what |
+//! | --- | --- | --- |
+//! | `GET /v1/ca` | everybody | the root certificate |
+//! | `POST /v1/enrol`, `POST /v1/renew` | devices | certificates |
+//! | `GET`, `POST /v1/enrolment-tokens` | operators | tokens for devices |
+//! | `GET /v1/devices`, `GET /v1/devices/{thing}` | operators | the fleet |
+//! | `POST /v1/devices/{thing}/revoke` | operators | ends a device |
+//! | `PUT /v1/devices/{thing}/job` | operators | hands a signed desired state to a device |
+//! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent |
+//! | `GET`, `PUT /v1/blobs/{sha256}` | operators | files by their hash |
+//! | `GET /v1/status` | operators | how the control plane is |
+//!
+//! Operators send `Authorization: Bearer TOKEN`. Whatever is refused is answered with a [`holm_protocol::ApiError`], with all
+//! problems in it; nothing is done by halves.
+
+mod blobs;
+mod body;
+mod devices;
+mod enrol;
+mod fields;
+mod problem;
+mod results;
+mod serve;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use holm_protocol::{ApiErrorCode, limits};
+use serde_json::json;
+
+use crate::plane::Plane;
+use crate::secret::Hash;
+use problem::Problem;
+pub(crate) use serve::serve;
+
+/// Bytes of a request's body.
+const MAX_BODY: usize = limits::MAX_PAYLOAD_BYTES;
+
+/// Everything that is served.
+fn router(plane: Arc<Plane>) -> Router {
+    Router::new()
+        .route("/v1/ca", get(enrol::ca))
+        .route("/v1/enrol", post(enrol::enrol))
+        .route("/v1/renew", post(enrol::renew))
+        .route("/v1/enrolment-tokens", get(tokens::list).post(tokens::make))
+        .route("/v1/devices", get(devices::list))
+        .route("/v1/devices/{thing}", get(devices::show))
+        .route("/v1/devices/{thing}/revoke", post(devices::revoke))
+        .route("/v1/devices/{thing}/job", put(devices::put_job))
+        .route("/v1/results", get(results::results))
+        .route("/v1/logs", get(results::logs))
+        .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
+        .route("/v1/status", get(status))
+        .fallback(async || Problem::new(ApiErrorCode::NotFound, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(ApiErrorCode::MethodNotAllowed, "this path is there, but not with this method")
+        })
+        .with_state(plane)
+}
+
+/// Who is asking. A handler that takes one is for operators only.
+struct Operator {
+    name: String,
+}
+
+impl FromRequestParts<Arc<Plane>> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, plane: &Arc<Plane>) -> Result<Self, Problem> {
+        let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let Some(token) = token else {
+            return Err(Problem::new(ApiErrorCode::Unauthorized, "send `Authorization: Bearer TOKEN`"));
+        };
+        match plane.records.operator(Hash::of(token)).await? {
+            Some(name) => Ok(Self { name }),
+            None => Err(Problem::new(ApiErrorCode::Unauthorized, "this token lets nobody in")),
+        }
+    }
+}
+
+/// Figures for whoever looks after it.
+async fn status(_: Operator, State(plane): State<Arc<Plane>>) -> Response {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "time": (plane.clock)().0,
+        "connected": plane.bus.connected(),
+        "ca_hash": plane.authority.root_hash().hex(),
+    }))
+    .into_response()
+}

@@ -1,0 +1,190 @@
+//! Batches of records on their way in.
+//!
+//! What is there already is skipped by the stream's coverage and never looked up row by row, so a batch that comes again costs
+//! two look-ups and is not even decompressed, and rows whose time is over can be dropped without a resend bringing them back.
+
+use holm_core::Timestamp;
+use holm_protocol::{Ack, Address, Batch, BatchHeader, BatchLimits, Lane, Line, ProtocolError, Refusal, Watermark};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::devices::{self, DeviceStatus};
+use super::spans::Coverage;
+use super::{Records, signed, unsigned};
+use crate::CloudError;
+use crate::error::sql;
+
+/// Ranges above a watermark. A device that sends in order has none; one that has lost so many batches on the way sends them
+/// again, and until then nothing more of it is taken beyond these.
+const MAX_SPANS: usize = 1_000;
+
+/// Streams of one device, in all lives of its database.
+const MAX_STREAMS: i64 = 10_000;
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    /// To be told to the device.
+    Answer(Ack),
+    /// Nothing can be said of it, or nothing that helps; the sentence is for the log.
+    Ignored(String),
+}
+
+impl Records {
+    /// Takes a batch in. `done` is called after the commit; nothing is acknowledged on an error.
+    pub(crate) fn ingest(
+        &self,
+        address: Address,
+        payload: bytes::Bytes,
+        now: Timestamp,
+        done: impl FnOnce(Result<Ingested, CloudError>) + Send + 'static,
+    ) -> Result<(), CloudError> {
+        self.offer(payload.len(), move |connection| ingest(connection, &address, &payload, now), done)
+    }
+}
+
+fn ingest(connection: &Connection, address: &Address, payload: &[u8], now: Timestamp) -> Result<Ingested, CloudError> {
+    let limits = BatchLimits::default();
+    let header = match BatchHeader::read(payload, &limits) {
+        Ok((header, _)) => header,
+        Err(error) => return Ok(refuse_unread(payload, &error)),
+    };
+    if let Err(error) = header.check_address(address) {
+        // It names another device's stream, or another of its own: only what its topic says may be spoken of.
+        return Ok(if header.device == address.thing {
+            refuse(&header, &error)
+        } else {
+            Ingested::Ignored(error.to_string())
+        });
+    }
+    let device = match devices::find(connection, &address.thing)? {
+        Some(device) if device.status == DeviceStatus::Active => device,
+        _ => return Ok(Ingested::Ignored(format!("{} is not an active device", address.thing))),
+    };
+    let Some((stream, mut coverage)) = stream(connection, device.id, &header)? else {
+        return Ok(Ingested::Ignored(format!("{} has too many streams", address.thing)));
+    };
+    if !coverage.contains(header.first, header.last()) {
+        let batch = match Batch::read(payload, &limits) {
+            Ok(batch) => batch,
+            Err(error) => return Ok(refuse(&header, &error)),
+        };
+        let mut with = coverage.clone();
+        with.add(header.first, header.last());
+        if with.spans.len() > MAX_SPANS {
+            return Ok(Ingested::Ignored(format!("{} sends with too many holes in {}", address.thing, header.stream)));
+        }
+        insert(connection, stream, &coverage, &batch)?;
+        save(connection, stream, &coverage, &with)?;
+        coverage = with;
+        device.touch(connection, now)?;
+    }
+    let watermark = Watermark { stream: header.stream, epoch: header.epoch, upto: coverage.upto };
+    Ok(Ingested::Answer(Ack::new(vec![watermark], Vec::new())))
+}
+
+/// The stream's id and what is there of it; `None` if there is no room for one more.
+fn stream(connection: &Connection, device: i64, header: &BatchHeader) -> Result<Option<(i64, Coverage)>, CloudError> {
+    let action = "find a stream";
+    let epoch = i64::from_ne_bytes(header.epoch.0.to_ne_bytes());
+    let statement = "SELECT id, upto FROM stream WHERE device = ?1 AND name = ?2 AND epoch = ?3";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let found: Option<(i64, i64)> = statement
+        .query_row(params![device, header.stream.as_str(), epoch], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(sql(action))?;
+    let Some((id, upto)) = found else {
+        let count: i64 = connection
+            .query_row("SELECT count(*) FROM stream WHERE device = ?1", [device], |row| row.get(0))
+            .map_err(sql(action))?;
+        if count >= MAX_STREAMS {
+            return Ok(None);
+        }
+        let statement = "INSERT INTO stream (device, name, epoch, lane, upto) VALUES (?1, ?2, ?3, ?4, 0)";
+        connection
+            .execute(statement, params![device, header.stream.as_str(), epoch, lane_number(header.lane)])
+            .map_err(sql("add a stream"))?;
+        return Ok(Some((connection.last_insert_rowid(), Coverage::default())));
+    };
+    let statement = "SELECT first, last FROM span WHERE stream = ?1 ORDER BY first";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let spans = statement
+        .query_map([id], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))
+        .map_err(sql(action))?
+        .collect::<Result<_, _>>()
+        .map_err(sql(action))?;
+    Ok(Some((id, Coverage { upto: unsigned(upto), spans })))
+}
+
+fn insert(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch) -> Result<(), CloudError> {
+    let action = "store records";
+    let record = "INSERT INTO record (stream, sequence, time, content_type, data) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut record = connection.prepare_cached(record).map_err(sql(action))?;
+    let gap = "INSERT INTO gap (stream, first, count, reason, time) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut gap = connection.prepare_cached(gap).map_err(sql(action))?;
+    for (sequence, line) in &batch.lines {
+        match line {
+            Line::Record(found) => {
+                if !there.contains(*sequence, *sequence) {
+                    let time = found.time.0;
+                    let values = params![stream, signed(*sequence), time, found.content_type, found.data];
+                    record.execute(values).map_err(sql(action))?;
+                }
+            }
+            // Records that came before their device dropped them are here; only the rest is a gap.
+            Line::Gap(found) => {
+                for (first, last) in there.missing(*sequence, *sequence + found.count - 1) {
+                    let count = signed(last - first + 1);
+                    let values = params![stream, signed(first), count, found.reason.as_str(), found.at.0];
+                    gap.execute(values).map_err(sql(action))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn save(connection: &Connection, stream: i64, before: &Coverage, after: &Coverage) -> Result<(), CloudError> {
+    let action = "move a watermark";
+    let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| {
+        let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+        statement.execute(values).map_err(sql(action))
+    };
+    if before.upto != after.upto {
+        run("UPDATE stream SET upto = ?2 WHERE id = ?1", params![stream, signed(after.upto)])?;
+    }
+    if before.spans != after.spans {
+        run("DELETE FROM span WHERE stream = ?1", params![stream])?;
+        for (first, last) in &after.spans {
+            let values = params![stream, signed(*first), signed(*last)];
+            run("INSERT INTO span (stream, first, last) VALUES (?1, ?2, ?3)", values)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse(header: &BatchHeader, error: &ProtocolError) -> Ingested {
+    let BatchHeader { stream, epoch, first, count, .. } = header.clone();
+    let refusal = Refusal { stream, epoch, first, count, reason: error.refusal() };
+    Ingested::Answer(Ack::new(Vec::new(), vec![refusal]))
+}
+
+/// Of a header that cannot be read nothing may be known to refuse; a later format's tells enough, or the device would send
+/// it for ever.
+fn refuse_unread(payload: &[u8], error: &ProtocolError) -> Ingested {
+    match BatchHeader::claim(payload) {
+        Some(mut refusal) => {
+            refusal.reason = error.refusal();
+            Ingested::Answer(Ack::new(Vec::new(), vec![refusal]))
+        }
+        None => Ingested::Ignored(crate::error::chain(error)),
+    }
+}
+
+/// As the schema has it.
+pub(super) fn lane_number(lane: Lane) -> i64 {
+    match lane {
+        Lane::Alarms => 0,
+        Lane::Results => 1,
+        Lane::Logs => 2,
+    }
+}

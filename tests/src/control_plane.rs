@@ -1,0 +1,209 @@
+//! A real `holm cloud` in a process of its own, and its API, spoken plainly.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+use crate::node::{binary, signal};
+
+/// A running control plane. Killed when dropped.
+pub struct ControlPlane {
+    child: Child,
+    data: PathBuf,
+    /// Where HTTPS is served.
+    pub https: String,
+    /// Where MQTT is served.
+    pub mqtt: String,
+    /// The operator's token, from the first start.
+    pub token: String,
+    /// The SHA-256 of the root certificate.
+    pub ca_hash: String,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    /// Such as 200.
+    pub status: u16,
+    /// Everything before the body.
+    pub head: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The code of an error.
+    pub fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl ControlPlane {
+    /// Starts one in a folder of its own under `folder`, on free ports.
+    pub fn start(folder: &Path) -> Self {
+        Self::run(folder, "127.0.0.1:0", "127.0.0.1:0", String::new())
+    }
+
+    fn run(folder: &Path, https: &str, mqtt: &str, token: String) -> Self {
+        let data = folder.join("cloud");
+        let mut command = Command::new(binary("holm"));
+        command.arg("cloud").arg("--data").arg(&data).args(["--https", https, "--mqtt", mqtt]);
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("cloud.log")).unwrap();
+        command.stdout(Stdio::piped()).stderr(log).env("HOLM_LOG", "info");
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (https, mqtt, ca_hash) = (String::new(), String::new(), String::new());
+        let mut this = Self { child, data, https, mqtt, token, ca_hash };
+        for line in out.lines() {
+            let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            match event["event"].as_str().unwrap() {
+                "made" => this.token = text("token"),
+                "ready" => {
+                    (this.https, this.mqtt, this.ca_hash) = (text("https"), text("mqtt"), text("ca_hash"));
+                    return this;
+                }
+                other => panic!("{other}"),
+            }
+        }
+        panic!("holm cloud did not start: see {}", folder.join("cloud.log").display());
+    }
+
+    /// SIGKILL, and starts it again where it was.
+    pub fn kill_and_restart(&mut self) {
+        signal(self.child.id(), "KILL");
+        self.restart();
+    }
+
+    /// SIGTERM, which must end well, and starts it again where it was.
+    pub fn stop_and_restart(&mut self) {
+        signal(self.child.id(), "TERM");
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "holm cloud ended with {status}");
+        self.restart();
+    }
+
+    fn restart(&mut self) {
+        let _ = self.child.wait();
+        let folder = self.data.parent().unwrap().to_owned();
+        let again = Self::run(&folder, &self.https, &self.mqtt, self.token.clone());
+        drop(std::mem::replace(self, again));
+    }
+
+    /// SIGTERM, and waits for the end, which must be clean.
+    pub fn stop(mut self) {
+        signal(self.child.id(), "TERM");
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "holm cloud ended with {status}");
+    }
+
+    /// Its folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What trusts its root, and may show a certificate.
+    pub fn trust(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.data.join("ca/root.crt")).unwrap()).unwrap();
+        roots
+    }
+
+    /// As the operator; the answer must be good.
+    pub fn get(&self, path: &str) -> Value {
+        let answer = self.ask("GET", path, Some(&self.token), b"");
+        assert_eq!(answer.status, 200, "GET {path}: {}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    /// As the operator.
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.ask(method, path, Some(&self.token), body)
+    }
+
+    /// A new enrolment token.
+    pub fn enrolment_token(&self, group: &str) -> String {
+        let body = format!(r#"{{"group":"{group}"}}"#);
+        let answer = self.send("POST", "/v1/enrolment-tokens", body.as_bytes());
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// One request on one connection.
+    pub fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
+        self.ask_with(method, path, token, "", body).unwrap()
+    }
+
+    /// The same with more lines in its head, each ended.
+    pub fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        more: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let config = client_config().with_root_certificates(self.trust()).with_no_client_auth();
+        let mut stream = tls(&self.https, config)?;
+        let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let (host, length) = (&self.https, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}{more}Content-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        let mut answer = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut answer)
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
+            return Err(error);
+        }
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Ok(Answer { status, head, body: answer[end + 4..].to_vec() })
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The beginning of every TLS client here.
+pub fn client_config() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap()
+}
+
+/// A TLS stream to somebody at 127.0.0.1, whose reads wait for ten seconds.
+pub fn tls(address: &str, config: ClientConfig) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let connection =
+        ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).map_err(io::Error::other)?;
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(StreamOwned::new(connection, socket))
+}
