@@ -9,6 +9,7 @@
 //! | records | [`Batch`], [`BatchBuilder`] | ours |
 //! | what of them is stored | [`Ack`] | ours |
 //! | how far, and why | [`Phase`], [`ReasonCode`] | ours |
+//! | how a device gets its certificate | [`EnrolRequest`], [`RenewRequest`], [`Enrolled`], [`ApiError`] | ours, over HTTPS |
 //!
 //! No I/O, no clock, no MQTT: bytes in, values out, and back. The README beside this crate says what is spoken, the limits, and what
 //! was rejected.
@@ -32,6 +33,7 @@ mod ack;
 mod batch;
 mod code;
 mod desired;
+mod enrol;
 mod envelope;
 mod error;
 mod job;
@@ -52,6 +54,9 @@ pub use desired::{
     Artifact, DESIRED_STATE_FORMAT, DeploymentPolicy, DesiredAgent, DesiredFunction, DesiredState,
     ROLLBACK_PERMIT_FORMAT, RollbackPermit, UpdateWindow,
 };
+pub use enrol::{
+    AgentBuild, ApiError, ApiErrorCode, EnrolRequest, Enrolled, MqttAddress, RenewRequest, TrustAnchor, TufAddress,
+};
 pub use envelope::{DESIRED_STATE_TYPE, Envelope, ROLLBACK_PERMIT_TYPE, Signature, SignatureAlgorithm, pae};
 pub use error::ProtocolError;
 pub use job::{
@@ -59,7 +64,7 @@ pub use job::{
     StatusDetails, UpdateJob, UpdatedJob,
 };
 pub use lane::Lane;
-pub use name::{ClientToken, Epoch, JobId, ShadowName, StreamName, StreamSegment, ThingName};
+pub use name::{ClientToken, Epoch, GroupName, JobId, ShadowName, StreamName, StreamSegment, ThingName};
 pub use phase::{Phase, ReasonCode};
 pub use shadow::{
     Formats, FunctionState, Health, Reported, ReportedFunction, SHADOW_NAME, ShadowAccepted, ShadowRejected,

@@ -124,3 +124,27 @@ pub const MAX_ACK_ENTRIES: usize = 64;
 
 /// Characters of a code that this release does not know: what is kept of it.
 pub const MAX_UNKNOWN_CODE: usize = 64;
+
+/// Characters of a group's name, as for a thing.
+pub const MAX_GROUP_NAME: usize = 64;
+
+/// Groups of one device.
+pub const MAX_GROUPS: usize = 16;
+
+/// Bytes of an enrolment token: ours have 43, the rest is room for longer ones.
+pub const MAX_TOKEN: usize = 128;
+
+/// Bytes of a certificate request in PEM: one with a P-256 key has about 500.
+pub const MAX_CSR_PEM: usize = 4_096;
+
+/// Bytes of a chain of certificates in PEM: two of P-256 have about 1,600.
+pub const MAX_CERTIFICATES_PEM: usize = 16_384;
+
+/// Bytes of a word that a device says about its build.
+pub const MAX_BUILD_WORD: usize = 64;
+
+/// Bytes of an address, as a URL or a host.
+pub const MAX_URL: usize = 512;
+
+/// Problems in one error of the API; the last one says how many there are more.
+pub const MAX_PROBLEMS: usize = 100;

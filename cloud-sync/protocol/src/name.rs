@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::ProtocolError;
 use crate::error::excerpt;
 use crate::limits::{
-    MAX_CLIENT_TOKEN, MAX_JOB_ID, MAX_SHADOW_NAME, MAX_STREAM_BYTES, MAX_STREAM_SEGMENT, MAX_THING_NAME,
+    MAX_CLIENT_TOKEN, MAX_GROUP_NAME, MAX_JOB_ID, MAX_SHADOW_NAME, MAX_STREAM_BYTES, MAX_STREAM_SEGMENT, MAX_THING_NAME,
 };
 
 fn is_segment_byte(byte: u8) -> bool {
@@ -79,6 +79,11 @@ text_type! {
     /// The name of a device: its client id, the common name of its certificate, and a level of its topics. AWS also allows
     /// `:`, which NATS and file names do not like. Cheap to clone.
     ThingName, "thing name", "1 to 64 of A-Z, a-z, 0-9, `_` and `-`", |text| is_segment(text, MAX_THING_NAME)
+}
+
+text_type! {
+    /// The name of a group of devices. Cheap to clone.
+    GroupName, "group name", "1 to 64 of A-Z, a-z, 0-9, `_` and `-`", |text| is_segment(text, MAX_GROUP_NAME)
 }
 
 text_type! {
