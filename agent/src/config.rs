@@ -7,6 +7,8 @@ use std::time::Duration;
 use holm_core::{Document, Problem, Problems, Section, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
+use crate::cloud::CloudConfig;
+
 const MIB: u64 = 1 << 20;
 
 /// Where the broker listens if nothing else is said.
@@ -25,6 +27,8 @@ pub struct Config {
     pub functions: Functions,
     /// The store.
     pub store: StoreConfig,
+    /// The link to the control plane.
+    pub cloud: CloudConfig,
 }
 
 /// Where messages come from: the node's own broker, or another.
@@ -213,6 +217,9 @@ impl Config {
             let window = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
             set(&mut self.store.dedupe_window, section.duration_in("dedupe_window", window));
             set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
+        }
+        if let Some(mut section) = root.section("cloud") {
+            self.cloud.apply(&mut section);
         }
         drop(root);
         document.finish()
@@ -412,6 +419,7 @@ impl Default for Config {
                 dedupe_window: Duration::from_secs(86_400),
                 database: 4096 * MIB,
             },
+            cloud: CloudConfig::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod breadcrumb;
 pub mod clock;
+pub mod cloud;
 pub mod config;
 pub mod deploy;
 pub mod dispatch;

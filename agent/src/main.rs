@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holm_agent::config::Config;
-use holm_agent::node;
+use holm_agent::{cloud, node};
+use holm_cloud_sync::Invitation;
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
@@ -22,6 +23,30 @@ enum Command {
     Run(Options),
     /// Read the configuration, list all problems, and do nothing else.
     CheckConfig(Options),
+    /// Enrol the device at a control plane, once. A node that runs connects by itself within seconds.
+    Enrol(Enrol),
+}
+
+#[derive(clap::Args)]
+struct Enrol {
+    /// The control plane, such as https://cloud.example:8443. Without it, enrol.toml in the data folder says all.
+    #[arg(long, requires = "token", requires = "ca_hash")]
+    cloud: Option<String>,
+    /// What lets one device in, once. `-` reads it from stdin, so that it is in no list of processes.
+    #[arg(long, requires = "cloud")]
+    token: Option<String>,
+    /// SHA-256 of the control plane's root certificate, in hexadecimal.
+    #[arg(long, requires = "cloud")]
+    ca_hash: Option<String>,
+    /// The name that the device would like.
+    #[arg(long, requires = "cloud")]
+    thing: Option<String>,
+    /// agent.toml, for its data folder. Without it, /etc/holm/agent.toml if there is one.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The data folder, instead of the configured one.
+    #[arg(long)]
+    data: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -41,9 +66,9 @@ fn main() -> ExitCode {
     let (options, check) = match Arguments::parse().command {
         Command::Run(options) => (options, false),
         Command::CheckConfig(options) => (options, true),
+        Command::Enrol(arguments) => return enrol(arguments),
     };
-    let standard = PathBuf::from("/etc/holm/agent.toml");
-    let file = options.config.or_else(|| standard.exists().then_some(standard));
+    let file = options.config.or_else(standard_config);
     let config = match Config::read(file.as_deref(), options.data.as_deref(), options.listen) {
         Ok(config) => config,
         Err(problems) => {
@@ -57,13 +82,7 @@ fn main() -> ExitCode {
     }
     start_logging();
     // One thread for everything that waits: guests, the store and the feeder have their own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("holmd: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
     let ended = runtime.block_on(node::run(config));
     // Threads that did not end in time must not keep a drained node alive.
     runtime.shutdown_background();
@@ -72,6 +91,58 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(error = node::describe(&error), "the node cannot go on");
             eprintln!("holmd: {}", node::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn standard_config() -> Option<PathBuf> {
+    let standard = PathBuf::from("/etc/holm/agent.toml");
+    standard.exists().then_some(standard)
+}
+
+fn start_runtime() -> Option<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| eprintln!("holmd: cannot start: {error}")).ok()
+}
+
+/// `holmd enrol`.
+fn enrol(arguments: Enrol) -> ExitCode {
+    let file = arguments.config.or_else(standard_config);
+    let data = match Config::read(file.as_deref(), arguments.data.as_deref(), None) {
+        Ok(config) => config.data,
+        Err(problems) => {
+            eprintln!("holmd: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut token = arguments.token.unwrap_or_default();
+    if token == "-" {
+        token.clear();
+        if let Err(error) = std::io::stdin().read_line(&mut token) {
+            eprintln!("holmd: cannot read the token: {error}");
+            return ExitCode::from(2);
+        }
+        token.truncate(token.trim_end().len());
+    }
+    let invitation = match (arguments.cloud, arguments.ca_hash) {
+        (Some(url), Some(hash)) => match Invitation::new(&url, &token, &hash, arguments.thing.as_deref()) {
+            Ok(invitation) => Some(invitation),
+            Err(problems) => {
+                problems.iter().for_each(|problem| eprintln!("holmd: {problem}"));
+                return ExitCode::from(2);
+            }
+        },
+        _ => None,
+    };
+    let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
+    match runtime.block_on(cloud::enrol(&data, invitation)) {
+        Ok(identity) => {
+            println!("enrolled at {} as {}", identity.url, identity.thing());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("holmd: {}", error.chain());
             ExitCode::FAILURE
         }
     }

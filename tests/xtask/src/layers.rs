@@ -41,6 +41,11 @@ const RULES: &[Rule] = &[
     // For `Digest` only: one type for what a bundle is named by.
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
+    // The handles on the outbox and on what the link remembers, never the whole store.
+    Names {
+        who: "holm-cloud-sync",
+        may: &["holm-core", "holm-mqtt", "holm-protocol", "holm-store", "holm-trust"],
+    },
     Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt"] },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
@@ -50,6 +55,7 @@ const RULES: &[Rule] = &[
         reaches: &["tokio", "mio", "rusqlite", "mqtt-protocol-core", "rumqttc-v5-next", "wasmtime", "ring"],
     },
     Never { who: "holm-trust", reaches: &["tokio", "mio", "rusqlite", "aws-lc-rs", "openssl-sys"] },
+    Never { who: "holm-cloud-sync", reaches: &["holm-agent", "holm-runtime", "wasmtime", "aws-lc-rs", "openssl-sys"] },
     Never { who: "holm-runtime", reaches: &["holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"] },
     Never { who: "holm-cli", reaches: &["holm-agent", "holm-store", "holm-runtime", "wasmtime", "rusqlite"] },
     // One provider of cryptography in the whole tree.
