@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holm_bundle::Digest;
-use holm_cloud_sync::{Clocks, Cloud, CloudLink, Identity, IdentityFolder, Invitation, LinkConfig, Requester, Settings, SyncError, Time};
+use holm_cloud_sync::{
+    Clocks, Cloud, CloudLink, Identity, IdentityFolder, Invitation, LinkConfig, Requester, Settings, SyncError, Time,
+};
 use holm_core::{FunctionName, Section};
 use holm_mqtt::Traffic;
 use holm_protocol::{AgentBuild, FunctionState, Health, ReportedFunction};
@@ -76,7 +78,12 @@ pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc
         data: config.data.clone(),
         outbox: store.cloud(),
         notes: store.cloud_notes(),
-        node: Arc::new(Node { dispatcher: dispatcher.clone(), deployer: deployer.clone(), data: config.data.clone(), started: std::time::Instant::now() }),
+        node: Arc::new(Node {
+            dispatcher: dispatcher.clone(),
+            deployer: deployer.clone(),
+            data: config.data.clone(),
+            started: std::time::Instant::now(),
+        }),
         agent: build(),
         settings: config.cloud.settings(),
         clocks: clocks(),
@@ -96,7 +103,11 @@ pub async fn enrol(data: &Path, invitation: Option<Invitation>) -> Result<Identi
         Some(invitation) => invitation,
         None => Invitation::seed(data)?.ok_or_else(|| SyncError::Given {
             what: "the invitation",
-            problem: format!("there is no {} in {}: name --cloud, --token and --ca-hash", holm_cloud_sync::SEED, data.display()),
+            problem: format!(
+                "there is no {} in {}: name --cloud, --token and --ca-hash",
+                holm_cloud_sync::SEED,
+                data.display()
+            ),
         })?,
     };
     let requester = Requester {
@@ -159,7 +170,8 @@ impl holm_cloud_sync::Node for Node {
         let number = |number: i64| u64::try_from(number).unwrap_or_default();
         let (mut invocations, mut faults) = (0, 0);
         for slot in self.dispatcher.active().slots.values() {
-            let (succeeded, failed) = (slot.stats.succeeded.load(Ordering::Relaxed), slot.stats.failed.load(Ordering::Relaxed));
+            let (succeeded, failed) =
+                (slot.stats.succeeded.load(Ordering::Relaxed), slot.stats.failed.load(Ordering::Relaxed));
             invocations += succeeded + failed;
             faults += failed;
         }

@@ -21,8 +21,7 @@ const CONTEXT_0: u8 = 0xA0;
 /// 2.5.4.3, the common name.
 const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 /// 1.2.840.10045.2.1 with 1.2.840.10045.3.1.7: a public key on P-256 (RFC 5480).
-const P256_KEY: &[u8] =
-    &[0x06, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1, 0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
+const P256_KEY: &[u8] = &[0x06, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1, 0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
 /// 1.2.840.10045.4.3.2: ECDSA with SHA-256 (RFC 5758).
 const ECDSA_SHA256: &[u8] = &[0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
 
@@ -93,7 +92,8 @@ fn read(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
-    let number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten();
+    let number =
+        |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten();
     let (year, rest) = match tag {
         UTC_TIME => {
             let (year, rest) = text.split_at_checked(2)?;
@@ -159,7 +159,9 @@ mod tests {
 
     #[test]
     fn lengths_have_as_many_bytes_as_they_need() {
-        for (length, head) in [(0x7F, &[0x30, 0x7F][..]), (0x80, &[0x30, 0x81, 0x80]), (0x1234, &[0x30, 0x82, 0x12, 0x34])] {
+        for (length, head) in
+            [(0x7F, &[0x30, 0x7F][..]), (0x80, &[0x30, 0x81, 0x80]), (0x1234, &[0x30, 0x82, 0x12, 0x34])]
+        {
             let bytes = element(SEQUENCE, &[&vec![7; length]]);
             assert_eq!(bytes.get(..head.len()), Some(head));
             let (tag, contents, rest) = read(&bytes).unwrap();

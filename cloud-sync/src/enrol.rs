@@ -53,7 +53,10 @@ impl Invitation {
         let mut note = |error| problems.push(error);
         let url = CloudUrl::parse(url).map_err(&mut note).ok();
         let ca_hash = parse_hash(ca_hash).map_err(&mut note).ok();
-        let wrong_name = |error: holm_protocol::ProtocolError| SyncError::Given { what: "the thing name", problem: error.to_string() };
+        let wrong_name = |error: holm_protocol::ProtocolError| SyncError::Given {
+            what: "the thing name",
+            problem: error.to_string(),
+        };
         let thing = thing.map(|name| ThingName::new(name).map_err(wrong_name).map_err(&mut note).ok());
         if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
             note(SyncError::Given { what: "the token", problem: "it is empty, or has spaces".into() });
@@ -75,7 +78,9 @@ impl Invitation {
             Err(source) => return Err(SyncError::File { action: "read", path, source }),
         };
         let origin = path.display().to_string();
-        parse_seed(&origin, &text).map(Some).map_err(|problems| SyncError::Damaged { path, problem: problems.to_string() })
+        parse_seed(&origin, &text)
+            .map(Some)
+            .map_err(|problems| SyncError::Damaged { path, problem: problems.to_string() })
     }
 
     /// The seed has done its work: the token in it is worth nothing any more, and is removed with it.
@@ -208,7 +213,10 @@ impl Requester {
         let next = Identity::new(current.url.clone(), enrolled, key)?;
         // The old certificate vouches for the device, and not for another authority.
         if next.root() != current.root() {
-            return Err(SyncError::Certificate { what: "the new root certificate", problem: "it is another one".into() });
+            return Err(SyncError::Certificate {
+                what: "the new root certificate",
+                problem: "it is another one".into(),
+            });
         }
         tls::config(next.root(), Some(next.credentials()), &self.time)?;
         self.folder.keep_next(&next)?;
@@ -239,7 +247,8 @@ mod tests {
 
     #[test]
     fn an_invitation_lists_all_that_is_wrong_with_it() {
-        let good = Invitation::new("https://cloud:8443", "secret", &format!("sha256:{}", HASH.to_uppercase()), Some("pi3"));
+        let good =
+            Invitation::new("https://cloud:8443", "secret", &format!("sha256:{}", HASH.to_uppercase()), Some("pi3"));
         let good = good.unwrap();
         assert_eq!(good.ca_hash.first(), Some(&1));
         assert!(!format!("{good:?}").contains("secret"));
@@ -253,7 +262,8 @@ mod tests {
         assert_eq!(parse_seed("seed", &seed).unwrap().thing, None);
         let named = parse_seed("seed", &format!("{seed}thing = \"pi3\"\n")).unwrap();
         assert_eq!(named.thing.unwrap().as_str(), "pi3");
-        for (text, problems) in [("", 3), ("cloud = 1\ntokken = \"t\"\n", 4), (&format!("{seed}thing = \"a b\"\n"), 1)] {
+        for (text, problems) in [("", 3), ("cloud = 1\ntokken = \"t\"\n", 4), (&format!("{seed}thing = \"a b\"\n"), 1)]
+        {
             assert_eq!(parse_seed("seed", text).unwrap_err().problems.len(), problems, "{text}");
         }
     }

@@ -46,7 +46,9 @@ pub enum SyncError {
         folder: PathBuf,
     },
     /// The server shows another root certificate than the one that was named.
-    #[error("the control plane's root certificate has the hash {found}, and {expected} was expected: this is not the one you mean, or somebody sits in between")]
+    #[error(
+        "the control plane's root certificate has the hash {found}, and {expected} was expected: this is not the one you mean, or somebody sits in between"
+    )]
     WrongRoot {
         /// What it showed.
         found: String,
@@ -108,7 +110,11 @@ impl SyncError {
     /// Whether the same may succeed later without anybody doing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Http { .. } | Self::Session { .. } | Self::Unacknowledged | Self::Store { .. } | Self::Commit { .. } => true,
+            Self::Http { .. }
+            | Self::Session { .. }
+            | Self::Unacknowledged
+            | Self::Store { .. }
+            | Self::Commit { .. } => true,
             Self::Refused { source } => source.code.is_retryable(),
             _ => false,
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
 use holm_mqtt::{Counted, Traffic};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -37,7 +37,10 @@ pub struct CloudUrl {
 impl CloudUrl {
     /// From its text.
     pub fn parse(text: &str) -> Result<Self, SyncError> {
-        let wrong = |problem: &str| SyncError::Given { what: "the control plane's URL", problem: format!("`{text}` {problem}") };
+        let wrong = |problem: &str| SyncError::Given {
+            what: "the control plane's URL",
+            problem: format!("`{text}` {problem}"),
+        };
         let rest = text.strip_prefix("https://").ok_or_else(|| wrong("does not begin with https://"))?;
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
         if text.contains(['?', '#', '@', ' ']) {
@@ -122,7 +125,8 @@ async fn attempt(
         let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| format!("the answer broke off, or is longer than {MAX_ANSWER} bytes: {error}"))?;
+        let body =
+            body.map_err(|error| format!("the answer broke off, or is longer than {MAX_ANSWER} bytes: {error}"))?;
         Ok(Answer { status, body: body.to_bytes() })
     };
     let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
@@ -154,8 +158,19 @@ mod tests {
             assert_eq!((url.to_string().as_str(), url.host.as_str(), url.port), (shown, host, port));
         }
         let wrong = [
-            "", "cloud", "http://cloud", "https://", "https://:1", "https://a:0", "https://a:x", "https://a b",
-            "https://u@a", "https://a?x", "https://[::1", "https://[::1]x", "https://::1",
+            "",
+            "cloud",
+            "http://cloud",
+            "https://",
+            "https://:1",
+            "https://a:0",
+            "https://a:x",
+            "https://a b",
+            "https://u@a",
+            "https://a?x",
+            "https://[::1",
+            "https://[::1]x",
+            "https://::1",
         ];
         for text in wrong {
             assert!(CloudUrl::parse(text).is_err(), "{text}");

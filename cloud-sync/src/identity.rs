@@ -43,7 +43,8 @@ pub(crate) struct Key {
 impl Key {
     /// A fresh one.
     fn generate() -> Result<Self, SyncError> {
-        let unusable = |_| SyncError::Certificate { what: "a new key", problem: "the system gives no random bytes".into() };
+        let unusable =
+            |_| SyncError::Certificate { what: "a new key", problem: "the system gives no random bytes".into() };
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(unusable)?;
         Self::from_pkcs8(pkcs8.as_ref())
@@ -68,10 +69,9 @@ impl Key {
     /// An ASN.1 signature.
     pub(crate) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, SyncError> {
         let signature = self.pair.sign(&SystemRandom::new(), bytes);
-        signature.map(|signature| signature.as_ref().to_vec()).map_err(|_| SyncError::Certificate {
-            what: "the device's key",
-            problem: "it does not sign".into(),
-        })
+        signature
+            .map(|signature| signature.as_ref().to_vec())
+            .map_err(|_| SyncError::Certificate { what: "the device's key", problem: "it does not sign".into() })
     }
 
     /// A request for a certificate, PEM.
@@ -247,7 +247,9 @@ impl IdentityFolder {
         if let Some(text) = read(&path)? {
             match Key::from_pem(&text) {
                 Ok(key) => return Ok(key),
-                Err(error) => tracing::warn!(error = error.chain(), "a key that was never used cannot be read: a new one is made"),
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "a key that was never used cannot be read: a new one is made")
+                }
             }
         }
         let key = Key::generate()?;

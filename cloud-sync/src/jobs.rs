@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use holm_core::Timestamp;
 use holm_protocol::{
-    Address, ClientToken, Exchange, GetJob, GotJob, JobErrorCode, JobExecution, JobRejected, JobTarget, Subject, ThingName,
+    Address, ClientToken, Exchange, GetJob, GotJob, JobErrorCode, JobExecution, JobRejected, JobTarget, Subject,
+    ThingName,
 };
 use tokio::time::Instant;
 
@@ -59,7 +60,17 @@ pub(crate) struct Heard {
 
 impl Jobs {
     pub(crate) fn new(thing: ThingName, now: Instant) -> Self {
-        Self { thing, asked: None, due: now, rung: false, empty: 0, wait: FIRST_WAIT, number: 0, next: None, answered: 0 }
+        Self {
+            thing,
+            asked: None,
+            due: now,
+            rung: false,
+            empty: 0,
+            wait: FIRST_WAIT,
+            number: 0,
+            next: None,
+            answered: 0,
+        }
     }
 
     /// There is a connection: whatever was asked on the last one is forgotten.
@@ -88,7 +99,8 @@ impl Jobs {
         self.number += 1;
         let token = ClientToken::new(&format!("get-{}-{:08x}", self.number, rand::random::<u32>()))?;
         (self.due, self.rung) = (now + self.wait, false);
-        let request = GetJob { include_job_document: Some(true), client_token: Some(token.clone()), ..GetJob::default() };
+        let request =
+            GetJob { include_job_document: Some(true), client_token: Some(token.clone()), ..GetJob::default() };
         self.asked = Some(token);
         let topic = Address::new(&self.thing, Subject::GetJob(JobTarget::Next, Exchange::Request));
         Ok(Some((topic.to_string(), request.write()?)))

@@ -170,7 +170,8 @@ impl CloudLink {
             }
             self.shared.status().state = state;
             let now = Instant::now();
-            let wait = if state == LinkState::Enrolling { again.saturating_duration_since(now).min(LOOK) } else { LOOK };
+            let wait =
+                if state == LinkState::Enrolling { again.saturating_duration_since(now).min(LOOK) } else { LOOK };
             tokio::select! {
                 () = sleep(wait) => {}
                 _ = shutdown.wait_for(|stop| *stop) => return None,
@@ -208,12 +209,17 @@ impl CloudLink {
                         match self.requester.folder.promote() {
                             Ok(()) => tracing::info!(expires = candidate.not_after.0, "the new certificate is in use"),
                             // It is tried again, and promoted then.
-                            Err(error) => tracing::error!(error = error.chain(), "the new certificate cannot take the place of the old one"),
+                            Err(error) => tracing::error!(
+                                error = error.chain(),
+                                "the new certificate cannot take the place of the old one"
+                            ),
                         }
                         identity = candidate.clone();
                     } else if next_refused {
                         // The control plane knows the old certificate and not the new one: it may be an old copy of itself.
-                        tracing::warn!("the new certificate is refused and the old one is not: a new one will be asked for");
+                        tracing::warn!(
+                            "the new certificate is refused and the old one is not: a new one will be asked for"
+                        );
                         self.requester.folder.drop_next();
                     }
                     (with_next, next_refused) = (true, false);

@@ -93,7 +93,11 @@ impl Reporter {
             return Ok(Heard::default());
         }
         self.asked = None;
-        tracing::warn!(code = rejected.code, message = rejected.message.as_deref(), "the report of what runs was rejected");
+        tracing::warn!(
+            code = rejected.code,
+            message = rejected.message.as_deref(),
+            "the report of what runs was rejected"
+        );
         if rejected.is_retryable() {
             self.due = now + self.wait;
             self.wait = (self.wait * 2).min(LAST_WAIT);

@@ -158,3 +158,50 @@ impl ServerCertVerifier for Anybody {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holm_core::Timestamp;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use std::time::Duration;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::Clocks;
+
+    const DAY: i64 = 86_400;
+
+    /// Whether a server's certificate, valid for these days, is believed by a device built on this day.
+    fn believes(built: i64, valid: std::ops::Range<i64>) -> bool {
+        let at = |day: i64| OffsetDateTime::from_unix_timestamp(day * DAY).unwrap();
+        let (root_key, leaf_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&root_key).unwrap();
+        let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        (leaf.not_before, leaf.not_after) = (at(valid.start), at(valid.end));
+        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(params, root_key)).unwrap();
+        let clocks = Clocks { wall: || Timestamp(0), uptime: || Duration::ZERO, built: Timestamp(built * DAY * 1_000) };
+        let time = Arc::new(Time::new(clocks, None));
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+        let patient = Patient { inner: inner.build().unwrap(), latest: unix(time.latest()) };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        patient.verify_server_cert(leaf.der(), &[], &name, &[], unix(time.at_least())).is_ok()
+    }
+
+    #[test]
+    fn what_has_expired_is_refused_and_what_seems_to_begin_later_is_not() {
+        for (built, valid, expected) in [
+            (20_000, 19_000..21_000, true),
+            (20_000, 20_100..20_200, true),
+            (20_000, 19_000..19_999, false),
+            // A century later: the server, or who pretends to be it, is broken.
+            (20_000, 60_000..60_100, false),
+        ] {
+            assert_eq!(believes(built, valid.clone()), expected, "{built} {valid:?}");
+        }
+    }
+}

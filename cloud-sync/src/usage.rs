@@ -126,7 +126,10 @@ mod tests {
         usage.batch("result.flow.rate", 10);
         usage.batch("publish.a/b", 10);
         usage.count(150, Timestamp(5 * DAY + 1));
-        assert_eq!((usage.total, usage.features.get("results"), usage.functions.get("flow")), (150, Some(&20), Some(&10)));
+        assert_eq!(
+            (usage.total, usage.features.get("results"), usage.functions.get("flow")),
+            (150, Some(&20), Some(&10))
+        );
         let noted = serde_json::to_string(&usage).unwrap();
         let mut again = serde_json::from_str::<Usage>(&noted).unwrap().restored();
         again.count(30, Timestamp(5 * DAY + 2));

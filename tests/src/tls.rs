@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData as _,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
+    PublicKeyData as _,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use crate::mqtt::Duplex;
@@ -51,7 +52,10 @@ impl Authority {
     /// A certificate for 127.0.0.1.
     pub fn issue(&self, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let issued = params(name, &["127.0.0.1"]).signed_by(&key, &self.issuer).unwrap();
+        let mut params = params(name, &["127.0.0.1"]);
+        // Younger than any build of what it is shown to.
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+        let issued = params.signed_by(&key, &self.issuer).unwrap();
         let file = |what: &str| self.folder.join(format!("{name}-{what}.pem"));
         let identity = Identity { certificate: file("certificate"), key: file("key") };
         std::fs::write(&identity.certificate, issued.pem()).unwrap();

@@ -86,7 +86,11 @@ fn a_device_enrols_connects_and_sends_each_record_once() {
     let folder = tempfile::tempdir().unwrap();
     let plane = Plane::start(folder.path());
     let data = folder.path().join("data");
-    let streams = [(Lane::Results, "result.flow.rate", 1_200), (Lane::Logs, "log.flow", 700), (Lane::Alarms, "result.flow.alarm", 30)];
+    let streams = [
+        (Lane::Results, "result.flow.rate", 1_200),
+        (Lane::Logs, "log.flow", 700),
+        (Lane::Alarms, "result.flow.alarm", 30),
+    ];
     let rows = (1..=1_200_u64).flat_map(|number| {
         let of = move |(lane, stream, count)| (number <= count).then(|| row(lane, stream, number));
         streams.into_iter().filter_map(of)
@@ -137,7 +141,10 @@ fn enrolling_again_is_harmless_and_a_token_works_once() {
     assert_eq!((mode("identity"), mode("identity/device.json")), (0o700, 0o600));
     let fresh = plane.https.desk().token();
     let wrong = plane.try_enrol(&two, "pi2", &fresh, &"0".repeat(64));
-    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("somebody sits in between"), "{wrong:?}");
+    assert!(
+        !wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("somebody sits in between"),
+        "{wrong:?}"
+    );
     let bad = plane.try_enrol(&two, "a b", "", "abc");
     assert_eq!((bad.status.code(), String::from_utf8_lossy(&bad.stderr).lines().count()), (Some(2), 3), "{bad:?}");
     assert!(plane.try_enrol(&two, "pi2", &fresh, &hash).status.success());
@@ -223,7 +230,12 @@ fn records_that_no_message_can_hold_and_streams_without_a_sendable_name_hold_nob
     let noise: Vec<u8> = {
         // Not compressible, so 200,000 bytes stay that long.
         let mut state = 1_u32;
-        (0..200_000).map(|_| { state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); (state >> 24) as u8 }).collect()
+        (0..200_000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect()
     };
     let large = |data: Vec<u8>| Write::Outbox {
         lane: Lane::Results,
@@ -250,7 +262,8 @@ fn records_that_no_message_can_hold_and_streams_without_a_sendable_name_hold_nob
     });
     let state = plane.core.state();
     let gaps = state.stream("pi3", "s").unwrap().lines.values();
-    let gaps: Vec<_> = gaps.filter_map(|line| if let Line::Gap(gap) = line { Some(gap.reason.clone()) } else { None }).collect();
+    let gaps: Vec<_> =
+        gaps.filter_map(|line| if let Line::Gap(gap) = line { Some(gap.reason.clone()) } else { None }).collect();
     assert_eq!(gaps, [GapReason::TooLarge, GapReason::TooLarge]);
     drop(state);
     let upload = &link(&node)["upload"];
@@ -359,7 +372,12 @@ fn the_next_job_is_asked_for_until_it_is_known() {
     plane.core.ring("pi3");
     eventually("the job", || (link(&node)["next_job"] == "deploy-7").then_some(()));
     // Nonsense harms nobody.
-    for topic in ["holm/pi3/ack", "$aws/things/pi3/jobs/$next/get/accepted", "$aws/things/pi3/jobs/notify-next", "$aws/things/pi3/shadow/name/holm/update/accepted"] {
+    for topic in [
+        "holm/pi3/ack",
+        "$aws/things/pi3/jobs/$next/get/accepted",
+        "$aws/things/pi3/jobs/notify-next",
+        "$aws/things/pi3/shadow/name/holm/update/accepted",
+    ] {
         for payload in [&b""[..], b"{", b"[1]", &[0xff; 1_000], b"{\"v\":1}"] {
             plane.core.send(topic, payload);
         }
@@ -384,9 +402,11 @@ fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_when_it_has_expired() 
         let old = std::fs::read_to_string(data.join("identity/device.json")).unwrap();
         plane.https.desk().life = (-60, 86_400);
         let node = Plane::run(&data);
-        let soon = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64 + 3_600_000;
+        let soon =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64 + 3_600_000;
         patiently("a connection with the new certificate", || {
-            (link(&node)["state"] == "connected" && expires(&node)? > soon && !data.join("identity/next.json").exists()).then_some(())
+            (link(&node)["state"] == "connected" && expires(&node)? > soon && !data.join("identity/next.json").exists())
+                .then_some(())
         });
         let new = std::fs::read_to_string(data.join("identity/device.json")).unwrap();
         let key = |text: &str| serde_json::from_str::<Value>(text).unwrap()["key_pem"].clone();
@@ -408,10 +428,18 @@ fn a_device_whose_clock_says_1970_enrols_and_connects() {
         let _ = std::fs::remove_dir_all(data.join("identity"));
         std::fs::create_dir_all(&data).unwrap();
         let token = plane.https.desk().token();
-        let seed = format!("cloud = \"{}\"\ntoken = \"{token}\"\nca_hash = \"{}\"\nthing = \"pi3\"\n", plane.https.url, plane.ca_hash());
+        let seed = format!(
+            "cloud = \"{}\"\ntoken = \"{token}\"\nca_hash = \"{}\"\nthing = \"pi3\"\n",
+            plane.https.url,
+            plane.ca_hash()
+        );
         std::fs::write(data.join("enrol.toml"), seed).unwrap();
         let under = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", time].map(str::to_owned).to_vec();
-        let start = holm_tests::node::Start { config: holm_tests::cloud::QUICK, under: &under, ..holm_tests::node::Start::new(&data) };
+        let start = holm_tests::node::Start {
+            config: holm_tests::cloud::QUICK,
+            under: &under,
+            ..holm_tests::node::Start::new(&data)
+        };
         let node = start.run();
         eventually("the connection", || (link(&node)["state"] == "connected").then_some(()));
         assert!(!node.admin.get("/v1/status")["time_plausible"].as_bool().unwrap() || time.starts_with("2099"));

@@ -84,7 +84,8 @@ fn render(status: &reply::Status, look: &Look) -> String {
         ("outbox", format!("{} ({})", lanes.join(", "), look::bytes(bytes))),
     ];
     entries.extend(status.cloud.iter().map(|cloud| ("cloud", link(cloud, look))));
-    entries.extend(status.cloud.iter().filter(|cloud| cloud.thing.is_some()).map(|cloud| ("upload", upload(cloud, look))));
+    entries
+        .extend(status.cloud.iter().filter(|cloud| cloud.thing.is_some()).map(|cloud| ("upload", upload(cloud, look))));
     list(look, &entries)
 }
 

@@ -329,7 +329,9 @@ impl CloudSession {
                 self.pinged = None;
                 Ok(None)
             }
-            Packet::Connack { .. } | Packet::Suback { .. } => Err(CloudError::Protocol { what: "an answer came twice" }),
+            Packet::Connack { .. } | Packet::Suback { .. } => {
+                Err(CloudError::Protocol { what: "an answer came twice" })
+            }
         }
     }
 

@@ -38,12 +38,7 @@ pub struct State {
 
 impl State {
     /// For one node.
-    pub fn new(
-        deployer: Arc<Deployer>,
-        dispatcher: Arc<Dispatcher>,
-        device: String,
-        cloud: Option<Cloud>,
-    ) -> Self {
+    pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String, cloud: Option<Cloud>) -> Self {
         let (device, started, letters) = (device.into(), std::time::Instant::now(), Arc::default());
         Self { deployer, dispatcher, device, cloud, started, letters }
     }

@@ -263,7 +263,9 @@ impl CloudNotes {
 fn gaps(connection: &Connection, stream: &str, from: i64) -> Result<Vec<(i64, i64, String, i64)>, StoreError> {
     let action = "read the gaps of a stream";
     let mut statement = connection
-        .prepare_cached("SELECT first, last, reason, at FROM gap WHERE stream = ?1 AND last >= ?2 ORDER BY first LIMIT 500")
+        .prepare_cached(
+            "SELECT first, last, reason, at FROM gap WHERE stream = ?1 AND last >= ?2 ORDER BY first LIMIT 500",
+        )
         .map_err(sql(action))?;
     let rows = statement
         .query_map(params![stream, from], |row| {
@@ -294,7 +296,8 @@ fn read_stretch(
         .map_err(sql(action))?;
     let largest = i64::try_from(portion.largest).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![stream, from.unwrap_or(1), largest]).map_err(sql(action))?;
-    let mut weave = Weave { first: from, next: from.unwrap_or(1), items: Vec::new(), gaps: gaps.into_iter().peekable() };
+    let mut weave =
+        Weave { first: from, next: from.unwrap_or(1), items: Vec::new(), gaps: gaps.into_iter().peekable() };
     let mut bytes = 0;
     let mut ended = true;
     while let Some(row) = rows.next().map_err(sql(action))? {

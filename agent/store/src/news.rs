@@ -26,9 +26,8 @@ impl News {
             let now = rows.fetch_add(grown, Ordering::SeqCst) + grown;
             let at = tell_at.load(Ordering::SeqCst);
             // Once: whoever is told says when to be told again.
-            wanted |= at != 0
-                && now >= at
-                && tell_at.compare_exchange(at, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            wanted |=
+                at != 0 && now >= at && tell_at.compare_exchange(at, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         }
         if wanted && let Some(tell) = self.tell.get() {
             tell();

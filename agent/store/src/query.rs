@@ -151,7 +151,8 @@ impl Borrowed<'_> {
     /// A transaction that only reads: everything in it sees the same database.
     pub(crate) fn snapshot(&mut self) -> Result<rusqlite::Transaction<'_>, StoreError> {
         let action = "begin a look";
-        let connection = self.connection.as_mut().ok_or_else(|| StoreError::Row { table: "outbox", what: String::new() });
+        let connection =
+            self.connection.as_mut().ok_or_else(|| StoreError::Row { table: "outbox", what: String::new() });
         connection?.transaction().map_err(sql(action))
     }
 }

@@ -207,7 +207,11 @@ impl Upload {
             self.timeouts = self.timeouts.saturating_add(1);
             self.vain += 1;
             self.stats.resends += 1;
-            tracing::warn!(in_flight = self.flights.len(), attempt = self.timeouts, "records were not acknowledged in time and are sent again");
+            tracing::warn!(
+                in_flight = self.flights.len(),
+                attempt = self.timeouts,
+                "records were not acknowledged in time and are sent again"
+            );
             for flight in &self.flights {
                 // The control plane has less than we have: what lies between is gone, and it must hear that.
                 if let Some(told) = flight.told.filter(|told| told + 1 < flight.first) {
@@ -298,11 +302,7 @@ impl Upload {
         for (lane, looked, upto, done) in picked.lanes {
             let Some(state) = self.lanes.get_mut(lane.number() as usize) else { continue };
             if let LaneState::Flushing { seen, .. } = *state {
-                *state = if done {
-                    LaneState::Resting { seen }
-                } else {
-                    LaneState::Flushing { looked, upto, seen }
-                };
+                *state = if done { LaneState::Resting { seen } } else { LaneState::Flushing { looked, upto, seen } };
                 *state = advance(*state, lane, &self.outbox, now);
             }
         }
@@ -373,7 +373,13 @@ impl Upload {
         let Some(flight) = self.flights.iter_mut().find(same) else { return };
         let (stream, reason) = (refusal.stream.as_str(), refusal.reason.as_str());
         if refusal.reason.is_final() {
-            tracing::error!(stream, first = refusal.first, count = refusal.count, reason, "the control plane will never take these records; a gap takes their place");
+            tracing::error!(
+                stream,
+                first = refusal.first,
+                count = refusal.count,
+                reason,
+                "the control plane will never take these records; a gap takes their place"
+            );
             flight.done = true;
             self.verdicts.refusal(flight.lane, refusal);
             self.stats.refused += 1;
@@ -409,7 +415,9 @@ impl Upload {
                 return false;
             }
             Settled::NewEpoch => {
-                tracing::error!("the control plane has records that this database never had: it is an old copy, and begins a new epoch");
+                tracing::error!(
+                    "the control plane has records that this database never had: it is an old copy, and begins a new epoch"
+                );
                 self.stats.epochs += 1;
                 self.epoch_begun = true;
                 self.restart();

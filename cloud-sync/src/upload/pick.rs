@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use holm_core::Timestamp;
 use holm_protocol::limits::MAX_BATCH_TEXT;
 use holm_protocol::{
-    BatchBuilder, BatchHeader, BatchStart, Epoch, Gap, GapReason, Line, ProtocolError, Push, Record, StreamName, ThingName,
+    BatchBuilder, BatchHeader, BatchStart, Epoch, Gap, GapReason, Line, ProtocolError, Push, Record, StreamName,
+    ThingName,
 };
 use holm_store::{CloudWrite, Head, Item, Lane, Outbox, Portion, Stretch};
 
@@ -60,13 +61,8 @@ enum Made {
 
 /// Finds the next batch.
 pub(crate) fn pick(request: Request, clock: WallClock) -> Picked {
-    let mut picked = Picked {
-        generation: request.generation,
-        lanes: Vec::new(),
-        too_large: 0,
-        unsendable: 0,
-        ready: Ok(None),
-    };
+    let mut picked =
+        Picked { generation: request.generation, lanes: Vec::new(), too_large: 0, unsendable: 0, ready: Ok(None) };
     for (lane, looked, upto) in &request.lanes {
         match look(&request, *lane, *looked, *upto, clock, &mut picked) {
             Ok(None) => {}
@@ -120,17 +116,14 @@ fn look(
     }
 }
 
-fn make(
-    request: &Request,
-    lane: Lane,
-    head: &Head,
-    clock: WallClock,
-    picked: &mut Picked,
-) -> Result<Made, SyncError> {
+fn make(request: &Request, lane: Lane, head: &Head, clock: WallClock, picked: &mut Picked) -> Result<Made, SyncError> {
     let outbox = &request.outbox;
     let commit = |write| outbox.commit(vec![write]).map_err(|source| SyncError::Commit { source });
     let Ok(stream) = StreamName::new(&head.stream) else {
-        tracing::error!(bytes = head.stream.len(), "a stream cannot go up, because its name is longer than 512 bytes or not printable; its records are discarded");
+        tracing::error!(
+            bytes = head.stream.len(),
+            "a stream cannot go up, because its name is longer than 512 bytes or not printable; its records are discarded"
+        );
         commit(CloudWrite::Discard { stream: head.stream.clone() })?;
         picked.unsendable += 1;
         return Ok(Made::Again);
@@ -144,7 +137,11 @@ fn make(
     match build(request, lane, stream, stretch, clock()) {
         Ok(Built::Batch(ready)) => Ok(Made::Ready(*ready)),
         Ok(Built::TooLarge { sequence }) => {
-            tracing::error!(stream = head.stream, sequence, "a record is larger than a message may be; a gap takes its place");
+            tracing::error!(
+                stream = head.stream,
+                sequence,
+                "a record is larger than a message may be; a gap takes its place"
+            );
             commit(CloudWrite::Replace {
                 stream: head.stream.clone(),
                 lane,
@@ -163,7 +160,9 @@ fn make(
 enum Built {
     Batch(Box<Ready>),
     /// The first record is one that no batch can hold.
-    TooLarge { sequence: i64 },
+    TooLarge {
+        sequence: i64,
+    },
 }
 
 fn build(
@@ -182,7 +181,11 @@ fn build(
         let is_record = !matches!(item, Item::Gap { .. });
         let pushed = match line(item, now) {
             Some(line) => builder.push(builder.next(), &line),
-            None => Err(ProtocolError::TooLarge { what: "a record, in bytes,", size: MAX_BATCH_TEXT + 1, limit: MAX_BATCH_TEXT }),
+            None => Err(ProtocolError::TooLarge {
+                what: "a record, in bytes,",
+                size: MAX_BATCH_TEXT + 1,
+                limit: MAX_BATCH_TEXT,
+            }),
         };
         match pushed {
             Ok(Push::Taken) => records += u64::from(is_record),

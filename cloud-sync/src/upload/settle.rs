@@ -59,10 +59,7 @@ pub(crate) enum Settled {
     /// A watermark is above our own last number: the database is an old copy. Nothing was deleted.
     NewEpoch,
     /// Nothing has happened.
-    Failed {
-        error: SyncError,
-        verdicts: Verdicts,
-    },
+    Failed { error: SyncError, verdicts: Verdicts },
 }
 
 /// Deletes what watermarks have passed, and puts gaps in the place of what was refused: in one transaction.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use holm_protocol::{Ack, Address, Batch, BatchHeader, BatchLimits, Epoch, Line, Refusal, RefusalReason, Subject, Watermark};
+use holm_protocol::{
+    Ack, Address, Batch, BatchHeader, BatchLimits, Epoch, Line, Refusal, RefusalReason, Subject, Watermark,
+};
 use serde_json::{Value, json};
 
 use crate::eventually;
@@ -114,7 +116,8 @@ impl Core {
 
     /// Rings the doorbell, with nothing in it that a device may rely on.
     pub fn ring(&self, thing: &str) {
-        let payload = json!({ "timestamp": 1_489_096_425_069_u64, "execution": { "jobId": "hint", "status": "QUEUED" } });
+        let payload =
+            json!({ "timestamp": 1_489_096_425_069_u64, "execution": { "jobId": "hint", "status": "QUEUED" } });
         self.state().outgoing.push((format!("$aws/things/{thing}/jobs/notify-next"), payload.to_string().into_bytes()));
     }
 
@@ -204,7 +207,9 @@ impl State {
         self.empty = self.empty.saturating_sub(1);
         // Milliseconds here and seconds there, as the documentation has it.
         let answer = match &self.job {
-            Some(job) if !empty => json!({ "execution": job, "timestamp": 1_795_000_000_123_u64, "clientToken": request["clientToken"] }),
+            Some(job) if !empty => {
+                json!({ "execution": job, "timestamp": 1_795_000_000_123_u64, "clientToken": request["clientToken"] })
+            }
             _ => json!({ "timestamp": 1_795_000_000, "clientToken": request["clientToken"] }),
         };
         if self.unasked {
@@ -224,7 +229,8 @@ impl State {
             "state": request["state"], "version": reports.len(), "timestamp": 1_795_000_000, "clientToken": request["clientToken"],
         });
         if self.unasked {
-            self.outgoing.push((format!("{topic}/rejected"), b"{\"code\": 409, \"clientToken\": \"somebody\"}".to_vec()));
+            self.outgoing
+                .push((format!("{topic}/rejected"), b"{\"code\": 409, \"clientToken\": \"somebody\"}".to_vec()));
         }
         self.outgoing.push((format!("{topic}/accepted"), answer.to_string().into_bytes()));
     }

@@ -42,10 +42,7 @@ const RULES: &[Rule] = &[
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     // The handles on the outbox and on what the link remembers, never the whole store.
-    Names {
-        who: "holm-cloud-sync",
-        may: &["holm-core", "holm-mqtt", "holm-protocol", "holm-store", "holm-trust"],
-    },
+    Names { who: "holm-cloud-sync", may: &["holm-core", "holm-mqtt", "holm-protocol", "holm-store", "holm-trust"] },
     Names { who: "holm-cli", may: &["holm-bundle", "holm-core", "holm-mqtt"] },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
