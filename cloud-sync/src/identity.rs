@@ -329,3 +329,62 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Syn
     let path = path.to_owned();
     move |source| SyncError::File { action, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData as _};
+
+    #[test]
+    fn a_request_is_one_and_is_signed_by_the_key_in_it() {
+        let key = Key::generate().unwrap();
+        let request = key.request("pi3").unwrap();
+        // For looking at it with other tools.
+        if let Some(path) = std::env::var_os("HOLM_WRITE_REQUEST") {
+            fs::write(path, &request).unwrap();
+        }
+        let parsed = rcgen::CertificateSigningRequestParams::from_pem(&request).unwrap();
+        assert_eq!(parsed.public_key.der_bytes(), key.pair.public_key().as_ref());
+    }
+
+    #[test]
+    fn an_identity_is_kept_whole_and_replaced_whole() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = IdentityFolder::of(data.path());
+        assert!(folder.current().unwrap().is_none());
+        let root_key = KeyPair::generate().unwrap();
+        let root_params = CertificateParams::new(Vec::new()).unwrap();
+        let root_pem = root_params.clone().self_signed(&root_key).unwrap().pem();
+        let issuer = Issuer::new(root_params, root_key);
+        let enrolled = |key: &Key| {
+            let request = rcgen::CertificateSigningRequestParams::from_pem(&key.request("pi3").unwrap()).unwrap();
+            let certificate_pem = request.signed_by(&issuer).unwrap().pem();
+            let text = serde_json::json!({
+                "thing": "pi3", "groups": [], "certificate_pem": certificate_pem, "root_pem": root_pem,
+                "mqtt": {"host": "cloud", "port": 8883}, "tuf": {"metadata_url": "m/", "targets_url": "t/"},
+            });
+            Enrolled::read(text.to_string().as_bytes()).unwrap()
+        };
+        let url = CloudUrl::parse("https://cloud").unwrap();
+        let key = folder.pending().unwrap();
+        assert_eq!(folder.pending().unwrap().pkcs8, key.pkcs8, "a request that was cut off is made with the same key");
+        let first = Identity::new(url.clone(), enrolled(&key), key).unwrap();
+        folder.keep(&first).unwrap();
+        let next_key = folder.pending().unwrap();
+        let wrong = Identity::new(url.clone(), first.enrolled.clone(), Key::generate().unwrap());
+        assert!(wrong.unwrap_err().to_string().contains("another key"));
+        let next = Identity::new(url, enrolled(&next_key), next_key).unwrap();
+        folder.keep_next(&next).unwrap();
+        let certificate = |identity: Option<Identity>| identity.map(|one| one.enrolled.certificate_pem);
+        assert_eq!(certificate(folder.current().unwrap()), Some(first.enrolled.certificate_pem.clone()));
+        assert_eq!(certificate(folder.next()), Some(next.enrolled.certificate_pem.clone()));
+        folder.promote().unwrap();
+        assert_eq!(certificate(folder.current().unwrap()), Some(next.enrolled.certificate_pem.clone()));
+        assert!(folder.next().is_none());
+        let (begin, end) = (next.not_before, next.not_after);
+        assert!(begin < next.renew_at() && next.renew_at() < end);
+        fs::write(folder.path().join("device.json"), "{").unwrap();
+        assert!(matches!(folder.current(), Err(SyncError::Damaged { .. })));
+    }
+}
