@@ -8,6 +8,8 @@ use holm_boards::{Bindings, Profile};
 use holm_core::{Document, Problem, Problems, Section, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
+use crate::cloud::CloudConfig;
+
 const MIB: u64 = 1 << 20;
 
 /// Where the broker listens if nothing else is said.
@@ -30,6 +32,8 @@ pub struct Config {
     pub board: Bindings,
     /// Where they are. `None` when nothing of a board is used.
     pub profile: Option<Profile>,
+    /// The link to the control plane.
+    pub cloud: CloudConfig,
 }
 
 /// Where messages come from: the node's own broker, or another.
@@ -234,6 +238,9 @@ impl Config {
             set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
         }
         self.board.apply(&mut root);
+        if let Some(mut section) = root.section("cloud") {
+            self.cloud.apply(&mut section);
+        }
         drop(root);
         document.finish()
     }
@@ -434,6 +441,7 @@ impl Default for Config {
             },
             board: Bindings::default(),
             profile: None,
+            cloud: CloudConfig::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod board;
 pub mod breadcrumb;
 pub mod clock;
+pub mod cloud;
 pub mod config;
 pub mod deploy;
 pub mod dispatch;

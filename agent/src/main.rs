@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holm_agent::config::{Config, Overrides};
-use holm_agent::{board, node};
+use holm_agent::{board, cloud, node};
+use holm_cloud_sync::Invitation;
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
@@ -25,6 +26,30 @@ enum Command {
     /// Drive all outputs to their safe levels, and do nothing else. For who notices that the node has died, such as
     /// `ExecStopPost=` of its unit.
     SafeOutputs(Options),
+    /// Enrol the device at a control plane, once. A node that runs connects by itself within seconds.
+    Enrol(Enrol),
+}
+
+#[derive(clap::Args)]
+struct Enrol {
+    /// The control plane, such as https://cloud.example:8443. Without it, enrol.toml in the data folder says all.
+    #[arg(long, requires = "token", requires = "ca_hash")]
+    cloud: Option<String>,
+    /// What lets one device in, once. `-` reads it from stdin, so that it is in no list of processes.
+    #[arg(long, requires = "cloud")]
+    token: Option<String>,
+    /// SHA-256 of the control plane's root certificate, in hexadecimal.
+    #[arg(long, requires = "cloud")]
+    ca_hash: Option<String>,
+    /// The name that the device would like.
+    #[arg(long, requires = "cloud")]
+    thing: Option<String>,
+    /// agent.toml, for its data folder. Without it, /etc/holm/agent.toml if there is one.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The data folder, instead of the configured one.
+    #[arg(long)]
+    data: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -44,35 +69,31 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
-    let (Command::Run(options) | Command::CheckConfig(options) | Command::SafeOutputs(options)) = &command;
-    let over = Overrides { data: options.data.clone(), listen: options.listen, board: options.board.clone() };
-    let standard = PathBuf::from("/etc/holm/agent.toml");
-    let file = options.config.clone().or_else(|| standard.exists().then_some(standard));
-    let config = match Config::read(file.as_deref(), over) {
-        Ok(config) => config,
+    let (options, action): (Options, fn(Config) -> ExitCode) = match Arguments::parse().command {
+        Command::Run(options) => (options, run),
+        Command::CheckConfig(options) => (options, |_| {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }),
+        Command::SafeOutputs(options) => (options, safe_outputs),
+        Command::Enrol(arguments) => return enrol(arguments),
+    };
+    let file = options.config.or_else(standard_config);
+    match Config::read(file.as_deref(), Overrides { data: options.data, listen: options.listen, board: options.board })
+    {
+        Ok(config) => action(config),
         Err(problems) => {
             eprintln!("holmd: {problems}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    match command {
-        Command::Run(_) => {}
-        Command::CheckConfig(_) => {
-            println!("the configuration is good");
-            return ExitCode::SUCCESS;
-        }
-        Command::SafeOutputs(_) => return safe_outputs(&config),
     }
+}
+
+/// `holmd run`.
+fn run(config: Config) -> ExitCode {
     start_logging();
     // One thread for everything that waits: guests, the store and the feeder have their own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("holmd: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
     let ended = runtime.block_on(node::run(config));
     // Threads that did not end in time must not keep a drained node alive.
     runtime.shutdown_background();
@@ -87,14 +108,66 @@ fn main() -> ExitCode {
 }
 
 /// Takes every output, which drives it to its safe level.
-fn safe_outputs(config: &Config) -> ExitCode {
+fn safe_outputs(config: Config) -> ExitCode {
     start_logging();
-    match board::safe_outputs(config) {
+    match board::safe_outputs(&config) {
         Ok(true) => ExitCode::SUCCESS,
         // Each was said when it was tried.
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("holmd: {}", node::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn standard_config() -> Option<PathBuf> {
+    let standard = PathBuf::from("/etc/holm/agent.toml");
+    standard.exists().then_some(standard)
+}
+
+fn start_runtime() -> Option<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| eprintln!("holmd: cannot start: {error}")).ok()
+}
+
+/// `holmd enrol`.
+fn enrol(arguments: Enrol) -> ExitCode {
+    let file = arguments.config.or_else(standard_config);
+    let data = match Config::read(file.as_deref(), Overrides { data: arguments.data, ..Overrides::default() }) {
+        Ok(config) => config.data,
+        Err(problems) => {
+            eprintln!("holmd: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut token = arguments.token.unwrap_or_default();
+    if token == "-" {
+        token.clear();
+        if let Err(error) = std::io::stdin().read_line(&mut token) {
+            eprintln!("holmd: cannot read the token: {error}");
+            return ExitCode::from(2);
+        }
+        token.truncate(token.trim_end().len());
+    }
+    let invitation = match (arguments.cloud, arguments.ca_hash) {
+        (Some(url), Some(hash)) => match Invitation::new(&url, &token, &hash, arguments.thing.as_deref()) {
+            Ok(invitation) => Some(invitation),
+            Err(problems) => {
+                problems.iter().for_each(|problem| eprintln!("holmd: {problem}"));
+                return ExitCode::from(2);
+            }
+        },
+        _ => None,
+    };
+    let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
+    match runtime.block_on(cloud::enrol(&data, invitation)) {
+        Ok(identity) => {
+            println!("enrolled at {} as {}", identity.url, identity.thing());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("holmd: {}", error.chain());
             ExitCode::FAILURE
         }
     }

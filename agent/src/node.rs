@@ -199,7 +199,12 @@ impl Running {
             // A task that ends before the node does counts as a panic.
             let _ = stop.wait_for(|stop| *stop).await;
         });
-        let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone());
+        let cloud = config.cloud.enabled.then(|| {
+            let (handle, link) = crate::cloud::link(config, &dispatcher, &deployer);
+            tasks.spawn(crate::cloud::run(link, stopped.clone()));
+            handle
+        });
+        let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone(), cloud);
         tasks.spawn(admin::serve(socket, state, stopped.clone()));
         tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
         triggers::lifecycle(&dispatcher, "start", None);

@@ -4,12 +4,14 @@
 //! `mutants` feature, whose faults are off unless `HOLM_MUTANT` names one.
 
 pub mod admin;
+pub mod cloud;
 pub mod control_plane;
 pub mod device;
 pub mod functions;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod node;
+pub mod proxy;
 pub mod tls;
 pub mod trace;
 pub mod watcher;

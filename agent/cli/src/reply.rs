@@ -16,6 +16,35 @@ pub(crate) struct Status {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Vec<Lane>,
     pub(crate) broker: Broker,
+    pub(crate) cloud: Option<Cloud>,
+}
+
+/// The link to the control plane.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Cloud {
+    pub(crate) state: String,
+    pub(crate) thing: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) certificate_expires: Option<i64>,
+    pub(crate) in_flight: u64,
+    pub(crate) paused: bool,
+    pub(crate) bytes_today: u64,
+    pub(crate) daily_bytes: Option<u64>,
+    pub(crate) next_job: Option<String>,
+    pub(crate) upload: Upload,
+}
+
+/// What became of records since start.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Upload {
+    pub(crate) acknowledged: u64,
+    pub(crate) resends: u64,
+    pub(crate) too_large: u64,
+    pub(crate) unsendable: u64,
+    pub(crate) refused: u64,
 }
 
 /// Counters since start.

@@ -41,7 +41,7 @@ fn render(status: &reply::Status, look: &Look) -> String {
     };
     let lanes: Vec<String> = status.outbox.iter().map(|lane| format!("{} {}", lane.lane, count(lane.rows))).collect();
     let bytes: u64 = status.outbox.iter().map(|lane| lane.bytes).sum();
-    let entries = [
+    let mut entries = vec![
         ("device", format!("{}, holmd {}, up {}{clock}", status.device, status.version, look::span(status.uptime_s))),
         (
             "events",
@@ -83,7 +83,57 @@ fn render(status: &reply::Status, look: &Look) -> String {
         ("inbox", format!("{} waiting, {} dead letters", count(status.inbox.parked), count(status.inbox.dead))),
         ("outbox", format!("{} ({})", lanes.join(", "), look::bytes(bytes))),
     ];
+    entries.extend(status.cloud.iter().map(|cloud| ("cloud", link(cloud, look))));
+    entries
+        .extend(status.cloud.iter().filter(|cloud| cloud.thing.is_some()).map(|cloud| ("upload", upload(cloud, look))));
     list(look, &entries)
+}
+
+/// The link to the control plane.
+fn link(cloud: &reply::Cloud, look: &Look) -> String {
+    let address = cloud.address.as_deref().unwrap_or("?");
+    let mut text = match (cloud.state.as_str(), &cloud.thing) {
+        ("connected", Some(thing)) => look.paint(Tone::Good, &format!("connected to {address} as {thing}")),
+        ("unenrolled", _) => "not enrolled (`holmd enrol`)".to_owned(),
+        (_, Some(thing)) => look.paint(Tone::Warn, &format!("not connected to {address} as {thing}")),
+        (state, None) => state.to_owned(),
+    };
+    if let Some(job) = &cloud.next_job {
+        text.push_str(&format!(", job {job} is to be done"));
+    }
+    if let Some(expires) = cloud.certificate_expires {
+        text.push_str(&format!(", certificate until {}", look.moment(expires)));
+    }
+    if let Some(error) = &cloud.last_error {
+        text.push_str(&format!(": {}", look.paint(Tone::Warn, &look::short(error, 200))));
+    }
+    text
+}
+
+/// What became of records.
+fn upload(cloud: &reply::Cloud, look: &Look) -> String {
+    let upload = &cloud.upload;
+    let allowed = cloud.daily_bytes.map_or_else(String::new, |bytes| format!(" of {}", look::bytes(bytes)));
+    let mut text = format!(
+        "{} records stored, {} batches on their way, {}{allowed} today",
+        look::count(upload.acknowledged),
+        cloud.in_flight,
+        look::bytes(cloud.bytes_today)
+    );
+    if cloud.paused {
+        text.push_str(&look.paint(Tone::Warn, ", only alarms go up"));
+    }
+    for (number, words) in [
+        (upload.resends, "resends"),
+        (upload.too_large, "too large"),
+        (upload.refused, "batches refused"),
+        (upload.unsendable, "streams without a sendable name"),
+    ] {
+        if number > 0 {
+            text.push_str(&look.paint(Tone::Warn, &format!(", {} {words}", look::count(number))));
+        }
+    }
+    text
 }
 
 /// 0 of nothing.
@@ -103,6 +153,11 @@ pub(crate) mod tests {
             "store": {"commits": 400, "settlements": 1_270, "failures": 0, "commit_us": 80_000, "waiting": 1, "failing": true},
             "inbox": {"parked": 3, "dead": 1, "database_bytes": 1_048_576},
             "outbox": [{"lane": "alarms", "rows": 4, "bytes": 300, "oldest": 1}, {"lane": "results", "rows": 2_536, "bytes": 20_000, "oldest": 2}],
+            "cloud": {
+                "state": "connecting", "thing": "pi3", "address": "cloud:8883", "last_error": "the server closed the connection",
+                "certificate_expires": 1_800_000_000_000_i64, "in_flight": 0, "bytes_today": 2_048, "daily_bytes": 1_048_576,
+                "upload": {"acknowledged": 1_234, "resends": 1},
+            },
             "broker": {"connections": 1, "clients": 1, "sessions": 2, "queued_messages": 0, "queued_bytes": 0, "retained": 5, "messages_in": 1_300, "messages_out": 20, "dropped": 0},
         }))
         .unwrap_or_default()
@@ -117,6 +172,8 @@ broker  1 clients, 2 sessions, 1,300 messages in, 20 out, 5 retained, 0 queued (
 store   400 commits of 1,270 settlements, 200 µs each, 1 waiting, 1.0 MiB (the last commit failed)
 inbox   3 waiting, 1 dead letters
 outbox  alarms 4, results 2,536 (19.8 KiB)
+cloud   not connected to cloud:8883 as pi3, certificate until 2027-01-15 08:00:00: the server closed the connection
+upload  1,234 records stored, 0 batches on their way, 2.0 KiB of 1.0 MiB today, 1 resends
 ";
         assert_eq!(render(&sample(), &Look::plain()), expected);
     }

@@ -358,7 +358,7 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         }
     }
     for mut lifecycle in section.sections("lifecycle") {
-        let known = ["start", "deployed"];
+        let known = ["start", "deployed", "cloud-connected"];
         let on = lifecycle.texts("on", |text| {
             if known.contains(&text) { Ok(Arc::from(text)) } else { Err(format!("`{text}` is not one of {known:?}")) }
         });

@@ -238,7 +238,7 @@ fn put_properties(out: &mut BytesMut, message: &Message, expiry: Option<u32>, id
     }
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
     put_binary(out, text.as_bytes());
 }
 
@@ -249,7 +249,7 @@ fn put_binary(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes.get(..usize::from(length)).unwrap_or(bytes));
 }
 
-fn put_varint(out: &mut BytesMut, mut value: usize) {
+pub(crate) fn put_varint(out: &mut BytesMut, mut value: usize) {
     loop {
         let low = (value & 0x7F) as u8;
         value >>= 7;

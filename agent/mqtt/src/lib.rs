@@ -1,5 +1,6 @@
 //! Holm's MQTT room: a broker for MQTT 3.1.1 and 5.0 that runs inside the node agent, and the client for a node that
-//! uses somebody else's broker instead ([`ExternalClient`]; its module has its own text).
+//! uses somebody else's broker instead ([`ExternalClient`]; its module has its own text), and the session with the control
+//! plane ([`CloudSession`]; likewise).
 //!
 //! # Invariants
 //!
@@ -26,6 +27,7 @@ mod attach;
 mod backend;
 mod broker;
 mod client;
+mod cloud;
 mod config;
 mod connect;
 mod connection;
@@ -50,5 +52,6 @@ pub use broker::{Broker, BrokerStats, Clock, Plan};
 pub use client::{
     External, ExternalClient, ExternalConfig, Hold, Lane, LinkStatus, Outgoing, Place, Relayed, Wanted, leave_out,
 };
+pub use cloud::{CloudError, CloudEvent, CloudOptions, CloudSession, Counted, Traffic};
 pub use config::{AclRule, BrokerConfig, BrokerLimits, Identify, Identity, User};
 pub use password::{PasswordError, PasswordHash};

@@ -89,6 +89,7 @@ pub(super) async fn status(Extract(state): Extract<State>) -> Answer {
             "dropped": broker.dropped,
         },
         "external": external(&state),
+        "cloud": state.cloud.as_ref().map(holm_cloud_sync::Cloud::status),
     })))
 }
 

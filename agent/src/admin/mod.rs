@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
+use holm_cloud_sync::Cloud;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -29,6 +30,7 @@ pub struct State {
     pub(crate) deployer: Arc<Deployer>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) device: Arc<str>,
+    pub(crate) cloud: Option<Cloud>,
     pub(crate) started: std::time::Instant,
     /// Held while a dead letter is taken out.
     pub(crate) letters: Arc<tokio::sync::Mutex<()>>,
@@ -36,9 +38,9 @@ pub struct State {
 
 impl State {
     /// For one node.
-    pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String) -> Self {
+    pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String, cloud: Option<Cloud>) -> Self {
         let (device, started, letters) = (device.into(), std::time::Instant::now(), Arc::default());
-        Self { deployer, dispatcher, device, started, letters }
+        Self { deployer, dispatcher, device, cloud, started, letters }
     }
 }
 

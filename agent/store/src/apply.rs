@@ -105,6 +105,7 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
         Write::Registry { key, document: None } => {
             run(connection, "clear the registry", "DELETE FROM registry WHERE key = ?1", params![&**key])
         }
+        Write::Cloud(write) => crate::cloud::apply(connection, book, write),
     }
 }
 

@@ -25,20 +25,23 @@ pub(crate) struct OutboxBook {
 }
 
 impl OutboxBook {
+    /// Adds up row by row: SQLite would sort the whole outbox to group it, in memory.
     pub(crate) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let mut statement = connection
-            .prepare("SELECT stream, lane > 0, sum(length(data)) FROM outbox GROUP BY stream, lane > 0")
-            .map_err(sql("measure the outbox"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?)))
-            .map_err(sql("measure the outbox"))?;
+        let action = "measure the outbox";
         let mut book = Self { next_id: next_id(connection, "outbox")?, ..Self::default() };
-        for row in rows {
-            let (stream, evictable, bytes) = row.map_err(sql("measure the outbox"))?;
-            let bytes = u64::try_from(bytes).unwrap_or_default();
+        let mut statement =
+            connection.prepare("SELECT stream, lane > 0, octet_length(data) FROM outbox").map_err(sql(action))?;
+        let mut rows = statement.query([]).map_err(sql(action))?;
+        while let Some(row) = rows.next().map_err(sql(action))? {
+            let stream = row.get_ref(0).map_err(sql(action))?;
+            let stream = stream.as_str().map_err(rusqlite::Error::from).map_err(sql(action))?;
+            let bytes = u64::try_from(row.get::<_, i64>(2).map_err(sql(action))?).unwrap_or_default();
             book.total += bytes;
-            if evictable {
-                book.streams.insert(stream.into(), bytes);
+            if row.get(1).map_err(sql(action))? {
+                match book.streams.get_mut(stream) {
+                    Some(held) => *held += bytes,
+                    None => drop(book.streams.insert(stream.into(), bytes)),
+                }
             }
         }
         Ok(book)

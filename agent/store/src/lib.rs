@@ -27,9 +27,11 @@
 mod apply;
 mod book;
 mod clock;
+mod cloud;
 mod codec;
 mod dedupe;
 mod expiry;
+mod news;
 mod open;
 mod outbox;
 mod overlay;
@@ -42,6 +44,7 @@ mod store;
 mod writer;
 
 pub use clock::Reading;
+pub use cloud::{CloudNotes, CloudWrite, Head, Item, Outbox, Portion, Stretch};
 pub use dedupe::DedupeKey;
 pub use open::{OpenOptions, Opened, Recovery};
 pub use outbox::{Lane, OutboxCaps};

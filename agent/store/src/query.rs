@@ -132,7 +132,7 @@ pub struct RegistryRow {
 }
 
 /// A connection that goes back to its place, unless another one is there by then.
-struct Borrowed<'a> {
+pub(crate) struct Borrowed<'a> {
     /// Gone only while it is dropped.
     connection: Option<Connection>,
     place: &'a Mutex<Option<Connection>>,
@@ -147,6 +147,16 @@ impl std::ops::Deref for Borrowed<'_> {
     }
 }
 
+impl Borrowed<'_> {
+    /// A transaction that only reads: everything in it sees the same database.
+    pub(crate) fn snapshot(&mut self) -> Result<rusqlite::Transaction<'_>, StoreError> {
+        let action = "begin a look";
+        let connection =
+            self.connection.as_mut().ok_or_else(|| StoreError::Row { table: "outbox", what: String::new() });
+        connection?.transaction().map_err(sql(action))
+    }
+}
+
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         // One that is still in a transaction would hold the log back for ever.
@@ -158,7 +168,7 @@ impl Drop for Borrowed<'_> {
 
 impl Store {
     /// A connection for one look. It is kept for the next: to open one takes longer than most looks.
-    fn read(&self) -> Result<Borrowed<'_>, StoreError> {
+    pub(crate) fn read(&self) -> Result<Borrowed<'_>, StoreError> {
         let idle = self.shared.idle_reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         let connection = idle.map_or_else(|| read_connection(&self.shared.path), Ok)?;
         Ok(Borrowed { connection: Some(connection), place: &self.shared.idle_reader })

@@ -286,7 +286,8 @@ fn mend_streams(connection: &Connection) -> Result<(), StoreError> {
             [now],
         )
         .map_err(sql("record what is missing"))?;
-    Ok(())
+    // The new database has an epoch of its own, in which the cloud counts from 1.
+    crate::cloud::number_begins(connection, now)
 }
 
 fn remove(path: &Path, suffixes: &[&str]) -> Result<(), StoreError> {

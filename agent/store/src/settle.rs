@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_core::{Event, FunctionName, Message, ReadSet, SessionWrite, StateWrite, Timestamp};
 
-use crate::{DedupeKey, Lane};
+use crate::{CloudWrite, DedupeKey, Lane};
 
 /// A row of the inbox. Given out by [`Store::next_inbox_id`](crate::Store::next_inbox_id), so that it is known before
 /// the commit.
@@ -112,6 +112,8 @@ pub enum Write {
         /// Its JSON text.
         document: Option<String>,
     },
+    /// The cloud has rows, or will never have them.
+    Cloud(CloudWrite),
 }
 
 /// What one invocation adds to its function's account.

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// A reader that nobody uses at the moment: see `query`.
     pub(crate) idle_reader: Mutex<Option<rusqlite::Connection>>,
+    /// Word of new rows for the cloud.
+    pub(crate) news: crate::news::News,
     next_inbox: AtomicI64,
     next_local: AtomicI64,
 }
@@ -102,6 +104,7 @@ impl Shared {
             lingering: AtomicBool::new(false),
             counters: Counters::default(),
             idle_reader: Mutex::default(),
+            news: crate::news::News::default(),
             next_inbox: AtomicI64::new(next_inbox),
             next_local: AtomicI64::new(next_local),
         }

@@ -57,6 +57,7 @@ struct Grown {
     dedupe: u64,
     buried: u64,
     exhumed: u64,
+    lanes: [u64; crate::Lane::ALL.len()],
 }
 
 impl Writer {
@@ -273,6 +274,7 @@ impl Writer {
                     inner.overlay.commit(pending.version, state_writes(&pending.writes));
                 }
                 drop(inner);
+                self.shared.news.grew(grown.lanes);
                 finish(&mut group, &Ok(()));
             }
             Err(error) => {
@@ -305,6 +307,9 @@ impl Writer {
                 Write::Remember { .. } => grown.dedupe += transaction.changes(),
                 Write::Bury { .. } => grown.buried += 1,
                 Write::Exhume(_) => grown.exhumed += transaction.changes(),
+                Write::Outbox { lane, .. } => {
+                    grown.lanes.iter_mut().skip(lane.number() as usize).take(1).for_each(|rows| *rows += 1);
+                }
                 _ => {}
             }
         }

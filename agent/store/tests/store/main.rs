@@ -5,6 +5,7 @@
 
 mod broker;
 mod clock;
+mod cloud;
 mod damage;
 mod expiry;
 mod failure;

@@ -35,6 +35,8 @@ codes! {
         TooLarge = "too-large",
         /// The control plane refused them, for good.
         Refused = "refused",
+        /// Their numbers belong to an earlier epoch of the device's database, which went on counting: nothing is missing.
+        EarlierEpoch = "earlier-epoch",
     }
 }
 

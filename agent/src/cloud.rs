@@ -1,0 +1,203 @@
+//! The link to the control plane, as the node has it: what it is made from, and what the node tells about itself.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use holm_bundle::Digest;
+use holm_cloud_sync::{
+    Clocks, Cloud, CloudLink, Identity, IdentityFolder, Invitation, LinkConfig, Requester, Settings, SyncError, Time,
+};
+use holm_core::{FunctionName, Section};
+use holm_mqtt::Traffic;
+use holm_protocol::{AgentBuild, FunctionState, Health, ReportedFunction};
+use holm_runtime::Profile;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::deploy::Deployer;
+use crate::dispatch::Dispatcher;
+
+/// The day's bytes on a metered link if nothing else is said. Alarms go up beyond it.
+const METERED: u64 = 5 << 20;
+
+/// `[cloud]` of agent.toml.
+#[derive(Debug, Clone)]
+pub struct CloudConfig {
+    /// Whether there is a link at all. Without an identity it only waits for one.
+    pub enabled: bool,
+    /// Whether each byte costs: then there is a daily allowance.
+    pub metered: bool,
+    /// Bytes a day beyond which only alarms go up.
+    pub daily_bytes: Option<u64>,
+    /// A ping is sent after this much silence.
+    pub keep_alive: Duration,
+    /// Records that were not acknowledged for this long are sent again, and a server that does not answer is gone.
+    pub ack_timeout: Duration,
+}
+
+impl Default for CloudConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            metered: false,
+            daily_bytes: None,
+            keep_alive: Duration::from_secs(360),
+            ack_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl CloudConfig {
+    /// Takes what a section says.
+    pub(crate) fn apply(&mut self, section: &mut Section<'_>) {
+        let second = Duration::from_secs(1);
+        self.enabled = section.boolean("enabled").unwrap_or(self.enabled);
+        self.metered = section.boolean("metered").unwrap_or(self.metered);
+        self.daily_bytes = section.bytes("daily_bytes", 64 << 10..=1 << 40).or(self.daily_bytes);
+        // AWS IoT Core takes 30 s to 20 minutes.
+        self.keep_alive = section.duration_in("keep_alive", second..=1_200 * second).unwrap_or(self.keep_alive);
+        self.ack_timeout = section.duration_in("ack_timeout", second..=600 * second).unwrap_or(self.ack_timeout);
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            daily_bytes: self.daily_bytes.or(self.metered.then_some(METERED)),
+            keep_alive: self.keep_alive,
+            ack_timeout: self.ack_timeout,
+        }
+    }
+}
+
+/// The link of a node.
+pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc<Deployer>) -> (Cloud, CloudLink) {
+    let store = &dispatcher.store;
+    CloudLink::new(LinkConfig {
+        data: config.data.clone(),
+        outbox: store.cloud(),
+        notes: store.cloud_notes(),
+        node: Arc::new(Node {
+            dispatcher: dispatcher.clone(),
+            deployer: deployer.clone(),
+            data: config.data.clone(),
+            started: std::time::Instant::now(),
+        }),
+        agent: build(),
+        settings: config.cloud.settings(),
+        clocks: clocks(),
+    })
+}
+
+/// Runs a link until `shutdown`: a task that ends before the node does counts as a panic.
+pub(crate) async fn run(link: CloudLink, mut shutdown: watch::Receiver<bool>) {
+    link.run(shutdown.clone()).await;
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// `holmd enrol`: by arguments, or by the seed in the data folder.
+pub async fn enrol(data: &Path, invitation: Option<Invitation>) -> Result<Identity, SyncError> {
+    let seeded = invitation.is_none();
+    let invitation = match invitation {
+        Some(invitation) => invitation,
+        None => Invitation::seed(data)?.ok_or_else(|| SyncError::Given {
+            what: "the invitation",
+            problem: format!(
+                "there is no {} in {}: name --cloud, --token and --ca-hash",
+                holm_cloud_sync::SEED,
+                data.display()
+            ),
+        })?,
+    };
+    let requester = Requester {
+        folder: IdentityFolder::of(data),
+        agent: build(),
+        time: Arc::new(Time::new(clocks(), None)),
+        traffic: Arc::new(Traffic::default()),
+    };
+    let identity = requester.enrol(&invitation).await?;
+    if seeded {
+        Invitation::remove_seed(data);
+    }
+    Ok(identity)
+}
+
+fn clocks() -> Clocks {
+    Clocks { wall: clock::now, uptime: clock::uptime, built: clock::BUILT }
+}
+
+fn build() -> AgentBuild {
+    let profile = Profile::host();
+    let version = profile.version();
+    // `wasmtime-48.0.8-x64-v1`: the profile has a field of its own.
+    let engine = version.strip_prefix("wasmtime-").and_then(|rest| rest.strip_suffix(profile.name()));
+    let engine = engine.and_then(|rest| rest.strip_suffix('-')).unwrap_or(&version).to_owned();
+    AgentBuild {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        engine,
+        profile: profile.name().to_owned(),
+    }
+}
+
+/// What the node tells about itself.
+struct Node {
+    dispatcher: Arc<Dispatcher>,
+    deployer: Arc<Deployer>,
+    data: std::path::PathBuf,
+    started: std::time::Instant,
+}
+
+impl holm_cloud_sync::Node for Node {
+    fn functions(&self) -> Vec<ReportedFunction> {
+        let reported = |status: crate::deploy::FunctionStatus| {
+            Some(ReportedFunction {
+                name: FunctionName::new(&status.name).ok()?,
+                version: status.version,
+                sha256: status.digest.parse::<Digest>().ok()?,
+                state: FunctionState::parse(status.state),
+            })
+        };
+        self.deployer.status().into_iter().filter_map(reported).collect()
+    }
+
+    fn health(&self) -> Health {
+        let store = &self.dispatcher.store;
+        let inbox = store.inbox_stat().unwrap_or_default();
+        let backlog: i64 = store.lanes().unwrap_or_default().iter().map(|lane| lane.rows).sum();
+        let dropped: i64 = store.gaps(1_000).unwrap_or_default().iter().map(|gap| gap.last - gap.first + 1).sum();
+        let number = |number: i64| u64::try_from(number).unwrap_or_default();
+        let (mut invocations, mut faults) = (0, 0);
+        for slot in self.dispatcher.active().slots.values() {
+            let (succeeded, failed) =
+                (slot.stats.succeeded.load(Ordering::Relaxed), slot.stats.failed.load(Ordering::Relaxed));
+            invocations += succeeded + failed;
+            faults += failed;
+        }
+        Health {
+            uptime_s: self.started.elapsed().as_secs(),
+            memory_bytes: resident().unwrap_or_default(),
+            disk_free_bytes: rustix::fs::statvfs(&self.data).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize)),
+            invocations,
+            faults,
+            inbox: number(inbox.parked),
+            dead_letters: number(inbox.dead),
+            backlog: number(backlog),
+            dropped: number(dropped),
+            clock_synced: clock::plausible(clock::now()),
+            certificate_expires: None,
+        }
+    }
+
+    fn connected(&self) {
+        crate::triggers::lifecycle(&self.dispatcher, "cloud-connected", None);
+    }
+}
+
+/// Resident memory, in bytes (proc(5), `statm`).
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -1,0 +1,179 @@
+//! HTTPS, one request on one connection: for enrolment and renewal.
+//!
+//! No redirects, no compression, no proxies: the other side is our own control plane. Everything has a bound: the answer in bytes,
+//! and the whole exchange in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holm_mqtt::{Counted, Traffic};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::SyncError;
+use crate::error::chain;
+
+/// The whole of an exchange, from the name server to the last byte.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 256 << 10;
+
+/// Where the control plane's API is: `https://host[:port][/path]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudUrl {
+    host: String,
+    port: u16,
+    /// Begins with a slash where it is not empty, and never ends with one.
+    base: String,
+}
+
+impl CloudUrl {
+    /// From its text.
+    pub fn parse(text: &str) -> Result<Self, SyncError> {
+        let wrong = |problem: &str| SyncError::Given {
+            what: "the control plane's URL",
+            problem: format!("`{text}` {problem}"),
+        };
+        let rest = text.strip_prefix("https://").ok_or_else(|| wrong("does not begin with https://"))?;
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        if text.contains(['?', '#', '@', ' ']) {
+            return Err(wrong("is more than a host, a port and a path"));
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or_else(|| wrong("has no `]` after its address"))?;
+                (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            }
+            None => authority.split_once(':').map_or((authority, Some("")), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            Some("") => 443,
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("has no port"))?,
+            None => return Err(wrong("has no port")),
+        };
+        ServerName::try_from(host).map_err(|_| wrong("has no host"))?;
+        let path = path.trim_end_matches('/');
+        let base = if path.is_empty() { String::new() } else { format!("/{path}") };
+        Ok(Self { host: host.to_owned(), port, base })
+    }
+
+    fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 443 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl std::fmt::Display for CloudUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "https://{}{}", self.authority(), self.base)
+    }
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+/// GET without a body, POST of JSON with one. Cancel safe: the connection goes with it.
+pub(crate) async fn exchange(
+    url: &CloudUrl,
+    path: &str,
+    body: Option<Vec<u8>>,
+    tls: Arc<ClientConfig>,
+    traffic: &Arc<Traffic>,
+) -> Result<Answer, SyncError> {
+    let failed = |problem: String| SyncError::Http { url: format!("{url}{path}"), problem };
+    match tokio::time::timeout(DEADLINE, attempt(url, path, body, tls, traffic)).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
+    }
+}
+
+async fn attempt(
+    url: &CloudUrl,
+    path: &str,
+    body: Option<Vec<u8>>,
+    tls: Arc<ClientConfig>,
+    traffic: &Arc<Traffic>,
+) -> Result<Answer, String> {
+    let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
+    let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|error| chain(&error))?;
+    let tcp = Counted::new(tcp, traffic.clone());
+    let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| chain(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", url.base))
+        .header("host", url.authority())
+        .header("content-type", "application/json")
+        .header("user-agent", concat!("holmd/", env!("CARGO_PKG_VERSION")))
+        .header("connection", "close")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+        .map_err(|error| chain(&error))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body =
+            body.map_err(|error| format!("the answer broke off, or is longer than {MAX_ANSWER} bytes: {error}"))?;
+        Ok(Answer { status, body: body.to_bytes() })
+    };
+    let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // It ends first where the server closes after its answer.
+        ended = &mut connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(chain(&error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn urls_are_a_host_a_port_and_a_path() {
+        for (text, shown, host, port) in [
+            ("https://cloud", "https://cloud", "cloud", 443),
+            ("https://cloud.lan:8443/", "https://cloud.lan:8443", "cloud.lan", 8443),
+            ("https://10.0.0.7:8443/holm/", "https://10.0.0.7:8443/holm", "10.0.0.7", 8443),
+            ("https://[::1]:8443", "https://[::1]:8443", "::1", 8443),
+            ("https://[::1]", "https://[::1]", "::1", 443),
+        ] {
+            let url = CloudUrl::parse(text).unwrap();
+            assert_eq!((url.to_string().as_str(), url.host.as_str(), url.port), (shown, host, port));
+        }
+        let wrong = [
+            "",
+            "cloud",
+            "http://cloud",
+            "https://",
+            "https://:1",
+            "https://a:0",
+            "https://a:x",
+            "https://a b",
+            "https://u@a",
+            "https://a?x",
+            "https://[::1",
+            "https://[::1]x",
+            "https://::1",
+        ];
+        for text in wrong {
+            assert!(CloudUrl::parse(text).is_err(), "{text}");
+        }
+    }
+}

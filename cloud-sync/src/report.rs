@@ -1,0 +1,119 @@
+//! What the device says about itself: the shadow, on connect, when what runs has changed, and seldom otherwise.
+
+use std::time::Duration;
+
+use holm_protocol::{
+    Address, ClientToken, Exchange, Reported, SHADOW_NAME, ShadowAccepted, ShadowName, ShadowRejected, ShadowUpdate,
+    Subject, ThingName,
+};
+use tokio::time::Instant;
+
+use crate::SyncError;
+use crate::jobs::Heard;
+
+/// Between two reports of which only figures differ: they are not worth more of a metered link.
+const REPORT_EVERY: Duration = Duration::from_secs(6 * 3_600);
+
+/// Between two reports, at least.
+const SPACING: Duration = Duration::from_secs(2);
+
+/// A report that was not answered is sent again after this, then after twice as long, and so on.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// See [`FIRST_WAIT`].
+const LAST_WAIT: Duration = Duration::from_secs(600);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    thing: ThingName,
+    shadow: ShadowName,
+    /// What was last said, without figures.
+    said: Option<Reported>,
+    asked: Option<ClientToken>,
+    due: Instant,
+    wait: Duration,
+    number: u64,
+}
+
+impl Reporter {
+    pub(crate) fn new(thing: ThingName, now: Instant) -> Result<Self, SyncError> {
+        let shadow = ShadowName::new(SHADOW_NAME)?;
+        Ok(Self { thing, shadow, said: None, asked: None, due: now, wait: FIRST_WAIT, number: 0 })
+    }
+
+    /// There is a connection.
+    pub(crate) fn connected(&mut self, now: Instant) {
+        (self.said, self.asked, self.due, self.wait) = (None, None, now, FIRST_WAIT);
+    }
+
+    /// When a report is due though nothing has changed.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.due
+    }
+
+    /// What runs may have changed: `now` is what would be said.
+    pub(crate) fn look(&mut self, reported: &Reported, now: Instant) {
+        if self.said.as_ref().is_some_and(|said| *said != essence(reported)) {
+            self.due = self.due.min(now + SPACING);
+        }
+    }
+
+    /// The report to send now, with its topic.
+    pub(crate) fn report(&mut self, reported: Reported, now: Instant) -> Result<Option<(String, Vec<u8>)>, SyncError> {
+        if now < self.due {
+            return Ok(None);
+        }
+        if self.asked.is_some() {
+            self.wait = (self.wait * 2).min(LAST_WAIT);
+        }
+        self.number += 1;
+        let token = ClientToken::new(&format!("report-{}-{:08x}", self.number, rand::random::<u32>()))?;
+        self.due = now + self.wait;
+        self.said = Some(essence(&reported));
+        let update = ShadowUpdate::report(reported, Some(token.clone()));
+        self.asked = Some(token);
+        let topic = Address::new(&self.thing, Subject::UpdateShadow(self.shadow.clone(), Exchange::Request));
+        Ok(Some((topic.to_string(), update.write()?)))
+    }
+
+    /// `update/accepted`.
+    pub(crate) fn accepted(&mut self, payload: &[u8], now: Instant) -> Result<Heard, SyncError> {
+        let accepted = ShadowAccepted::read(payload)?;
+        if !self.is_mine(accepted.client_token.as_deref()) {
+            return Ok(Heard::default());
+        }
+        (self.asked, self.due, self.wait) = (None, now + REPORT_EVERY, FIRST_WAIT);
+        Ok(Heard { answer: true, time: accepted.timestamp.map(|time| time.timestamp()), changed: false })
+    }
+
+    /// `update/rejected`.
+    pub(crate) fn rejected(&mut self, payload: &[u8], now: Instant) -> Result<Heard, SyncError> {
+        let rejected = ShadowRejected::read(payload)?;
+        if !self.is_mine(rejected.client_token.as_deref()) {
+            return Ok(Heard::default());
+        }
+        self.asked = None;
+        tracing::warn!(
+            code = rejected.code,
+            message = rejected.message.as_deref(),
+            "the report of what runs was rejected"
+        );
+        if rejected.is_retryable() {
+            self.due = now + self.wait;
+            self.wait = (self.wait * 2).min(LAST_WAIT);
+        } else {
+            // The same would be rejected again; what changes may not be.
+            self.due = now + REPORT_EVERY;
+        }
+        Ok(Heard { answer: true, time: rejected.timestamp.map(|time| time.timestamp()), changed: false })
+    }
+
+    fn is_mine(&self, token: Option<&str>) -> bool {
+        self.asked.as_ref().is_some_and(|asked| Some(asked.as_str()) == token)
+    }
+}
+
+/// Without the figures, which always differ.
+fn essence(reported: &Reported) -> Reported {
+    Reported { health: holm_protocol::Health::default(), ..reported.clone() }
+}

@@ -1,0 +1,90 @@
+//! How the link stands, for whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::upload::UploadStats;
+
+/// What the link is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// The device belongs to no control plane.
+    #[default]
+    Unenrolled,
+    /// It has a seed and asks for its certificate.
+    Enrolling,
+    /// It tries to connect, or waits before it tries again.
+    Connecting,
+    /// It is connected.
+    Connected,
+}
+
+/// How things stand.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CloudStatus {
+    /// What it is doing.
+    pub state: LinkState,
+    /// Its name there.
+    pub thing: Option<String>,
+    /// Where it enrolled.
+    pub url: Option<String>,
+    /// Where it connects.
+    pub address: Option<String>,
+    /// Connections since start.
+    pub connections: u64,
+    /// Why the last one ended, or could not be made.
+    pub last_error: Option<String>,
+    /// When the certificate expires, in milliseconds since 1970.
+    pub certificate_expires: Option<i64>,
+    /// Batches on their way.
+    pub in_flight: usize,
+    /// Whether the day's allowance is spent, so that only alarms go up.
+    pub paused: bool,
+    /// Bytes of today, by the wire.
+    pub bytes_today: u64,
+    /// The most of them.
+    pub daily_bytes: Option<u64>,
+    /// Bytes of today by feature.
+    pub features: BTreeMap<String, u64>,
+    /// Bytes of today by function.
+    pub functions: BTreeMap<String, u64>,
+    /// The job that is to be done next, as far as is known.
+    pub next_job: Option<String>,
+    /// What became of records since start.
+    pub upload: UploadStats,
+}
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    status: Mutex<CloudStatus>,
+    /// Something is worth a look: new rows, or what runs has changed.
+    pub(crate) news: Notify,
+}
+
+impl Shared {
+    pub(crate) fn status(&self) -> MutexGuard<'_, CloudStatus> {
+        // No code panics while it holds this lock.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on the link. Cheap to clone; no method blocks.
+#[derive(Clone)]
+pub struct Cloud {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Cloud {
+    /// How things stand.
+    pub fn status(&self) -> CloudStatus {
+        self.shared.status().clone()
+    }
+
+    /// What runs may have changed.
+    pub fn look(&self) {
+        self.shared.news.notify_one();
+    }
+}

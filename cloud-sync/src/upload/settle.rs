@@ -1,0 +1,100 @@
+//! Writing down what the control plane has. Blocks: for a thread of its own.
+
+use std::collections::BTreeMap;
+
+use holm_protocol::{GapReason, Refusal, StreamName};
+use holm_store::{CloudWrite, Lane, Outbox};
+
+use super::WallClock;
+use crate::SyncError;
+
+/// What the control plane said of batches that are on their way: as many as those.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    pub(super) generation: u64,
+    pub(super) may_begin_epoch: bool,
+    watermarks: BTreeMap<StreamName, u64>,
+    refusals: Vec<(Lane, StreamName, u64, u64)>,
+}
+
+impl Verdicts {
+    pub(super) fn watermark(&mut self, stream: &StreamName, upto: u64) {
+        let known = self.watermarks.entry(stream.clone()).or_default();
+        *known = (*known).max(upto);
+    }
+
+    pub(super) fn refusal(&mut self, lane: Lane, refusal: &Refusal) {
+        let last = refusal.first + refusal.count - 1;
+        let refused = (lane, refusal.stream.clone(), refusal.first, last);
+        if !self.refusals.contains(&refused) {
+            self.refusals.push(refused);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.watermarks.is_empty() && self.refusals.is_empty()
+    }
+
+    pub(super) fn has_refusals(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
+    pub(super) fn watermarks(&self) -> impl Iterator<Item = (&StreamName, u64)> {
+        self.watermarks.iter().map(|(stream, upto)| (stream, *upto))
+    }
+
+    /// What could not be settled joins what has come since.
+    pub(super) fn put_back(&mut self, earlier: Self) {
+        for (stream, upto) in earlier.watermarks {
+            self.watermark(&stream, upto);
+        }
+        self.refusals.extend(earlier.refusals);
+    }
+}
+
+/// What came of it.
+pub(crate) enum Settled {
+    /// It is on the disk.
+    Done(Verdicts),
+    /// A watermark is above our own last number: the database is an old copy. Nothing was deleted.
+    NewEpoch,
+    /// Nothing has happened.
+    Failed { error: SyncError, verdicts: Verdicts },
+}
+
+/// Deletes what watermarks have passed, and puts gaps in the place of what was refused: in one transaction.
+pub(crate) fn settle(outbox: &Outbox, verdicts: Verdicts, clock: WallClock) -> Settled {
+    match attempt(outbox, &verdicts, clock) {
+        Ok(true) => Settled::Done(verdicts),
+        Ok(false) => Settled::NewEpoch,
+        Err(error) => Settled::Failed { error, verdicts },
+    }
+}
+
+fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<bool, SyncError> {
+    let commit = |writes| outbox.commit(writes).map_err(|source| SyncError::Commit { source });
+    let at = clock().0;
+    let mut writes = Vec::new();
+    for (stream, upto) in &verdicts.watermarks {
+        let last = outbox.last_sequence(stream.as_str()).map_err(|source| SyncError::Store { source })?;
+        let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
+        if upto <= last {
+            writes.push(CloudWrite::Forget { stream: stream.to_string(), upto });
+        } else if verdicts.may_begin_epoch {
+            commit(vec![CloudWrite::NewEpoch { at }])?;
+            return Ok(false);
+        }
+    }
+    for (lane, stream, first, last) in &verdicts.refusals {
+        writes.push(CloudWrite::Replace {
+            stream: stream.to_string(),
+            lane: *lane,
+            first: i64::try_from(*first).unwrap_or(i64::MAX),
+            last: i64::try_from(*last).unwrap_or(i64::MAX),
+            reason: GapReason::Refused.as_str().to_owned(),
+            at,
+        });
+    }
+    commit(writes)?;
+    Ok(true)
+}
