@@ -538,6 +538,34 @@ fn blobs_are_what_they_are_called_and_come_in_parts() {
     cloud.stop();
 }
 
+/// Somebody else's MQTT client, with OpenSSL under it.
+#[test]
+fn a_foreign_client_with_a_certificate_is_a_device_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = ControlPlane::start(folder.path());
+    let pi3 = Device::enrol(&cloud, "pi3");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let (topic, payload) = pi3.batch(STREAM, 1, &records(1, 10));
+    let publish = |client: &str| {
+        let mut command = std::process::Command::new("mosquitto_pub");
+        command.args(["-V", "311", "-q", "1", "-h", "127.0.0.1", "-p", cloud.mqtt.rsplit(':').next().unwrap()]);
+        command.args(["-i", client, "-t", &topic]).arg("-f").arg(file("batch", &payload));
+        command.arg("--cafile").arg(cloud.data().join("ca/root.crt"));
+        command.arg("--cert").arg(file("cert.pem", pi3.enrolled.certificate_pem.as_bytes()));
+        command.arg("--key").arg(file("key.pem", pi3.key.serialize_pem().as_bytes()));
+        command.output().unwrap_or_else(|error| panic!("mosquitto-clients are needed, run `cargo xtask test`: {error}"))
+    };
+    assert!(!publish("pi4").status.success());
+    let output = publish("pi3");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(sequences(&cloud), (1..=10).collect::<Vec<_>>());
+    cloud.stop();
+}
+
 #[test]
 fn two_do_not_share_a_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ mod baseline;
 mod extent;
 mod generator;
 mod holmd;
+mod ingest;
 mod node;
 mod process;
 mod reference;
@@ -38,7 +39,7 @@ struct Arguments {
     /// Fewer and shorter rounds: for a look, not for a verdict.
     #[arg(long)]
     quick: bool,
-    /// Only some parts: w1q0, w1q1, external, w2, extent; or soak, which takes ten minutes and must be asked for.
+    /// Only some parts: w1q0, w1q1, external, w2, extent, ingest; or soak, which takes ten minutes and must be asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the figures go.
@@ -163,6 +164,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wanted("extent") {
         extent::run(folder.path(), scale, &mut report)?;
+    }
+    if wanted("ingest") {
+        ingest::run(folder.path(), scale, &mut report)?;
     }
     if arguments.only.iter().any(|only| only == "soak") {
         soak::run(folder.path(), scale, &mut report)?;

@@ -74,7 +74,16 @@ fn bench(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     shell::need_wasm()?;
     // The agent alone, so that no feature of the compiler gets into it.
     shell::run(&mut shell::cargo(&["build", "--profile", "dist", "-p", "holm-agent"]))?;
-    shell::run(&mut shell::cargo(&["build", "--release", "-p", "holm-compiler", "-p", "holm-bench"]))?;
+    shell::run(&mut shell::cargo(&[
+        "build",
+        "--release",
+        "-p",
+        "holm-compiler",
+        "-p",
+        "holm-cli",
+        "-p",
+        "holm-bench",
+    ]))?;
     shell::run(shell::command("target/release/holm-bench").args(arguments))?;
     let instantiate = ["run", "--release", "-p", "holm-runtime", "--example", "instantiate", "--"];
     let w1 = ["functions/examples/target/wasm32-wasip2/release/scale.wasm", "functions/examples/scale/holm.toml"];
