@@ -207,12 +207,7 @@ async fn keep(
 
 /// Signs the code repository's timestamp anew when it is time, by what is stored: at the start and then every so often. Ends at
 /// shutdown.
-async fn keep_repository(
-    records: Records,
-    signing: Arc<Signing>,
-    clock: Clock,
-    mut shutdown: watch::Receiver<bool>,
-) {
+async fn keep_repository(records: Records, signing: Arc<Signing>, clock: Clock, mut shutdown: watch::Receiver<bool>) {
     loop {
         match records.refresh_repository(signing.clone(), clock()).await {
             Ok(true) => tracing::info!("the code repository's timestamp is signed anew"),

@@ -193,7 +193,10 @@ fn vouches(root: &[u8], signing: &Signing) -> Result<(), String> {
         [("snapshot", &roles.snapshot, &signing.snapshot), ("timestamp", &roles.timestamp, &signing.timestamp)]
     {
         if role.threshold() != 1 || !role.keys().any(|known| *known == key.public()) {
-            return Err(format!("the root does not take the {what} key of this control plane, {}, alone", key.public()));
+            return Err(format!(
+                "the root does not take the {what} key of this control plane, {}, alone",
+                key.public()
+            ));
         }
     }
     Ok(())
@@ -248,8 +251,7 @@ pub(super) fn load(connection: &Connection) -> Result<Option<Held>, CloudError> 
     let statement = "SELECT root, timestamp, snapshot, targets, signed FROM repository";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let held = statement.query_row([], |row| {
-        let kept =
-            Kept { root: row.get(0)?, timestamp: row.get(1)?, snapshot: row.get(2)?, targets: row.get(3)? };
+        let kept = Kept { root: row.get(0)?, timestamp: row.get(1)?, snapshot: row.get(2)?, targets: row.get(3)? };
         Ok(Held { kept, signed: Timestamp(row.get(4)?) })
     });
     held.optional().map_err(sql(action))
