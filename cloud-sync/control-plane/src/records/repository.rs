@@ -275,3 +275,7 @@ fn store(connection: &Connection, (kept, files): Next, now: Timestamp) -> Result
     }
     Ok(Held { kept, signed: now })
 }
+
+#[cfg(test)]
+#[path = "repository_tests.rs"]
+mod tests;
