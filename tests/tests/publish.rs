@@ -181,14 +181,17 @@ fn a_control_plane_killed_while_publishing_has_the_old_repository_or_the_new_one
     let (mut cloud, laptop) = begun(folder.path());
     believe(&cloud, &laptop);
     let (mut old, mut new) = (0, 0);
-    for round in 0..12_u64 {
+    let whole = std::time::Instant::now();
+    laptop.publish(&cloud, &laptop.bundle("flow.holm", &flow("0.9.0", "")), &[]);
+    let whole = whole.elapsed();
+    for round in 0..24 {
         let version = format!("1.0.{round}");
         let bundle = flow(&version, "");
         let path = laptop.bundle("flow.holm", &bundle);
         let before = cloud.get("/v1/repository")["repository"]["targets"].as_u64().unwrap();
         let mut publishing = laptop.begin(&cloud, &["publish", &path]);
         // Spread over what it takes, so that most kills are somewhere in the middle.
-        std::thread::sleep(Duration::from_millis(round * 15));
+        std::thread::sleep(whole * round / 24);
         cloud.kill_and_restart();
         publishing.wait().unwrap();
         let after = cloud.get("/v1/repository")["repository"]["targets"].as_u64().unwrap();
@@ -226,6 +229,35 @@ fn keys_are_renewed_and_told_about() {
     std::fs::rename(laptop.folder.join("holm/keys/root-1.key"), laptop.folder.join("drawer")).unwrap();
     let told = laptop.ok(&cloud, &["key", "renew"]);
     assert!(told.contains("targets    3") && told.contains("1 of 1 keys sign, 0 here"), "{told}");
+    cloud.stop();
+}
+
+#[test]
+fn a_targets_key_that_is_lost_is_replaced_with_the_root_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cloud, laptop) = begun(folder.path());
+    let bundle = flow("1.0.0", "");
+    laptop.publish(&cloud, &laptop.bundle("flow.holm", &bundle), &[]);
+    believe(&cloud, &laptop);
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    // Another laptop: all that is left is a root key on a stick, and a root that a device was enrolled with.
+    let other = Publisher::new(&folder.path().join("other"));
+    let keys = other.folder.join("holm/keys");
+    std::fs::create_dir_all(&keys).unwrap();
+    std::fs::copy(laptop.folder.join("holm/keys/root-1.key"), keys.join("root-1.key")).unwrap();
+    let told = other.fails(&cloud, 1, &["key", "recover"]);
+    assert!(told.contains("has seen no repository"), "{told}");
+    let root = laptop.folder.join("1.root.json");
+    let told = other.ok(&cloud, &["key", "recover", "--root", root.to_str().unwrap()]);
+    assert!(told.contains("another targets key") && told.contains("targets    3"), "{told}");
+    // What was there is there, the new key publishes, and the old one does not any more.
+    let next = other.bundle("flow.holm", &flow("1.1.0", ""));
+    assert_eq!(other.publish(&cloud, &next, &[])["sequence"], 2);
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    assert_eq!(laptop.download(&cloud, "functions/flow/1.1.0/flow.holm").unwrap(), flow("1.1.0", ""));
+    let stolen = laptop.bundle("stolen.holm", &flow("1.2.0", ""));
+    let told = laptop.fails(&cloud, 1, &["publish", &stolen]);
+    assert!(told.contains("the root does not") || told.contains("not trusted"), "{told}");
     cloud.stop();
 }
 

@@ -1,11 +1,11 @@
 //! `holm key`: the offline keys, and what they have signed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use holm_bundle::Digest;
 use holm_core::Timestamp;
-use holm_trust::tuf::edit::{NewTarget, RoleSet};
+use holm_trust::tuf::edit::{self, NewTarget, RoleSet};
 use holm_trust::tuf::{DEPLOYMENT_KEYS, DeploymentKeys, Kept, Repository, RoleName};
 use holm_trust::{Role, SigningKey};
 use serde_json::{Value, json};
@@ -54,6 +54,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make another targets key, with the root keys, when the one that there is was lost or stolen
+    Recover {
+        /// A root of this repository that is believed, such as 1.root.json from a backup, if this folder has seen none
+        #[arg(long, value_name = "FILE")]
+        root: Option<PathBuf>,
+    },
     /// Sign root and targets anew, so that they hold for another term
     Renew,
 }
@@ -66,6 +72,7 @@ impl Key {
                 new(folder, *cloud, (*root_keys, *root_threshold), screen).await
             }
             Command::Status { json } => status(folder, *json, screen).await,
+            Command::Recover { root } => recover(folder, root.as_deref(), screen).await,
             Command::Renew => renew(folder, screen).await,
         }
     }
@@ -264,9 +271,7 @@ async fn renew(folder: PathBuf, screen: &mut Screen) -> Result<(), Failure> {
         // Something has expired, which is why we are here. If it is anything else, the control plane refuses what follows.
         screen.complain(&failure);
     }
-    let old = RoleSet::of(&kept.root).map_err(|error| refused("the root", &error))?;
-    let role = |key| Role::new([key], 1).map_err(|error| refused("an online key", &error));
-    let roles = RoleSet { snapshot: role(online.snapshot)?, timestamp: role(online.timestamp)?, ..old };
+    let roles = roles(&kept, &online)?;
     let root = match keys.roots.is_empty() {
         true => None,
         false => Some(sign_root(Some(&kept.root), &roles, &keys.roots)?),
@@ -278,5 +283,52 @@ async fn renew(folder: PathBuf, screen: &mut Screen) -> Result<(), Failure> {
     if root.is_none() {
         screen.note("the root was not renewed: its keys are not here");
     }
+    status(keys.folder, false, screen).await
+}
+
+/// The roles as they are, with the online keys that the control plane has now.
+fn roles(kept: &Kept, online: &Online) -> Result<RoleSet, Failure> {
+    let old = RoleSet::of(&kept.root).map_err(|error| refused("the root", &error))?;
+    let role = |key| Role::new([key], 1).map_err(|error| refused("an online key", &error));
+    Ok(RoleSet { snapshot: role(online.snapshot)?, timestamp: role(online.timestamp)?, ..old })
+}
+
+/// The new key is kept before it counts, and counts from the upload on.
+async fn recover(folder: PathBuf, root: Option<&Path>, screen: &mut Screen) -> Result<(), Failure> {
+    let keys = Keys::open(folder)?;
+    if keys.roots.is_empty() {
+        return Err(Failure::new(format!("there is no root key in {}", keys.folder.display())).next(
+            "bring the root keys there. Without them, begin anew with `holm key new`, and enrol every device again",
+        ));
+    }
+    let trusted = keys.trusted();
+    let cannot = |what: &Path, error: std::io::Error| Failure::new(format!("cannot use {}: {error}", what.display()));
+    std::fs::create_dir_all(&trusted).map_err(|error| cannot(&trusted, error))?;
+    if let (None, Some(path)) = (Files(&trusted).load()?, root) {
+        let bytes = std::fs::read(path).map_err(|error| cannot(path, error))?;
+        edit::accept_root(None, &bytes).map_err(|error| refused(&path.display().to_string(), &error))?;
+        Files(&trusted).store(&Kept::default(), &Kept::new(bytes))?;
+    }
+    let remote = Remote::open()?;
+    let online = Online::of(&remote).await?;
+    let (kept, outcome) = refresh(&remote, &keys).await?;
+    if let Err(failure) = outcome {
+        screen.complain(&failure);
+    }
+    let before = kept.targets.as_deref().ok_or_else(|| Failure::new("there are no targets to sign anew"))?;
+    let key = keys.next_targets()?;
+    let targets = Role::new([key.public()], 1).map_err(|error| refused("the new key", &error))?;
+    let roles = RoleSet { targets, ..roles(&kept, &online)? };
+    // A run that was cut off after the upload has nothing left to upload.
+    let done = RoleSet::of(&kept.root).is_ok_and(|old| old.targets == roles.targets);
+    if !done {
+        let root = sign_root(Some(&kept.root), &roles, &keys.roots)?;
+        upload(&remote, Vec::new(), Some(&root), &sign_targets(Some(before), &BTreeMap::new(), &key)?).await?;
+        refresh(&remote, &keys).await?.1?;
+    }
+    keys.replace_targets()?;
+    screen.line(format_args!("another targets key signs from now on; {}", keys.folder.display()))?;
+    screen.note("keep a copy of the folder where this machine is not");
+    screen.note("if the old one was stolen, look through what is published: all of it is signed anew");
     status(keys.folder, false, screen).await
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! root-1.key, root-2.key   sign roots; may be on sticks in a drawer, and are needed once a year
 //! targets.key              signs releases
+//! targets.key.new          the next targets key, until the control plane has taken it (`holm key recover`)
 //! trusted/                 the repository's metadata as it was last seen, so that nobody can show an older one
 //! ```
 //!
@@ -74,6 +75,26 @@ impl Keys {
     /// Where believed metadata is kept.
     pub(crate) fn trusted(&self) -> PathBuf {
         self.folder.join("trusted")
+    }
+
+    /// A targets key to come in place of the one that is lost or stolen. The same one again, if a recovery was cut off.
+    pub(crate) fn next_targets(&self) -> Result<SigningKey, Failure> {
+        let path = self.folder.join("targets.key.new");
+        if let Some(key) = read(&path)? {
+            return Ok(key);
+        }
+        write(&path)?;
+        read(&path)?.ok_or_else(|| Failure::new(format!("{} is gone", path.display())))
+    }
+
+    /// The next targets key counts now; the one before is kept beside it.
+    pub(crate) fn replace_targets(&self) -> Result<(), Failure> {
+        let path = self.folder.join("targets.key");
+        let failed = |error: std::io::Error| Failure::new(format!("cannot replace {}: {error}", path.display()));
+        if path.exists() {
+            std::fs::rename(&path, self.folder.join("targets.key.old")).map_err(failed)?;
+        }
+        std::fs::rename(self.folder.join("targets.key.new"), &path).map_err(failed)
     }
 
     /// The key that signs releases.
