@@ -12,6 +12,7 @@ pub mod mosquitto;
 pub mod mqtt;
 pub mod node;
 pub mod proxy;
+pub mod publisher;
 pub mod tls;
 pub mod trace;
 pub mod watcher;

@@ -1,12 +1,15 @@
-//! `holm deploy`: a new version, watched until it is confirmed or rolled back.
+//! `holm deploy`: a new version, watched until it is confirmed or rolled back. To the node on this machine here; to devices of
+//! the control plane by [`crate::release`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::build;
 use crate::client::{Client, parse};
 use crate::failure::Failure;
 use crate::look::{self, Look, Tone};
+use crate::release::Release;
 use crate::reply::Report;
 use crate::screen::Screen;
 
@@ -19,8 +22,21 @@ const ROLLED_BACK: u8 = 4;
 /// See `holm deploy --help`.
 #[derive(clap::Args)]
 pub(crate) struct Deploy {
-    /// A bundle, or a function's folder, which is built first
-    bundle: PathBuf,
+    /// A release as FUNCTION@VERSION; with --local a bundle, or a function's folder, which is built first
+    #[arg(value_name = "WHAT")]
+    what: PathBuf,
+    /// To this device of the control plane
+    #[arg(long, value_name = "NAME", conflicts_with = "local")]
+    device: Option<String>,
+    /// Follow it until it is confirmed, refused or rolled back
+    #[arg(long, requires = "device")]
+    watch: bool,
+    /// Stop following after this time; the deployment goes on
+    #[arg(long, requires = "watch", default_value = "15m", value_parser = holm_core::parse_duration, value_name = "TIME")]
+    timeout: Duration,
+    /// How long the device watches the new version before it is confirmed
+    #[arg(long, requires = "device", value_parser = holm_core::parse_duration, value_name = "TIME")]
+    health_window: Option<Duration>,
     /// To the node on this machine
     #[arg(long)]
     local: bool,
@@ -31,18 +47,21 @@ pub(crate) struct Deploy {
 
 impl Deploy {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        if let Some(device) = &self.device {
+            return self.release(device, screen).await;
+        }
         if !self.local {
-            let failure = Failure::new("this release deploys to the node on this machine only; the cloud comes later");
-            screen.complain(&failure.next(format!("holm deploy --local {}", self.bundle.display())));
+            let failure = Failure::new("say to whom: --device NAME, or --local for the node on this machine");
+            screen.complain(&failure.next("holm deploy FUNCTION@VERSION --device NAME --watch"));
             return Ok(ExitCode::from(USAGE));
         }
-        let path = match self.bundle.is_dir() {
+        let path = match self.what.is_dir() {
             true => {
-                let built = build::build(&self.bundle, None, screen)?;
+                let built = build::build(&self.what, None, screen)?;
                 screen.note(build::render(&built, &screen.look).trim_end());
                 built.bundle
             }
-            false => self.bundle.clone(),
+            false => self.what.clone(),
         };
         let bytes = std::fs::read(&path).map_err(|error| {
             Failure::new(format!("cannot read the bundle {}: {error}", path.display()))
@@ -60,6 +79,19 @@ impl Deploy {
             }
         }
         Ok(if report.outcome == "rolled-back" { ExitCode::from(ROLLED_BACK) } else { ExitCode::SUCCESS })
+    }
+}
+
+impl Deploy {
+    async fn release(&self, device: &str, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        let Some((function, version)) = self.what.to_str().and_then(|what| what.split_once('@')) else {
+            let failure = Failure::new(format!("{} is not FUNCTION@VERSION", self.what.display()));
+            screen.complain(&failure.next("publish a bundle with `holm publish BUNDLE`, and deploy what that says"));
+            return Ok(ExitCode::from(USAGE));
+        };
+        let watch = self.watch.then_some(self.timeout);
+        let health_window = self.health_window;
+        Release { function, version, device, health_window, watch, json: self.json }.run(screen).await
     }
 }
 

@@ -40,7 +40,8 @@ pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
 }
 
-fn compiler() -> Option<PathBuf> {
+/// Where `holm-compile` is.
+pub(crate) fn compiler() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(COMPILER)));
     let path = std::env::var_os("PATH").unwrap_or_default();
     beside

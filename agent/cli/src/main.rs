@@ -3,7 +3,7 @@
 //!
 //! # Exit codes
 //!
-//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back. Whoever closes our output early (`holm events | head`)
+//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
 mod buffer;
@@ -21,11 +21,16 @@ mod http;
 mod imports;
 mod invoke;
 mod journal;
+mod key;
+mod keys;
 mod login;
 mod look;
 mod password;
+mod publish;
+mod release;
 mod remote;
 mod reply;
+mod repository;
 mod results;
 mod screen;
 mod status;
@@ -57,7 +62,7 @@ struct Arguments {
 enum Command {
     /// Build a function and pack its bundle
     Build(build::Build),
-    /// Deploy a bundle, or a function's folder, and watch it being confirmed or rolled back
+    /// Deploy a bundle to the node on this machine, or a release to a device
     Deploy(deploy::Deploy),
     /// List the functions of the node, or change one
     Functions(functions::Functions),
@@ -90,6 +95,10 @@ enum Command {
     Fleet(fleet::Fleet),
     /// Enrol devices of the control plane, look at them, end them
     Device(device::Device),
+    /// The keys that code is signed with: make them, look at them, sign anew before they expire
+    Key(key::Key),
+    /// Sign a bundle, with native code for boards, and put it into the control plane's repository
+    Publish(publish::Publish),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -143,6 +152,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Login(login) => login.run(screen).await?,
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
+        Command::Key(key) => key.run(screen).await?,
+        Command::Publish(publish) => publish.run(screen).await?,
         // Has a runtime of its own.
         Command::Cloud(_) => {}
         Command::Completions { shell } => {

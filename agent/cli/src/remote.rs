@@ -104,6 +104,21 @@ impl Remote {
         self.json(Method::POST, path, body.to_string().into()).await
     }
 
+    /// Sends a file.
+    pub(crate) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<Value, Failure> {
+        self.json(Method::PUT, path, bytes.into()).await
+    }
+
+    /// Sends JSON as it is written here already, and is answered JSON.
+    pub(crate) async fn post_text(&self, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
+        self.json(Method::POST, path, body.into()).await
+    }
+
+    /// For files that everybody may have.
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
     /// Asks for a text, which may go on: where.
     pub(crate) async fn text(&self, path: &str) -> Result<(String, Option<String>), Failure> {
         let (head, body) = self.ask(Method::GET, path, Bytes::new()).await?;

@@ -74,25 +74,29 @@ impl Tuf {
     }
 
     fn init(&self, root: &Path, screen: &mut Screen) -> Result<(), Failure> {
-        if self.path(RoleName::Root).exists() {
+        if self.files().path(RoleName::Root).exists() {
             let folder = self.metadata_dir.display();
             return Err(Failure::new(format!("{folder} has a root already")).next("empty it first, to begin anew"));
         }
         let limit = Limits::default().root;
         let bytes = read(root, limit)?.ok_or_else(|| Failure::new(format!("there is no {}", root.display())))?;
         edit::accept_root(None, &bytes).map_err(|error| refused(&root.display().to_string(), &error))?;
-        self.store(&Kept::default(), &Kept::new(bytes))?;
+        self.files().store(&Kept::default(), &Kept::new(bytes))?;
         screen.line(format_args!("believes {}", root.display()))
     }
 
     async fn refresh(&self, screen: &mut Screen) -> Result<Repository, Failure> {
         let url = needed(self.metadata_url.as_deref(), "--metadata-url")?;
-        let before = self.load()?;
+        let missing = || {
+            Failure::new(format!("{} has no root", self.metadata_dir.display()))
+                .next("give it one with `holm tuf init`")
+        };
+        let before = self.files().load()?.ok_or_else(missing)?;
         let mut update = Update::new(before.clone(), now(), Limits::default())
             .map_err(|error| refused(&self.metadata_dir.display().to_string(), &error))?;
         let outcome = fetch(&self.http()?, url, &mut update).await;
         // Also after a failure: what was believed on the way stays believed.
-        self.store(&before, update.kept())?;
+        self.files().store(&before, update.kept())?;
         outcome?;
         for role in update.dropped() {
             screen.line(format_args!("the kept {role} could not be read and was fetched anew"))?;
@@ -130,27 +134,35 @@ impl Tuf {
         Http::new(&authorities)
     }
 
-    fn path(&self, role: RoleName) -> PathBuf {
-        self.metadata_dir.join(role.file())
+    fn files(&self) -> Files<'_> {
+        Files(&self.metadata_dir)
+    }
+}
+
+/// Believed metadata, in files named as the specification names them.
+#[derive(Clone, Copy)]
+pub(crate) struct Files<'a>(pub(crate) &'a Path);
+
+impl Files<'_> {
+    pub(crate) fn path(self, role: RoleName) -> PathBuf {
+        self.0.join(role.file())
     }
 
-    fn load(&self) -> Result<Kept, Failure> {
+    /// What was kept; `None` without a root.
+    pub(crate) fn load(self) -> Result<Option<Kept>, Failure> {
         let limits = Limits::default();
-        let missing = || {
-            Failure::new(format!("{} has no root", self.metadata_dir.display()))
-                .next("give it one with `holm tuf init`")
-        };
-        Ok(Kept {
-            root: read(&self.path(RoleName::Root), limits.root)?.ok_or_else(missing)?,
+        let Some(root) = read(&self.path(RoleName::Root), limits.root)? else { return Ok(None) };
+        Ok(Some(Kept {
+            root,
             timestamp: read(&self.path(RoleName::Timestamp), limits.timestamp)?,
             snapshot: read(&self.path(RoleName::Snapshot), limits.snapshot)?,
             targets: read(&self.path(RoleName::Targets), limits.targets)?,
-        })
+        }))
     }
 
     /// Stores what has changed. In the order in which it is believed, so that a run that is cut off here leaves what a run that
     /// failed would.
-    fn store(&self, before: &Kept, after: &Kept) -> Result<(), Failure> {
+    pub(crate) fn store(self, before: &Kept, after: &Kept) -> Result<(), Failure> {
         let failed = |path: &Path, error: &dyn std::fmt::Display| {
             Failure::new(format!("cannot write {}: {error}", path.display()))
         };
@@ -159,7 +171,7 @@ impl Tuf {
             match after.get(role) {
                 Some(bytes) => {
                     let write = || {
-                        let mut file = NamedTempFile::new_in(&self.metadata_dir)?;
+                        let mut file = NamedTempFile::new_in(self.0)?;
                         file.write_all(bytes)?;
                         file.as_file().sync_all()?;
                         file.persist(&path)?;
@@ -254,7 +266,7 @@ fn needed<'a, T: ?Sized>(value: Option<&'a T>, flag: &str) -> Result<&'a T, Fail
 }
 
 /// An error with its causes.
-fn refused(what: &str, error: &dyn Error) -> Failure {
+pub(crate) fn refused(what: &str, error: &dyn Error) -> Failure {
     let mut text = format!("{what}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -265,6 +277,6 @@ fn refused(what: &str, error: &dyn Error) -> Failure {
 }
 
 /// By the clock of this machine, which is a person's and not a board's.
-fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     Moment::by_clock(Timestamp(jiff::Timestamp::now().as_millisecond()))
 }

@@ -58,7 +58,8 @@ impl Blobs {
             return Ok(Put::Mismatch(found));
         }
         let path = self.path(name);
-        if path.exists() {
+        // Compared, so that putting it again mends one that the disk has damaged.
+        if fs::read(&path).is_ok_and(|stored| stored == bytes) {
             return Ok(Put::Known);
         }
         let new = self.folder.join("new").join(self.puts.fetch_add(1, Ordering::Relaxed).to_string());
@@ -116,6 +117,17 @@ mod tests {
         let mut read = Vec::new();
         file.read_to_end(&mut read).unwrap();
         assert_eq!((read.as_slice(), length), (&b"bytes"[..], 5));
+    }
+
+    #[test]
+    fn putting_it_again_mends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let name = Digest::of(b"bytes");
+        blobs.put(&name, b"bytes").unwrap();
+        fs::write(blobs.path(&name), b"bitten").unwrap();
+        assert_eq!(blobs.put(&name, b"bytes").unwrap(), Put::Stored);
+        assert_eq!(fs::read(blobs.path(&name)).unwrap(), b"bytes");
     }
 
     #[test]

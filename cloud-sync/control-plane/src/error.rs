@@ -99,6 +99,14 @@ pub enum CloudError {
         /// The sentence.
         what: String,
     },
+    /// A key of ours, or metadata that is kept here.
+    #[error("cannot {action}")]
+    Trust {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: holm_trust::TrustError,
+    },
     /// A message of ours cannot be written.
     #[error("cannot write a message")]
     Message {
@@ -118,6 +126,11 @@ impl CloudError {
 /// For `map_err`: an error of the database.
 pub(crate) fn sql(action: &'static str) -> impl Fn(rusqlite::Error) -> CloudError {
     move |source| CloudError::Sql { action, source }
+}
+
+/// For `map_err`: a key or metadata of ours.
+pub(crate) fn trust(action: &'static str) -> impl Fn(holm_trust::TrustError) -> CloudError {
+    move |source| CloudError::Trust { action, source }
 }
 
 /// For `map_err`: an error of a file.

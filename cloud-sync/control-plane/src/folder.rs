@@ -6,6 +6,7 @@
 //! blobs/           what is named by its hash
 //! ca/root.crt      what devices and operators trust; to be handed out
 //! ca/root.key      signs issuing certificates and nothing else: may be kept elsewhere, see the README
+//! keys/*.key       online keys: snapshot and timestamp of the code repository, and deployments
 //! ca/issuing.*     signs devices, and this server's own certificate, which is made anew at each start and kept in memory
 //! ```
 
@@ -26,7 +27,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes the folder if need be, shuts others out, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, CloudError> {
-        for folder in [path.to_owned(), path.join("ca"), path.join("blobs")] {
+        for folder in [path.to_owned(), path.join("ca"), path.join("blobs"), path.join("keys")] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(file("create", &folder))?;
             // One that was there before, such as by `mkdir`, may be open to others.
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(file("protect", &folder))?;
@@ -46,6 +47,11 @@ impl Folder {
 
     pub(crate) fn blobs(&self) -> PathBuf {
         self.path.join("blobs")
+    }
+
+    /// The file of an online key.
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
+        self.path.join("keys").join(format!("{name}.key"))
     }
 
     /// A file of the authority.

@@ -23,7 +23,8 @@
 //! 1. Whoever is told that something is stored is told after its commit (`records`).
 //! 2. A device is who its certificate says; who was revoked has no connection from the commit on (`bus`, `authority`).
 //! 3. Nothing secret is stored: of tokens the hashes, of devices' keys nothing.
-//! 4. No byte sequence from the network ends more than its connection.
+//! 4. The metadata of the code repository is committed before any of it is shown, all of it at once (`records`).
+//! 5. No byte sequence from the network ends more than its connection.
 //!
 //! # How it fails
 //!
@@ -39,6 +40,7 @@ mod folder;
 mod plane;
 mod records;
 mod secret;
+mod signing;
 mod uplink;
 
 pub use error::{CloudError, chain};

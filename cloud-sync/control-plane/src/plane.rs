@@ -22,6 +22,7 @@ use crate::bus::{Bus, local_address};
 use crate::folder::Folder;
 use crate::records::{Opened, Records};
 use crate::secret::Secret;
+use crate::signing::Signing;
 use crate::uplink::Uplink;
 use crate::{CloudError, chain};
 
@@ -72,6 +73,7 @@ pub(crate) struct Plane {
     pub(crate) bus: Bus,
     pub(crate) uplink: Uplink,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) signing: Arc<Signing>,
     pub(crate) live: Arc<Live>,
     pub(crate) server: Arc<ServerIdentity>,
     pub(crate) clock: Clock,
@@ -91,6 +93,7 @@ pub async fn run(
     raise_file_limit();
     let folder = Folder::open(&options.data)?;
     let authority = Arc::new(Authority::open(&folder, now)?);
+    let signing = Arc::new(Signing::open(&folder)?);
     let server = ServerIdentity::new(&authority, names(&options.names)?, now)?;
     let Opened { records, writer } = Opened::open(&folder.database())?;
     let blobs = Arc::new(Blobs::open(&folder.blobs())?);
@@ -120,6 +123,7 @@ pub async fn run(
         bus: bus.clone(),
         uplink: uplink.clone(),
         authority: authority.clone(),
+        signing: signing.clone(),
         live,
         server: server.clone(),
         clock: options.clock.clone(),
@@ -131,7 +135,8 @@ pub async fn run(
     tasks.spawn(api::serve(https, https_tls, plane, shutdown.clone()));
     let stop = shutdown.clone();
     tasks.spawn(async move { bus.serve(mqtt, mqtt_tls, uplink, stop).await });
-    tasks.spawn(keep(server, authority, options.clock, shutdown.clone()));
+    tasks.spawn(keep(server, authority, options.clock.clone(), shutdown.clone()));
+    tasks.spawn(keep_repository(records.clone(), signing, options.clock, shutdown.clone()));
     if options.new_token || !records.has_operators().await? {
         let token = Secret::make()?;
         records.add_operator(token.hash(), "admin", now).await?;
@@ -196,6 +201,22 @@ async fn keep(
         }
         if let Err(error) = server.renew(&authority, clock()) {
             tracing::error!(error = chain(&error), "cannot renew this server's certificate");
+        }
+    }
+}
+
+/// Signs the code repository's timestamp anew when it is time, by what is stored: at the start and then every so often. Ends at
+/// shutdown.
+async fn keep_repository(records: Records, signing: Arc<Signing>, clock: Clock, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        match records.refresh_repository(signing.clone(), clock()).await {
+            Ok(true) => tracing::info!("the code repository's timestamp is signed anew"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = chain(&error), "cannot sign the code repository's timestamp"),
+        }
+        tokio::select! {
+            () = stopping(&mut shutdown) => return,
+            () = tokio::time::sleep(KEEPER_PERIOD) => {}
         }
     }
 }

@@ -52,12 +52,15 @@ pub(super) async fn get(
 }
 
 /// A blob as the answer to a request, which may ask for a part of it (RFC 9110, section 14).
-async fn send(plane: &Plane, digest: Digest, headers: &HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn send(plane: &Plane, digest: Digest, headers: &HeaderMap) -> Result<Response, Problem> {
     let blobs = plane.blobs.clone();
     let found = blocking(move || blobs.get(&digest)).await?;
     let (blob, length) = found.ok_or_else(|| Problem::new(ApiErrorCode::NotFound, "there is no such blob"))?;
     let tag = format!("\"{digest}\"");
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(header::IF_NONE_MATCH) == Some(tag.as_str()) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
     // A part of another version is no use; what is named by its hash has no other version, but the tag may be anything.
     let wanted = text(header::RANGE).filter(|_| text(header::IF_RANGE).is_none_or(|known| known == tag));
     let range = match wanted.map(|wanted| part(wanted, length)) {

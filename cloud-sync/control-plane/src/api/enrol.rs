@@ -47,7 +47,7 @@ pub(super) async fn enrol(
     let (thing, groups) = plane.records.enrol(enrolment).await??;
     plane.live.add(fingerprint, thing.as_str());
     tracing::info!(%thing, "a device is enrolled");
-    enrolled(&plane, &headers, thing, &groups, chain_pem)
+    enrolled(&plane, &headers, thing, &groups, chain_pem).await
 }
 
 pub(super) async fn renew(
@@ -70,10 +70,10 @@ pub(super) async fn renew(
     plane.live.remove(&renewed.ended);
     plane.live.add(fingerprint, thing.as_str());
     tracing::info!(%thing, "a device has a new certificate");
-    enrolled(&plane, &headers, thing, &renewed.groups, chain_pem)
+    enrolled(&plane, &headers, thing, &renewed.groups, chain_pem).await
 }
 
-fn enrolled(
+async fn enrolled(
     plane: &Plane,
     headers: &HeaderMap,
     thing: ThingName,
@@ -82,6 +82,8 @@ fn enrolled(
 ) -> Result<Response, Problem> {
     let (host, https_port) = reached_by(plane, headers);
     let authority = if host.contains(':') { format!("[{host}]:{https_port}") } else { format!("{host}:{https_port}") };
+    let held = plane.records.repository().await?;
+    let root_json = held.map(|held| super::repository::raw(held.kept.root)).transpose()?;
     let answer = Enrolled {
         thing,
         groups: groups.iter().filter_map(|group| GroupName::new(group).ok()).collect(),
@@ -91,7 +93,7 @@ fn enrolled(
         tuf: TufAddress {
             metadata_url: format!("https://{authority}/tuf/metadata/"),
             targets_url: format!("https://{authority}/tuf/targets/"),
-            root_json: None,
+            root_json,
         },
     };
     let body = answer.write().map_err(CloudError::from)?;

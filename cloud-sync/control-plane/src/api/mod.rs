@@ -8,6 +8,10 @@
 //! | `GET /v1/devices`, `GET /v1/devices/{thing}` | operators | the fleet |
 //! | `POST /v1/devices/{thing}/revoke` | operators | ends a device |
 //! | `PUT /v1/devices/{thing}/job` | operators | hands a signed desired state to a device |
+//! | `POST /v1/devices/{thing}/deploy` | operators | makes, signs and hands over a device's next desired state |
+//! | `GET /v1/devices/{thing}/jobs/{generation}` | operators | how far a device is with one |
+//! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
+//! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent |
 //! | `GET`, `PUT /v1/blobs/{sha256}` | operators | files by their hash |
 //! | `GET /v1/status` | operators | how the control plane is |
@@ -17,13 +21,16 @@
 
 mod blobs;
 mod body;
+mod deploy;
 mod devices;
 mod enrol;
 mod fields;
 mod problem;
+mod repository;
 mod results;
 mod serve;
 mod tokens;
+mod tuf;
 
 use std::sync::Arc;
 
@@ -59,6 +66,11 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
+        .route("/v1/devices/{thing}/deploy", post(deploy::deploy))
+        .route("/v1/devices/{thing}/jobs/{generation}", get(deploy::job))
+        .route("/v1/repository", get(repository::show).post(repository::publish))
+        .route("/tuf/metadata/{name}", get(tuf::metadata))
+        .route("/tuf/targets/{*path}", get(tuf::target))
         .route("/v1/status", get(status))
         .fallback(async || Problem::new(ApiErrorCode::NotFound, "there is nothing here"))
         .method_not_allowed_fallback(async || {

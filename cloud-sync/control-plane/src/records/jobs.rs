@@ -87,7 +87,7 @@ impl Records {
     }
 }
 
-fn put(connection: &Connection, put: &PutJob) -> Result<Result<Option<NextJob>, Refused>, CloudError> {
+pub(super) fn put(connection: &Connection, put: &PutJob) -> Result<Result<Option<NextJob>, Refused>, CloudError> {
     let action = "put a job in";
     let PutJob { thing, generation, id, document, operator, now } = put;
     let device = match devices::find(connection, thing)? {
@@ -118,7 +118,9 @@ fn put(connection: &Connection, put: &PutJob) -> Result<Result<Option<NextJob>, 
     connection
         .execute(statement, params![device, signed(*generation), id.as_str(), document, now.0])
         .map_err(sql(action))?;
-    let old = "DELETE FROM job WHERE device = ?1 AND generation <= \
+    // What runs is kept however many jobs have failed since: the next one is made from it.
+    let old = "DELETE FROM job WHERE device = ?1 AND generation IS NOT \
+               (SELECT max(generation) FROM job WHERE device = ?1 AND status = 'SUCCEEDED') AND generation <= \
                (SELECT generation FROM job WHERE device = ?1 ORDER BY generation DESC LIMIT 1 OFFSET ?2)";
     connection.execute(old, params![device, signed(KEPT)]).map_err(sql(action))?;
     audit(connection, *now, operator, "put a job in", thing.as_str())?;

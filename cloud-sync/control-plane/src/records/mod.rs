@@ -20,11 +20,13 @@
 //!
 //! Nothing outside this folder names SQL, a table or a column: a database of another kind replaces these files and no others.
 
+mod deploy;
 mod devices;
 mod ingest;
 mod jobs;
 mod open;
 mod query;
+mod repository;
 mod shadow;
 mod spans;
 mod tokens;
@@ -35,11 +37,13 @@ use std::sync::Arc;
 use holm_core::Timestamp;
 use tokio::sync::oneshot;
 
+pub(crate) use deploy::{Deploy, JobState};
 pub(crate) use devices::{Device, DeviceStatus, NewCertificate};
 pub(crate) use ingest::Ingested;
 pub(crate) use jobs::{JobAnswer, PutJob};
 pub(crate) use open::Opened;
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
+pub(crate) use repository::{Held, Publication};
 pub(crate) use shadow::ShadowAnswer;
 pub(crate) use tokens::Enrolment;
 
@@ -57,6 +61,8 @@ pub(crate) enum Refused {
     CertificateUnknown,
     CertificateRevoked,
     NoSuchDevice,
+    /// Metadata that devices would not believe, or that lists what is not here: every sentence.
+    NotBelieved(Vec<String>),
     /// The sentence.
     Conflict(String),
 }
