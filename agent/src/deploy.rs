@@ -480,7 +480,8 @@ impl Deployer {
         }
         let others = u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1);
         let workers = limits.concurrency.min(others);
-        let value = |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
+        let value =
+            |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
         let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
         let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
