@@ -308,3 +308,75 @@ fn a_download_that_is_cut_goes_on_where_it_stood() {
     assert!(!world.data.join("downloads").exists());
     node.stop();
 }
+
+#[test]
+fn a_device_without_a_compiler_runs_native_code_that_is_vouched_for_and_no_other() {
+    let mut world = World::new();
+    let node = world.start();
+    node.stop();
+    let config = QUICK.replace("[functions]", "[functions]\ncompiler = \"/nowhere/holm-compile\"");
+    let node = Start { config: &config, ..Start::new(&world.data) }.run();
+    let one = world.release(&teller("1.0.0", "one"));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![one.clone()]));
+    let details = world.check_end(&job, "REJECTED", Some("compile-failed"));
+    assert!(details["message"].as_str().unwrap().contains("no native code"), "{details}");
+    let (component, native) = (world.data.join("component.wasm"), world.data.join("component.cwasm"));
+    std::fs::write(&component, holm_tests::functions::guests()).unwrap();
+    let profile = if cfg!(target_arch = "x86_64") { "x64-v1" } else { "a64-small-v1" };
+    let mut compile = std::process::Command::new(holm_tests::node::binary("holm-compile"));
+    assert!(compile.args(["--profile", profile]).args([&component, &native]).status().unwrap().success());
+    let bytes = std::fs::read(&native).unwrap();
+    let listing = |engine: &str| {
+        let component = holm_bundle::Digest::of(holm_tests::functions::guests());
+        json!({ "holm": { "kind": "native", "component": format!("sha256:{component}"), "engine": engine, "profile": profile } })
+    };
+    // Of another engine, it is not looked at.
+    world.repository.add(&mut world.plane.https.desk(), "functions/teller/1.0.0/other.cwasm", b"x", listing("47.0.0"));
+    let job = world.deploy(&world.repository.desired(2, 0, vec![one.clone()]));
+    world.check_end(&job, "REJECTED", Some("compile-failed"));
+    world.repository.add(&mut world.plane.https.desk(), "functions/teller/1.0.0/this.cwasm", &bytes, listing("48.0.8"));
+    let alter = |world: &World| {
+        let mut desk = world.plane.https.desk();
+        let file = desk.files.iter_mut().find(|(path, _)| path.ends_with(".this.cwasm")).unwrap().1;
+        file[100] ^= 1;
+    };
+    alter(&world);
+    let job = world.deploy(&world.repository.desired(3, 0, vec![one.clone()]));
+    world.check_end(&job, "REJECTED", Some("wrong-digest"));
+    alter(&world);
+    let job = world.deploy(&world.repository.desired(4, 0, vec![one]));
+    world.check_end(&job, "SUCCEEDED", None);
+    let mut watcher = Watcher::new(&node, "seen/teller");
+    publish_all(&node, "ask", ["1".to_owned()].into_iter());
+    assert_eq!(watcher.next().1["label"], "one");
+    node.stop();
+}
+
+#[test]
+fn kills_at_any_moment_leave_one_set_or_the_other() {
+    let mut world = World::new();
+    let mut node = world.start();
+    let pair = |number: u32| {
+        let version = format!("1.0.{number}");
+        let guest = |name: &str| Guest::new(name, "echo").on("ask").version(&version).bundle();
+        [guest("first"), guest("second")]
+    };
+    let names = |number: u32| [format!("first 1.0.{number}"), format!("second 1.0.{number}")];
+    let mut random = rand::rng();
+    let mut kills = 0;
+    for number in 1..=12 {
+        let functions = pair(number).map(|bundle| world.release(&bundle));
+        let job = world.deploy(&world.repository.desired(u64::from(number), 0, functions.to_vec()));
+        if number > 1 {
+            std::thread::sleep(Duration::from_millis(rand::RngExt::random_range(&mut random, 0..250)));
+            node.kill();
+            node = world.restart();
+            kills += 1;
+            let found = runs(&node);
+            assert!(found == names(number) || found == names(number - 1), "{number}: {found:?}");
+        }
+        world.check_end(&job, "SUCCEEDED", None);
+        assert_eq!(runs(&node), names(number), "after {kills} kills");
+    }
+    node.stop();
+}

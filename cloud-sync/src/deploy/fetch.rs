@@ -17,7 +17,7 @@ use holm_bundle::Digest;
 use holm_protocol::{AgentBuild, DesiredFunction, DesiredState, ReasonCode, ThingName};
 use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
 use holm_trust::{Judge, TrustError};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::repository::{Source, blocking};
 use super::{Installer, Refusal};
@@ -40,6 +40,9 @@ pub(super) struct Fetcher {
     pub(super) agent: AgentBuild,
     /// `downloads` of the data folder.
     pub(super) folder: PathBuf,
+    /// Held by who writes there. A fetch that was given up may have a piece to write yet, and what it writes is not in the digest of the
+    /// one after it.
+    pub(super) writing: Arc<Mutex<()>>,
 }
 
 /// A file that is not here.
@@ -163,7 +166,8 @@ impl Fetcher {
         })?;
         let part = self.folder.join(format!("{digest}.part"));
         let (opened, check) = (part.clone(), file.target.check(&file.name));
-        let mut sink = blocking(move || Sink::open(opened, check)).await??;
+        let writing = self.writing.clone().lock_owned().await;
+        let mut sink = blocking(move || Sink::open(opened, check, writing)).await??;
         let from = sink.written;
         if from < file.target.length || from == 0 {
             let mut download = self.source.download(path, from).await?;
@@ -326,16 +330,18 @@ struct Sink {
     check: Check,
     written: u64,
     length: u64,
+    /// See [`Fetcher::writing`].
+    _writing: OwnedMutexGuard<()>,
 }
 
 impl Sink {
     /// Goes on with what is there, if it can belong to the file.
-    fn open(path: PathBuf, check: Check) -> Result<Self, Refusal> {
+    fn open(path: PathBuf, check: Check, writing: OwnedMutexGuard<()>) -> Result<Self, Refusal> {
         let failed = |source| SyncError::File { action: "open", path: path.clone(), source };
         let mut options = fs::File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         let length = check.length();
-        let mut sink = Self { path, file, fresh: check.clone(), check, written: 0, length };
+        let mut sink = Self { path, file, fresh: check.clone(), check, written: 0, length, _writing: writing };
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = sink.file.read(&mut chunk).map_err(|source| sink.failed("read", source))?;

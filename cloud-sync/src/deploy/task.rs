@@ -87,6 +87,7 @@ impl Reconciler {
             installer: config.installer.clone(),
             agent: config.agent.clone(),
             folder: config.data.join("downloads"),
+            writing: Arc::default(),
         };
         Ok(Self {
             fetcher: Arc::new(fetcher),
@@ -233,10 +234,7 @@ impl Reconciler {
                 })
             }
             Step::Try => self.try_it(state, shutdown).await,
-            Step::Confirm => {
-                self.record.confirmed();
-                Ended::Done(self.keep().await)
-            }
+            Step::Confirm => Ended::Done(self.confirm().await),
             Step::End(phase, reason) => {
                 let sentence = reason.explanation().to_owned();
                 Ended::Done(self.end(phase, Refusal::new(reason, sentence)).await)
@@ -338,8 +336,7 @@ impl Reconciler {
         match tried {
             Ok(Verdict::Confirmed) => {
                 tracing::info!(generation, "a desired state is confirmed");
-                self.record.confirmed();
-                Ended::Done(self.keep().await)
+                Ended::Done(self.confirm().await)
             }
             Ok(Verdict::RolledBack(words)) => {
                 Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::Trapped, words)).await)
@@ -366,6 +363,17 @@ impl Reconciler {
         }
         let kept = self.keep().await;
         if kept.is_err() {
+            self.record = before;
+        }
+        kept
+    }
+
+    async fn confirm(&mut self) -> Result<(), Refusal> {
+        let before = self.record.clone();
+        self.record.confirmed();
+        let kept = self.keep().await;
+        if kept.is_err() {
+            // The installer has it, and the next look finds that.
             self.record = before;
         }
         kept
