@@ -130,14 +130,14 @@ fn what_is_desired_arrives_runs_and_goes() {
     assert_eq!((&details["generation"], &details["phase"]), (&"1".into(), &"confirmed".into()));
     assert_eq!(runs(&node), ["teller 1.0.0"], "what is not desired is removed");
     let mut watcher = Watcher::new(&node, "seen/teller");
-    publish_all(&node, "ask", ["1".to_owned()].into_iter());
+    publish_all(&node, "ask", ["1".to_owned()]);
     assert_eq!(watcher.next().1["label"], "one");
     // Configuration alone is a change too.
     let mut other_label = function;
     other_label.config.insert("label".to_owned(), "two".to_owned());
     let job = world.deploy(&world.repository.desired(2, 0, vec![other_label]));
     world.check_end(&job, "SUCCEEDED", None);
-    publish_all(&node, "ask", ["2".to_owned()].into_iter());
+    publish_all(&node, "ask", ["2".to_owned()]);
     assert_eq!(watcher.next().1["label"], "two");
     let shadow = |generation: u64| {
         eventually("the shadow", || {
@@ -347,7 +347,7 @@ fn a_device_without_a_compiler_runs_native_code_that_is_vouched_for_and_no_other
     let job = world.deploy(&world.repository.desired(4, 0, vec![one]));
     world.check_end(&job, "SUCCEEDED", None);
     let mut watcher = Watcher::new(&node, "seen/teller");
-    publish_all(&node, "ask", ["1".to_owned()].into_iter());
+    publish_all(&node, "ask", ["1".to_owned()]);
     assert_eq!(watcher.next().1["label"], "one");
     node.stop();
 }

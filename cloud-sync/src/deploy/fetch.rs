@@ -29,7 +29,7 @@ const SPARE: u64 = 64 << 20;
 /// Pieces of a download between the socket and the disk, 16 KiB each at most.
 const PIECES: usize = 8;
 
-/// Digests of all functions' bundles are compared in pieces of this many bytes.
+/// Files are read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
 /// What fetching needs, shared with threads that block.
@@ -279,14 +279,16 @@ async fn pour(download: &mut crate::http::Download, sink: Sink) -> Result<Poured
     let (pieces, mut coming) = mpsc::channel::<Bytes>(PIECES);
     let writing = tokio::task::spawn_blocking(move || {
         let mut sink = sink;
+        let mut result = Ok(());
         while let Some(piece) = coming.blocking_recv() {
-            if let Err(refusal) = sink.write(&piece) {
-                return Err((sink, refusal));
+            result = sink.write(&piece);
+            if result.is_err() {
+                break;
             }
         }
         // However the download ended, what came is worth keeping.
         let _ = sink.file.sync_all();
-        Ok(sink)
+        (sink, result)
     });
     let mut broken = None;
     loop {
@@ -306,18 +308,19 @@ async fn pour(download: &mut crate::http::Download, sink: Sink) -> Result<Poured
     }
     drop(pieces);
     let written = writing.await.map_err(|_| Refusal::new(ReasonCode::Internal, "a thread of the agent ended early"))?;
-    match (written, broken) {
-        (Err((sink, refusal)), _) if refusal.reason.is_security() => {
+    let (sink, result) = written;
+    match (result, broken) {
+        (Err(refusal), _) if refusal.reason.is_security() => {
             blocking(move || sink.discard()).await?;
             Ok(Poured::NotFitting(refusal))
         }
-        (Err((_, refusal)), _) => Err(refusal),
-        (Ok(_), Some(error)) => Err(error.into()),
-        (Ok(sink), None) if sink.written < sink.length => {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(()), Some(error)) => Err(error.into()),
+        (Ok(()), None) if sink.written < sink.length => {
             let what = format!("the server sent {} of {} bytes", sink.written, sink.length);
             Err(Refusal::new(ReasonCode::DownloadFailed, what))
         }
-        (Ok(sink), None) => Ok(Poured::All(sink)),
+        (Ok(()), None) => Ok(Poured::All(sink)),
     }
 }
 
@@ -326,8 +329,8 @@ struct Sink {
     path: PathBuf,
     file: fs::File,
     /// Before the first byte.
-    fresh: Check,
-    check: Check,
+    fresh: Box<Check>,
+    check: Box<Check>,
     written: u64,
     length: u64,
     /// See [`Fetcher::writing`].
@@ -341,7 +344,8 @@ impl Sink {
         let mut options = fs::File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         let length = check.length();
-        let mut sink = Self { path, file, fresh: check.clone(), check, written: 0, length, _writing: writing };
+        let (fresh, check) = (Box::new(check.clone()), Box::new(check));
+        let mut sink = Self { path, file, fresh, check, written: 0, length, _writing: writing };
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = sink.file.read(&mut chunk).map_err(|source| sink.failed("read", source))?;
@@ -373,7 +377,7 @@ impl Sink {
 
     /// Moves it to its place if it is what was signed, and removes it if not.
     fn finish(self, to: &Path) -> Result<(), Refusal> {
-        if let Err(error) = self.check.clone().finish() {
+        if let Err(error) = (*self.check).clone().finish() {
             self.discard();
             return Err(error.into());
         }

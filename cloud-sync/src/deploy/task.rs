@@ -222,7 +222,7 @@ impl Reconciler {
                 }
                 match self.undisturbed(sleep(LOOK), shutdown).await {
                     Ended::Done(()) => Ended::Done(Ok(())),
-                    other => other.as_result(),
+                    other => other.without_value(),
                 }
             }
             Step::Stage => {
@@ -414,7 +414,7 @@ impl Reconciler {
 }
 
 impl<T> Ended<T> {
-    fn as_result<U>(self) -> Ended<U> {
+    fn without_value<U>(self) -> Ended<U> {
         match self {
             Self::Stopped => Ended::Stopped,
             Self::Done(_) | Self::Disturbed => Ended::Disturbed,
