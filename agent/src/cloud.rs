@@ -1,5 +1,7 @@
 //! The link to the control plane, as the node has it: what it is made from, and what the node tells about itself.
 
+mod installer;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -83,6 +85,11 @@ pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc
             deployer: deployer.clone(),
             data: config.data.clone(),
             started: std::time::Instant::now(),
+        }),
+        installer: Arc::new(installer::Installer {
+            deployer: deployer.clone(),
+            data: config.data.clone(),
+            runtime: tokio::runtime::Handle::current(),
         }),
         agent: build(),
         settings: config.cloud.settings(),

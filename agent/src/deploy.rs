@@ -12,6 +12,7 @@
 
 mod files;
 mod registry;
+mod set;
 mod status;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use tokio::sync::Mutex;
 
 use self::files::{is_sound, is_there, write_whole};
 use self::registry::{Entry, Registry};
+pub use self::set::{SetFunction, SetOutcome};
 pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
@@ -57,6 +59,12 @@ pub enum DeployError {
     /// The manifest asks for more than the node gives.
     #[error("{0}")]
     TooMuch(String),
+    /// The bundle is another one than was asked for.
+    #[error("{0}")]
+    Mismatch(String),
+    /// Configuration that the manifest does not allow.
+    #[error("{0}")]
+    Config(String),
     /// The component could not be compiled.
     #[error("the component cannot be compiled: {0}")]
     Compile(String),
@@ -197,8 +205,8 @@ impl Deployer {
         let native = self.native_path(&entry.component);
         let manifest = Manifest::parse("holm.toml", &entry.manifest).ok().filter(|_| is_there(&native));
         let loaded = match manifest {
-            Some(manifest) => self.ready(manifest, entry.digest, &native)?,
-            None => self.load(&self.bundle_of(name, entry)?, &native).await?,
+            Some(manifest) => self.ready(manifest, entry.digest, &native, &entry.config)?,
+            None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config).await?,
         };
         Ok(Arc::new(Slot::new(function, Some(loaded))))
     }
@@ -253,7 +261,7 @@ impl Deployer {
             )));
         }
         let native = self.native_path(&bundle.component_digest);
-        let loaded = self.load(&bundle, &native).await?;
+        let loaded = self.load(&bundle, &native, &BTreeMap::new()).await?;
         self_test(&loaded)?;
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
@@ -266,6 +274,7 @@ impl Deployer {
             component: bundle.component_digest,
             deployed: clock::now().0,
             manifest: bundle.manifest_text.clone(),
+            config: BTreeMap::new(),
             trial: true,
             exercised: false,
             // One step back is kept.
@@ -345,7 +354,7 @@ impl Deployer {
             std::fs::read(&bytes).map_err(|source| DeployError::File { action: "read", path: bytes, source })?;
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         let native = self.native_path(&previous.component);
-        let loaded = self.load(&bundle, &native).await?;
+        let loaded = self.load(&bundle, &native, &previous.config).await?;
         self_test(&loaded)?;
         let version = previous.version.clone();
         let mut next = registry.clone();
@@ -440,8 +449,13 @@ impl Deployer {
 
     /// Makes native code ready to be mapped. It is compiled first where there is none, or not what the compiler wrote:
     /// another release of the engine is the usual cause, and a card that forgets is another.
-    async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
-        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native)?;
+    async fn load(
+        &self,
+        bundle: &Bundle,
+        native: &Path,
+        config: &BTreeMap<String, String>,
+    ) -> Result<Arc<Loaded>, DeployError> {
+        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -449,7 +463,13 @@ impl Deployer {
     }
 
     /// A version whose native code is looked at, and mapped, when it is first needed.
-    fn ready(&self, manifest: Manifest, digest: Digest, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+    fn ready(
+        &self,
+        manifest: Manifest,
+        digest: Digest,
+        native: &Path,
+        config: &BTreeMap<String, String>,
+    ) -> Result<Arc<Loaded>, DeployError> {
         let limits = &manifest.limits;
         if limits.memory > self.settings.memory {
             // It would wait for its memory for ever. The node's budget may have been lowered since it was deployed.
@@ -460,7 +480,9 @@ impl Deployer {
         }
         let others = u32::try_from(self.settings.workers).unwrap_or(u32::MAX).saturating_sub(1).max(1);
         let workers = limits.concurrency.min(others);
-        let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), parameter.default.clone()));
+        let value =
+            |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
+        let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
         let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
         let code = Code::new(move || {

@@ -1,15 +1,17 @@
-//! HTTPS, one request on one connection: for enrolment and renewal.
+//! HTTPS, one request on one connection: for enrolment and renewal, and for files of the repository.
 //!
 //! No redirects, no compression, no proxies: the other side is our own control plane. Everything has a bound: the answer in bytes,
 //! and the whole exchange in time.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holm_mqtt::{Counted, Traffic};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -98,6 +100,113 @@ pub(crate) async fn exchange(
     }
 }
 
+/// What a file of the repository turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    /// All of it.
+    Found(Vec<u8>),
+    /// The server has no such file.
+    Missing,
+    /// There was more than was asked for.
+    TooLong,
+}
+
+/// GET of a file that is small enough for memory. Cancel safe.
+pub(crate) async fn file(
+    url: &CloudUrl,
+    path: &str,
+    most: u64,
+    tls: Arc<ClientConfig>,
+    traffic: &Arc<Traffic>,
+) -> Result<File, SyncError> {
+    let failed = |problem: String| SyncError::Http { url: format!("{url}{path}"), problem };
+    let whole = async {
+        let mut body = begin(url, path, None, None, tls, traffic).await?;
+        match body.status {
+            200 => {}
+            403 | 404 => return Ok(File::Missing),
+            status => return Err(format!("it answered with status {status}")),
+        }
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > most {
+                return Ok(File::TooLong);
+            }
+        }
+        Ok(File::Found(bytes))
+    };
+    match tokio::time::timeout(DEADLINE, whole).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
+    }
+}
+
+/// GET of a file from a byte on, whose pieces come with [`Download::next`]. Cancel safe.
+pub(crate) async fn download(
+    url: &CloudUrl,
+    path: &str,
+    from: u64,
+    tls: Arc<ClientConfig>,
+    traffic: &Arc<Traffic>,
+) -> Result<Download, SyncError> {
+    let failed = |problem: String| SyncError::Http { url: format!("{url}{path}"), problem };
+    match tokio::time::timeout(DEADLINE, begin(url, path, Some(from), None, tls, traffic)).await {
+        Ok(begun) => begun.map_err(failed),
+        Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
+    }
+}
+
+/// An answer whose body is on its way.
+pub(crate) struct Download {
+    pub(crate) status: u16,
+    /// The first byte that comes, where the server says so.
+    pub(crate) from: Option<u64>,
+    url: String,
+    body: Incoming,
+    connection: Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>,
+    ended: bool,
+}
+
+impl Download {
+    /// The next piece; `None` at the end. Fails when nothing comes for a while. Cancel safe.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, SyncError> {
+        let problem = match tokio::time::timeout(DEADLINE, self.next()).await {
+            Ok(Ok(piece)) => return Ok(piece),
+            Ok(Err(problem)) => problem,
+            Err(_) => format!("nothing came for {} s", DEADLINE.as_secs()),
+        };
+        Err(SyncError::Http { url: self.url.clone(), problem })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            let frame = if self.ended {
+                self.body.frame().await
+            } else {
+                tokio::select! {
+                    frame = self.body.frame() => frame,
+                    // It ends first where the server closes after its answer.
+                    ended = &mut self.connection => {
+                        self.ended = true;
+                        ended.map_err(|error| chain(&error))?;
+                        continue;
+                    }
+                }
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(format!("the answer broke off: {}", chain(&error))),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
 async fn attempt(
     url: &CloudUrl,
     path: &str,
@@ -105,6 +214,26 @@ async fn attempt(
     tls: Arc<ClientConfig>,
     traffic: &Arc<Traffic>,
 ) -> Result<Answer, String> {
+    let mut answer = begin(url, path, None, body, tls, traffic).await?;
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = answer.next().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > MAX_ANSWER {
+            return Err(format!("the answer is longer than {MAX_ANSWER} bytes"));
+        }
+    }
+    Ok(Answer { status: answer.status, body: bytes.freeze() })
+}
+
+/// Sends a request, and waits for the head of its answer.
+async fn begin(
+    url: &CloudUrl,
+    path: &str,
+    from: Option<u64>,
+    body: Option<Vec<u8>>,
+    tls: Arc<ClientConfig>,
+    traffic: &Arc<Traffic>,
+) -> Result<Download, String> {
     let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
     let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|error| chain(&error))?;
     let tcp = Counted::new(tcp, traffic.clone());
@@ -112,32 +241,36 @@ async fn attempt(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     let method = if body.is_some() { "POST" } else { "GET" };
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(format!("{}{path}", url.base))
         .header("host", url.authority())
-        .header("content-type", "application/json")
         .header("user-agent", concat!("holmd/", env!("CARGO_PKG_VERSION")))
-        .header("connection", "close")
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))
-        .map_err(|error| chain(&error))?;
-    let exchange = async move {
-        let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body =
-            body.map_err(|error| format!("the answer broke off, or is longer than {MAX_ANSWER} bytes: {error}"))?;
-        Ok(Answer { status, body: body.to_bytes() })
-    };
-    let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // It ends first where the server closes after its answer.
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(chain(&error)),
-        },
+        .header("connection", "close");
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
     }
+    if let Some(from) = from.filter(|from| *from > 0) {
+        request = request.header("range", format!("bytes={from}-"));
+    }
+    let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(|error| chain(&error))?;
+    let mut connection: Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>> = Box::pin(connection);
+    let mut ended = false;
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let response = tokio::select! {
+        answer = &mut answer => answer,
+        closed = &mut connection => {
+            ended = true;
+            closed.map_err(|error| chain(&error))?;
+            answer.await
+        }
+    };
+    let response = response.map_err(|error| chain(&error))?;
+    // RFC 9110, section 14.4: `bytes 0-499/1234`.
+    let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
+    let from = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
+    let status = response.status().as_u16();
+    Ok(Download { status, from, url: format!("{url}{path}"), body: response.into_body(), connection, ended })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! connect and on a timer, so a doorbell that was lost is made good. A service that has just rung may still answer that there is
 //! nothing; then it is asked again after a short while. Answers that nobody asked for are ignored.
 //!
-//! What the job says is the reconciler's business: see [`Jobs::next`].
+//! What the job says is the reconciler's business: see [`Jobs::wanted`].
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use holm_protocol::{
 use tokio::time::Instant;
 
 use crate::SyncError;
+use crate::deploy::{Next, Order, key_of};
 
 /// Between two questions that nothing prompted. The doorbell is what counts; this makes up for one that was lost.
 const ASK_EVERY: Duration = Duration::from_secs(2 * 3_600);
@@ -81,6 +82,29 @@ impl Jobs {
     /// The job to be done next.
     pub(crate) fn next(&self) -> Option<&JobExecution> {
         self.next.as_ref()
+    }
+
+    /// What that means for who does it. Nothing is known before it was asked often enough: a service that has just rung may say that
+    /// there is nothing.
+    pub(crate) fn wanted(&self) -> Next {
+        let order = |job: &JobExecution| {
+            let document = job.job_document.as_ref().map(|document| document.text().map(std::borrow::Cow::into_owned));
+            // One that cannot be read is refused as what it is: no document.
+            Order { key: key_of(job), document: document.and_then(Result::ok).unwrap_or_default() }
+        };
+        match &self.next {
+            Some(job) if job.status.is_terminal() => Next::Unknown,
+            Some(job) => Next::Job(order(job)),
+            None if self.empty > ASK_AGAIN.len() => Next::Nothing,
+            None => Next::Unknown,
+        }
+    }
+
+    /// The job is over, or not what it was.
+    pub(crate) fn ask(&mut self, now: Instant) {
+        if self.asked.is_none() {
+            self.due = now;
+        }
     }
 
     /// When [`Jobs::question`] has something to ask.

@@ -6,6 +6,7 @@
 //! | the task that keeps it connected | [`CloudLink`], and [`Cloud`], the handle on it |
 //! | records up | `upload` |
 //! | what is to be done, and what is reported | `jobs`, `report` |
+//! | doing it: from a job to functions that run | `deploy`, and [`Installer`], the agent's part of it |
 //! | what it costs | `usage` |
 //!
 //! # Invariants
@@ -17,6 +18,7 @@
 //!
 //! The README beside this crate says what is spoken when, what an idle link costs, and what is missing.
 
+mod deploy;
 mod der;
 mod enrol;
 mod error;
@@ -32,6 +34,7 @@ mod tls;
 mod upload;
 mod usage;
 
+pub use deploy::{Examined, Installer, Refusal, Verdict};
 pub use enrol::{Invitation, Requester, SEED};
 pub use error::SyncError;
 pub use http::CloudUrl;

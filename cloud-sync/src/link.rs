@@ -26,6 +26,7 @@ use holm_store::{CloudNotes, Outbox};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use crate::deploy::{Installer, Next, Parts, Reconciler, Told};
 use crate::enrol::{Invitation, Requester};
 use crate::identity::{Identity, IdentityFolder};
 use crate::session::{End, Work};
@@ -73,6 +74,8 @@ pub struct LinkConfig {
     pub notes: CloudNotes,
     /// About the node.
     pub node: Arc<dyn Node>,
+    /// Who runs functions.
+    pub installer: Arc<dyn Installer>,
     /// What the device runs on.
     pub agent: AgentBuild,
     /// How the link is used.
@@ -111,7 +114,10 @@ impl CloudLink {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let Some(identity) = self.identity(&mut shutdown).await else { return };
         let identity = Arc::new(identity);
-        let work = Work::new(&self.config, &self.shared, &self.requester, identity.thing().clone());
+        let (orders, ordered) = watch::channel(Next::default());
+        let (tell, told) = watch::channel(Told::default());
+        let parts = Parts { orders: ordered, told: tell };
+        let work = Work::new(&self.config, &self.shared, &self.requester, identity.thing().clone(), (orders, told));
         let mut work = match work {
             Ok(work) => work,
             Err(error) => {
@@ -120,7 +126,17 @@ impl CloudLink {
                 return;
             }
         };
-        self.keep_connected(identity, &mut work, &mut shutdown).await;
+        let reconciler = Reconciler::new(&self.config, &identity, &self.requester, &self.shared, parts);
+        let stop = shutdown.clone();
+        // What was begun goes on without a connection.
+        let reconciling = async {
+            match reconciler {
+                Ok(reconciler) => reconciler.run(stop).await,
+                // Records go up all the same.
+                Err(error) => tracing::error!(error = error.chain(), "no deployments: they cannot be set up"),
+            }
+        };
+        tokio::join!(self.keep_connected(identity, &mut work, &mut shutdown), reconciling);
         work.end().await;
     }
 

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::SyncError;
+use crate::deploy::updates::{Answered, Updates};
+use crate::deploy::{Next, Told};
 use crate::enrol::Requester;
 use crate::identity::Identity;
 use crate::jobs::{Heard, Jobs};
@@ -86,6 +88,10 @@ pub(crate) struct Work {
     requester: Requester,
     upload: Upload,
     jobs: Jobs,
+    updates: Updates,
+    /// To the reconciler, and from it.
+    orders: watch::Sender<Next>,
+    told: watch::Receiver<Told>,
     reporter: Reporter,
     usage: Usage,
     floor: Option<i64>,
@@ -115,6 +121,7 @@ impl Work {
         shared: &Arc<Shared>,
         requester: &Requester,
         thing: ThingName,
+        (orders, told): (watch::Sender<Next>, watch::Receiver<Told>),
     ) -> Result<Self, SyncError> {
         let now = Instant::now();
         let Remembered { floor, usage } = remembered(&config.notes);
@@ -127,6 +134,9 @@ impl Work {
             requester: requester.clone(),
             upload: Upload::new(thing.clone(), config.outbox.clone(), &config.settings),
             jobs: Jobs::new(thing.clone(), now),
+            updates: Updates::new(thing.clone(), now),
+            orders,
+            told,
             reporter: Reporter::new(thing.clone(), now)?,
             thing,
             usage,
@@ -152,6 +162,7 @@ impl Work {
         let now = Instant::now();
         self.upload.connected();
         self.jobs.connected(now);
+        self.updates.connected(now);
         self.reporter.connected(now);
         self.answered = false;
         self.expires = Some(identity.not_after);
@@ -247,6 +258,12 @@ impl Work {
         if let Some((topic, payload)) = self.jobs.question(now)? {
             self.publish(session, Feature::Jobs, &topic, &payload).map_err(|source| SyncError::Session { source })?;
         }
+        let told = self.told.borrow_and_update().clone();
+        if session.has_room()
+            && let Some((topic, payload)) = self.updates.update(self.jobs.next(), &told, now)?
+        {
+            self.publish(session, Feature::Jobs, &topic, &payload).map_err(|source| SyncError::Session { source })?;
+        }
         if self.measuring.is_none() && now >= self.reporter.deadline() {
             let node = self.node.clone();
             self.measuring = Some(tokio::task::spawn_blocking(move || node.health()));
@@ -265,7 +282,8 @@ impl Work {
     fn deadline(&self, tick: Instant, has_room: bool) -> Instant {
         let question = has_room.then(|| self.jobs.deadline());
         let report = (has_room && self.measuring.is_none()).then(|| self.reporter.deadline());
-        [question, report, self.upload.deadline()].into_iter().flatten().fold(tick, Instant::min)
+        let update = self.updates.deadline().filter(|_| has_room);
+        [question, report, update, self.upload.deadline()].into_iter().flatten().fold(tick, Instant::min)
     }
 
     fn send(&mut self, session: &mut CloudSession, ready: &upload::Ready, now: Instant) -> Result<(), CloudError> {
@@ -314,6 +332,8 @@ impl Work {
             }
             Subject::GetJob(JobTarget::Next, Exchange::Accepted) => self.jobs.accepted(payload, now),
             Subject::GetJob(JobTarget::Next, Exchange::Rejected) => self.jobs.rejected(payload, now),
+            Subject::UpdateJob(_, Exchange::Accepted) => self.updates.accepted(payload, now).map(|it| self.updated(it)),
+            Subject::UpdateJob(_, Exchange::Rejected) => self.updates.rejected(payload, now).map(|it| self.updated(it)),
             Subject::UpdateShadow(_, Exchange::Accepted) => self.reporter.accepted(payload, now),
             Subject::UpdateShadow(_, Exchange::Rejected) => self.reporter.rejected(payload, now),
             // Answers to requests that this release does not make.
@@ -325,6 +345,13 @@ impl Work {
         }
     }
 
+    fn updated(&mut self, answered: Answered) -> Heard {
+        if answered.ask {
+            self.jobs.ask(Instant::now());
+        }
+        answered.heard
+    }
+
     fn heard(&mut self, heard: &Heard) {
         self.answered |= heard.answer;
         if let Some(floor) = heard.time.and_then(|time| self.requester.time.told(time)) {
@@ -334,6 +361,14 @@ impl Work {
             let job = self.jobs.next().map(|job| job.job_id.to_string());
             tracing::info!(job, "the control plane has another next job");
             self.shared.status().next_job = job;
+        }
+        let wanted = self.jobs.wanted();
+        if wanted != Next::Unknown {
+            self.orders.send_if_modified(|order| {
+                let other = *order != wanted;
+                *order = wanted;
+                other
+            });
         }
     }
 
@@ -374,13 +409,14 @@ impl Work {
     }
 
     fn reported(&self, health: Health) -> Reported {
+        let told = self.told.borrow();
         Reported {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             formats: Formats { desired_state: DESIRED_STATE_FORMAT, batch: BATCH_FORMAT },
-            // No desired state is followed yet: what runs was deployed by hand, and stays.
-            generation: 0,
-            phase: Phase::Confirmed,
-            reason: None,
+            // Before the first desired state, what runs was deployed by hand, and stays.
+            generation: told.work.as_ref().map_or(0, |work| work.generation),
+            phase: told.work.as_ref().map_or(Phase::Confirmed, |work| work.phase.clone()),
+            reason: told.work.as_ref().and_then(|work| work.reason.clone()),
             functions: self.node.functions(),
             functions_omitted: 0,
             health: Health { certificate_expires: self.expires.map(|time| time.0 / 1_000), ..health },

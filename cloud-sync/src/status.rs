@@ -53,6 +53,12 @@ pub struct CloudStatus {
     pub functions: BTreeMap<String, u64>,
     /// The job that is to be done next, as far as is known.
     pub next_job: Option<String>,
+    /// The generation of the desired state that was accepted last; 0 before the first.
+    pub generation: u64,
+    /// How far the device is with it.
+    pub phase: Option<String>,
+    /// Why it is there, where there is a reason.
+    pub reason: Option<String>,
     /// What became of records since start.
     pub upload: UploadStats,
 }

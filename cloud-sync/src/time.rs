@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use holm_core::Timestamp;
-use holm_trust::{MAX_PAST_BUILD, TrustedTime};
+use holm_trust::{MAX_PAST_BUILD, Moment, TrustedTime};
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
 
@@ -50,6 +50,17 @@ impl Time {
     /// The time is this or later.
     pub fn at_least(&self) -> Timestamp {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).at_least((self.clocks.uptime)())
+    }
+
+    /// All that is known, and the time since the boot that goes with it.
+    pub(crate) fn trusted(&self) -> (TrustedTime, Duration) {
+        (*self.trusted.lock().unwrap_or_else(PoisonError::into_inner), (self.clocks.uptime)())
+    }
+
+    /// What is known of the time now.
+    pub(crate) fn moment(&self) -> Moment {
+        let (trusted, uptime) = self.trusted();
+        trusted.moment(uptime)
     }
 
     /// The best guess, for what does no harm if it comes early: the wall clock, where it can be right.

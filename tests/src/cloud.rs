@@ -5,12 +5,14 @@
 
 pub mod core;
 mod https;
+pub mod repository;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub use self::core::{Acks, Core};
 pub use self::https::{Desk, Https};
+pub use self::repository::Repository;
 use crate::mosquitto::{Mosquitto, free_port};
 use crate::node::{Node, Start, binary};
 use crate::proxy::Proxy;

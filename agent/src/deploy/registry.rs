@@ -11,6 +11,22 @@ pub(super) struct Registry {
     pub(super) functions: BTreeMap<String, Entry>,
     #[serde(default)]
     pub(super) quarantined: BTreeSet<String>,
+    /// Of the desired state that this set came with; 0 if there was none.
+    #[serde(default)]
+    pub(super) generation: u64,
+    /// A whole set is being watched, and this comes back at a start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<Box<Before>>,
+}
+
+/// All that ran before a set that is being watched.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Before {
+    pub(super) functions: BTreeMap<String, Entry>,
+    #[serde(default)]
+    pub(super) quarantined: BTreeSet<String>,
+    #[serde(default)]
+    pub(super) generation: u64,
 }
 
 /// One function of the registry.
@@ -23,6 +39,9 @@ pub(super) struct Entry {
     /// As its author wrote it, so that a start need not open the bundle. Entries of before have none.
     #[serde(default)]
     pub(super) manifest: String,
+    /// What differs from the manifest's defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) config: BTreeMap<String, String>,
     /// The version is being watched; `previous` comes back at a start.
     #[serde(default)]
     pub(super) trial: bool,
@@ -42,6 +61,12 @@ impl Registry {
     /// Ends all trials as a start does. True if there were any.
     pub(super) fn end_trials(&mut self) -> bool {
         let mut changed = false;
+        if let Some(before) = self.before.take() {
+            changed = true;
+            let Before { functions, quarantined, generation } = *before;
+            tracing::warn!(generation = self.generation, "back to the set of functions before the trial");
+            (self.functions, self.quarantined, self.generation) = (functions, quarantined, generation);
+        }
         for (name, entry) in std::mem::take(&mut self.functions) {
             if entry.trial {
                 changed = true;
@@ -86,6 +111,7 @@ mod tests {
             component: digest,
             deployed: 0,
             manifest: String::new(),
+            config: BTreeMap::new(),
             trial,
             exercised: false,
             previous,
@@ -111,5 +137,26 @@ mod tests {
         let left: Vec<_> = registry.functions.iter().map(|(name, one)| (name.as_str(), one.version.as_str())).collect();
         assert_eq!(left, [("better", "1"), ("good", "3")]);
         assert!(!registry.end_trials());
+    }
+
+    #[test]
+    fn a_set_in_trial_goes_back_as_a_whole() {
+        let before = Before {
+            functions: [("old", entry("1", false, None)), ("changed", entry("1", false, None))]
+                .map(|(name, entry)| (name.to_owned(), entry))
+                .into(),
+            quarantined: ["old".to_owned()].into(),
+            generation: 4,
+        };
+        let mut registry = Registry { generation: 5, before: Some(Box::new(before)), ..Registry::empty() };
+        registry.functions.insert("changed".to_owned(), entry("2", true, None));
+        registry.functions.insert("added".to_owned(), entry("1", true, None));
+        let text = serde_json::to_string(&registry).unwrap();
+        let mut read: Registry = serde_json::from_str(&text).unwrap();
+        assert!(read.end_trials());
+        let left: Vec<_> = read.functions.iter().map(|(name, one)| (name.as_str(), one.version.as_str())).collect();
+        assert_eq!(left, [("changed", "1"), ("old", "1")]);
+        assert_eq!((read.generation, read.quarantined.len(), read.before.is_none()), (4, 1, true));
+        assert!(!read.end_trials());
     }
 }

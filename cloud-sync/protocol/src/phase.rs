@@ -34,8 +34,9 @@ impl Phase {
         matches!(self, Self::Confirmed | Self::RolledBack | Self::Refused)
     }
 
-    /// The status that the job has then; `QUEUED` is never reported, the job is born with it. `FAILED` may be sent again by the service, `REJECTED` is not, and the same bytes would be
-    /// refused again.
+    /// The status that the job has then; `QUEUED` is never reported, the job is born with it. `FAILED` may be sent again by the service,
+    /// `REJECTED` is not, and the same bytes would be refused again. What was refused for a reason that may pass is `FAILED` all the
+    /// same: see [`ReasonCode::is_retryable`].
     pub fn job_status(&self) -> JobStatus {
         match self {
             Self::Queued => JobStatus::Queued,
@@ -111,6 +112,25 @@ reasons! {
 }
 
 impl ReasonCode {
+    /// Whether the same desired state may be accepted later without anybody changing it: then a job that ends with it is `FAILED`, and
+    /// else `REJECTED`. Unknown codes count as such, for sending once more costs little.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::MetadataExpired
+                | Self::MetadataIncomplete
+                | Self::DiskFull
+                | Self::DownloadFailed
+                | Self::Deadline
+                | Self::OutsideWindow
+                | Self::DeferredByFunction
+                | Self::Superseded
+                | Self::Canceled
+                | Self::Internal
+                | Self::Unknown(_)
+        )
+    }
+
     /// Whether a person should look: somebody may be lying to the device, or holds the wrong keys.
     pub fn is_security(&self) -> bool {
         matches!(

@@ -101,7 +101,7 @@ pub struct Reported {
     pub agent: String,
     /// What it reads and writes.
     pub formats: Formats,
-    /// The last desired state that it accepted or refused; 0 before the first.
+    /// The last desired state that was for it and in time, whatever became of it; 0 before the first.
     pub generation: u64,
     /// How far it is with it.
     pub phase: Phase,

@@ -59,6 +59,8 @@ pub struct State {
     pub empty: u32,
     /// Questions for the next job.
     pub asked: u32,
+    /// What devices said about jobs: the job, its status and details.
+    pub updates: Vec<(String, String, Value)>,
     /// What devices reported, by device.
     pub shadows: BTreeMap<String, Vec<Value>>,
     /// Whether answers come to those who did not ask as well.
@@ -85,6 +87,7 @@ impl Core {
             job: None,
             empty: 0,
             asked: 0,
+            updates: Vec::new(),
             shadows: BTreeMap::new(),
             unasked: true,
             outgoing: Vec::new(),
@@ -221,6 +224,27 @@ impl State {
         self.outgoing.push((format!("{topic}/accepted"), answer.to_string().into_bytes()));
     }
 
+    fn on_update(&mut self, id: &str, thing: &str, topic: &str, payload: &[u8]) {
+        let request: Value = serde_json::from_slice(payload).unwrap();
+        let status = request["status"].as_str().unwrap().to_owned();
+        let token = &request["clientToken"];
+        let now = 1_795_000_000_123_u64;
+        let job = self.job.as_mut().filter(|job| job["jobId"] == id);
+        let Some(job) = job else {
+            let rejected = json!({ "code": "TerminalStateReached", "clientToken": token, "timestamp": now });
+            self.outgoing.push((format!("{topic}/rejected"), rejected.to_string().into_bytes()));
+            return;
+        };
+        job["status"] = json!(status);
+        self.updates.push((id.to_owned(), status.clone(), request["statusDetails"].clone()));
+        if !matches!(status.as_str(), "QUEUED" | "IN_PROGRESS") {
+            self.job = None;
+            self.outgoing.push((format!("$aws/things/{thing}/jobs/notify-next"), b"{}".to_vec()));
+        }
+        let accepted = json!({ "clientToken": token, "timestamp": now });
+        self.outgoing.push((format!("{topic}/accepted"), accepted.to_string().into_bytes()));
+    }
+
     fn on_shadow(&mut self, thing: &str, topic: &str, payload: &[u8]) {
         let request: Value = serde_json::from_slice(payload).unwrap();
         let reports = self.shadows.entry(thing.to_owned()).or_default();
@@ -246,7 +270,12 @@ fn serve(
 ) -> std::io::Result<()> {
     let (stream, socket) = authority.connect_as(operator, address)?;
     let mut client = Client::over(stream, socket, "operator", true)?;
-    for filter in ["holm/+/r/+/+", "$aws/things/+/jobs/$next/get", "$aws/things/+/shadow/name/holm/update"] {
+    for filter in [
+        "holm/+/r/+/+",
+        "$aws/things/+/jobs/$next/get",
+        "$aws/things/+/jobs/+/update",
+        "$aws/things/+/shadow/name/holm/update",
+    ] {
         client.subscribe(filter, 1)?;
     }
     client.patience(Duration::from_millis(2));
@@ -267,6 +296,7 @@ fn serve(
             Ok(address) => match address.subject {
                 Subject::Results { .. } => state.on_batch(&address, &payload),
                 Subject::GetJob(..) => state.on_get(&topic, &payload),
+                Subject::UpdateJob(job, _) => state.on_update(job.as_str(), address.thing.as_str(), &topic, &payload),
                 Subject::UpdateShadow(..) => state.on_shadow(address.thing.as_str(), &topic, &payload),
                 _ => {}
             },

@@ -27,6 +27,17 @@ pub struct Desk {
     pub requests: Vec<String>,
     /// Takes requests and answers nothing.
     pub silent: bool,
+    /// Files of the repository, by path.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Its first root; `null` if there is none yet.
+    pub root_json: Value,
+    /// Files below `functions` break off after so many bytes, once.
+    pub cut: Option<usize>,
+    /// Files below `functions` are not answered.
+    pub withheld: bool,
+    /// Ranges that were asked for.
+    pub ranges: Vec<String>,
+    url: String,
 }
 
 impl Desk {
@@ -52,7 +63,7 @@ impl Https {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
-        let desk = Arc::new(Mutex::new(Desk { life: (-60, 86_400), ..Desk::default() }));
+        let desk = Arc::new(Mutex::new(Desk { life: (-60, 86_400), url: url.clone(), ..Desk::default() }));
         let stopped = Arc::new(AtomicBool::new(false));
         let (shared, stop, config) = (desk.clone(), stopped.clone(), authority.server(server));
         std::thread::spawn(move || {
@@ -113,6 +124,9 @@ fn serve(
     if desk.silent {
         return Ok(());
     }
+    if path.starts_with("/tuf/") {
+        return file(&mut stream, &mut desk, &path, &head);
+    }
     let (status, answer) = match path.as_str() {
         "/v1/ca" => (200, json!({ "root_pem": authority.pem() })),
         "/v1/enrol" => answer(enrol(&mut desk, authority, &body, mqtt)),
@@ -122,6 +136,38 @@ fn serve(
     drop(desk);
     let answer = answer.to_string();
     write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}", answer.len())?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+/// A file of the repository, or what is left of it from a byte on.
+fn file(
+    stream: &mut StreamOwned<ServerConnection, TcpStream>,
+    desk: &mut Desk,
+    path: &str,
+    head: &str,
+) -> std::io::Result<()> {
+    let Some(bytes) = desk.files.get(path).cloned() else {
+        write!(stream, "HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        return stream.flush();
+    };
+    let function = path.contains("/functions/");
+    if function && desk.withheld {
+        return Ok(());
+    }
+    let range = head.to_lowercase().lines().find_map(|line| Some(line.strip_prefix("range: ")?.to_owned()));
+    desk.ranges.extend(range.clone());
+    let from: usize =
+        range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+    let rest = &bytes[from.min(bytes.len())..];
+    let status = if from > 0 { 206 } else { 200 };
+    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n", rest.len())?;
+    if from > 0 {
+        write!(stream, "Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len())?;
+    }
+    write!(stream, "\r\n")?;
+    let cut = desk.cut.take_if(|_| function).unwrap_or(usize::MAX);
+    stream.write_all(&rest[..cut.min(rest.len())])?;
     stream.conn.send_close_notify();
     stream.flush()
 }
@@ -171,7 +217,10 @@ fn certify(desk: &mut Desk, authority: &Authority, request: &Value, thing: &str,
     Ok(json!({
         "thing": thing, "groups": ["greenhouse"], "certificate_pem": pem, "root_pem": authority.pem(),
         "mqtt": { "host": "127.0.0.1", "port": mqtt },
-        "tuf": { "metadata_url": "https://127.0.0.1/tuf/metadata/", "targets_url": "https://127.0.0.1/tuf/targets/", "root_json": null },
+        "tuf": {
+            "metadata_url": format!("{}/tuf/metadata/", desk.url), "targets_url": format!("{}/tuf/targets/", desk.url),
+            "root_json": desk.root_json,
+        },
     }))
 }
 

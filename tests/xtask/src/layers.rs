@@ -56,8 +56,11 @@ const RULES: &[Rule] = &[
         who: "holm-cli",
         may: &["holm-bundle", "holm-control-plane", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"],
     },
-    // The handles on the outbox and on what the link remembers, never the whole store.
-    Names { who: "holm-cloud-sync", may: &["holm-core", "holm-mqtt", "holm-protocol", "holm-store", "holm-trust"] },
+    // The handles on the outbox and on what the link remembers, never the whole store. Of bundles the digest only.
+    Names {
+        who: "holm-cloud-sync",
+        may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-protocol", "holm-store", "holm-trust"],
+    },
     Names { who: "holm-feed", may: &[] },
     Names { who: "xtask", may: &[] },
     Never { who: "holm-core", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },

@@ -91,6 +91,11 @@ pub struct Check {
 }
 
 impl Check {
+    /// How many bytes were signed for.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// The next piece. Fails as soon as there is more than was signed for, so nothing beyond it needs to be read or stored.
     pub fn update(&mut self, piece: &[u8]) -> Result<(), TrustError> {
         self.found = self.found.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));

@@ -1,0 +1,93 @@
+//! Sets of functions from the control plane, as the node's deployer runs them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use holm_bundle::Digest;
+use holm_cloud_sync::{Examined, Refusal, Verdict};
+use holm_protocol::{DesiredFunction, ReasonCode};
+
+use crate::deploy::{DeployError, Deployer, SetFunction, SetOutcome, chain};
+
+/// See the module.
+pub(super) struct Installer {
+    pub(super) deployer: Arc<Deployer>,
+    pub(super) data: PathBuf,
+    /// What drives the deployer's waiting: its methods are called on threads that may block.
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+fn set(functions: &[DesiredFunction]) -> Vec<SetFunction> {
+    let function = |function: &DesiredFunction| SetFunction {
+        name: function.name.clone(),
+        version: function.version.clone(),
+        bundle: function.bundle.sha256,
+        config: function.config.clone(),
+    };
+    functions.iter().map(function).collect()
+}
+
+fn refusal(error: DeployError) -> Refusal {
+    let reason = match &error {
+        DeployError::Bundle(_) | DeployError::Mismatch(_) => ReasonCode::Incompatible,
+        DeployError::TooMuch(_) => ReasonCode::TooLarge,
+        DeployError::Config(_) => ReasonCode::InvalidConfig,
+        DeployError::Compile(_) => ReasonCode::CompileFailed,
+        DeployError::Load(_) => ReasonCode::LoadFailed,
+        DeployError::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ReasonCode::DiskFull,
+        DeployError::File { action: "run the compiler", .. } => ReasonCode::CompileFailed,
+        DeployError::Unsigned | DeployError::File { .. } | DeployError::Registry(_) | DeployError::NotFound(_) => {
+            ReasonCode::Internal
+        }
+    };
+    Refusal::new(reason, chain(&error))
+}
+
+impl holm_cloud_sync::Installer for Installer {
+    fn generation(&self) -> u64 {
+        self.deployer.generation()
+    }
+
+    fn bundle_file(&self, digest: &Digest) -> PathBuf {
+        self.deployer.bundle_file(digest)
+    }
+
+    fn free_space(&self) -> u64 {
+        rustix::fs::statvfs(&self.data).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+    }
+
+    fn has_compiler(&self) -> bool {
+        self.deployer.has_compiler()
+    }
+
+    fn examine(&self, functions: &[DesiredFunction]) -> Result<Vec<Examined>, Refusal> {
+        let examined = self.deployer.examine(&set(functions)).map_err(refusal)?;
+        Ok(examined.into_iter().map(|(component, native)| Examined { component, native }).collect())
+    }
+
+    fn adopt_native(&self, component: &Digest, file: &Path) -> Result<(), Refusal> {
+        self.deployer.adopt_native(component, file).map_err(refusal)
+    }
+
+    fn stage(&self, functions: &[DesiredFunction]) -> Result<(), Refusal> {
+        self.runtime.block_on(self.deployer.stage(&set(functions))).map_err(refusal)
+    }
+
+    fn trial(
+        &self,
+        generation: u64,
+        functions: &[DesiredFunction],
+        window: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Verdict, Refusal> {
+        let set = set(functions);
+        let trial = self.deployer.try_set(generation, &set, window, stop);
+        Ok(match self.runtime.block_on(trial).map_err(refusal)? {
+            SetOutcome::Confirmed => Verdict::Confirmed,
+            SetOutcome::RolledBack(words) => Verdict::RolledBack(words),
+            SetOutcome::Stopped => Verdict::Stopped,
+        })
+    }
+}

@@ -1,0 +1,418 @@
+//! Getting everything here that a desired state names: held against what the targets key signed, byte by byte.
+//!
+//! # How it works
+//!
+//! A file is written to `downloads/{digest}.part` of the data folder, hashed while it is written, synced, and only then renamed to its
+//! place: what has its name is what was signed. A download that was cut off goes on where it stood, after what is there was hashed
+//! again; if the whole then does not fit, it is fetched once more from its begin, because the disk may have had its say.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holm_bundle::Digest;
+use holm_protocol::{AgentBuild, DesiredFunction, DesiredState, ReasonCode, ThingName};
+use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
+use holm_trust::{Judge, TrustError};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+
+use super::repository::{Source, blocking};
+use super::{Installer, Refusal};
+use crate::SyncError;
+
+/// Beyond twice of what comes: the node needs room for its own work.
+const SPARE: u64 = 64 << 20;
+
+/// Pieces of a download between the socket and the disk, 16 KiB each at most.
+const PIECES: usize = 8;
+
+/// Files are read in pieces of this many bytes.
+const CHUNK: usize = 64 << 10;
+
+/// What fetching needs, shared with threads that block.
+pub(super) struct Fetcher {
+    pub(super) thing: ThingName,
+    pub(super) source: Source,
+    pub(super) installer: Arc<dyn Installer>,
+    pub(super) agent: AgentBuild,
+    /// `downloads` of the data folder.
+    pub(super) folder: PathBuf,
+    /// Held by who writes there. A fetch that was given up may have a piece to write yet, and what it writes is not in the digest of the
+    /// one after it.
+    pub(super) writing: Arc<Mutex<()>>,
+}
+
+/// A file that is not here.
+struct Missing {
+    name: String,
+    target: Target,
+    to: PathBuf,
+}
+
+impl Fetcher {
+    /// Gets all of it here. Returns the release sequences. `known` are those of what ran. Cancel safe.
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        repository: &Repository,
+        keys: Option<&DeploymentKeys>,
+        state: &DesiredState,
+        known: &BTreeMap<String, u64>,
+    ) -> Result<BTreeMap<String, u64>, Refusal> {
+        self.check_agent(state)?;
+        let mut sequences = BTreeMap::new();
+        let mut missing = Vec::new();
+        for function in &state.functions {
+            let (name, target, sequence) = vouched(repository, function)?;
+            if known.get(function.name.as_str()).is_some_and(|known| sequence < *known)
+                && !self.may_go_back(repository, keys, function)?
+            {
+                let what = format!(
+                    "{} {} is older than what ran here, and no permit is with it",
+                    function.name, function.version
+                );
+                return Err(Refusal::new(ReasonCode::OlderVersion, what));
+            }
+            sequences.insert(function.name.to_string(), sequence);
+            let to = self.installer.bundle_file(&function.bundle.sha256);
+            let (path, check) = (to.clone(), target.check(&name));
+            if !blocking(move || is_here(&path, check)).await? {
+                // New code is taken from fresh metadata only.
+                let target = repository.target(&name, self.source.time().moment())?.clone();
+                missing.push(Missing { name, target, to });
+            }
+        }
+        self.get(repository, &missing).await?;
+        self.get_native(repository, state).await?;
+        let folder = self.folder.clone();
+        // All that was wanted is here: what is left in there belongs to nobody.
+        blocking(move || drop(fs::remove_dir_all(folder))).await?;
+        Ok(sequences)
+    }
+
+    /// What this release cannot do is refused, not left out.
+    fn check_agent(&self, state: &DesiredState) -> Result<(), Refusal> {
+        if let Some(agent) = state.agent.as_ref().filter(|agent| agent.version != self.agent.version) {
+            let what = format!(
+                "it wants agent {}, and this one, {}, does not replace itself",
+                agent.version, self.agent.version
+            );
+            return Err(Refusal::new(ReasonCode::Incompatible, what));
+        }
+        match state.functions.iter().find(|function| !function.secrets.is_empty()) {
+            Some(function) => {
+                let what = format!("{} has secrets, which this release cannot open", function.name);
+                Err(Refusal::new(ReasonCode::SecretUnreadable, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn may_go_back(
+        &self,
+        repository: &Repository,
+        keys: Option<&DeploymentKeys>,
+        function: &DesiredFunction,
+    ) -> Result<bool, Refusal> {
+        let targets = repository.targets_role()?;
+        // Permits are by the targets keys alone; the others are not asked.
+        let deployment = keys.map_or_else(|| Ok(targets.clone()), DeploymentKeys::role)?;
+        let (time, monotonic) = self.source.time().trusted();
+        let judge = Judge {
+            device: &self.thing,
+            deployment: &deployment,
+            targets: &targets,
+            last: None,
+            time: &time,
+            monotonic,
+        };
+        Ok(judge.permit(function)?.is_some())
+    }
+
+    async fn get(&self, repository: &Repository, missing: &[Missing]) -> Result<(), Refusal> {
+        let size: u64 = missing.iter().map(|file| file.target.length).fold(0, u64::saturating_add);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let need = size.saturating_mul(2).saturating_add(SPARE);
+        let (folder, installer) = (self.folder.clone(), self.installer.clone());
+        let free = blocking(move || fs::create_dir_all(folder).map(|()| installer.free_space())).await?;
+        let free = free.map_err(|source| SyncError::File { action: "create", path: self.folder.clone(), source })?;
+        if free < need {
+            let what = format!("{size} bytes are to come, for which {need} have to be free, and {free} are");
+            return Err(Refusal::new(ReasonCode::DiskFull, what));
+        }
+        for file in missing {
+            let path = repository.path(&file.name)?;
+            if self.get_one(&path, file).await? != Got::Whole {
+                // What was here before did not belong to it.
+                match self.get_one(&path, file).await? {
+                    Got::Whole => {}
+                    Got::NotFitting(refusal) => return Err(refusal),
+                }
+            }
+            tracing::info!(target = file.name, bytes = file.target.length, "downloaded");
+        }
+        Ok(())
+    }
+
+    /// One attempt at one file.
+    async fn get_one(&self, path: &str, file: &Missing) -> Result<Got, Refusal> {
+        let digest = file.target.sha256().ok_or_else(|| TrustError::WrongDigest {
+            name: file.name.clone(),
+            what: "its digest is of a kind that is not known here",
+        })?;
+        let part = self.folder.join(format!("{digest}.part"));
+        let (opened, check) = (part.clone(), file.target.check(&file.name));
+        let writing = self.writing.clone().lock_owned().await;
+        let mut sink = blocking(move || Sink::open(opened, check, writing)).await??;
+        let from = sink.written;
+        if from < file.target.length || from == 0 {
+            let mut download = self.source.download(path, from).await?;
+            match download.status {
+                206 if download.from == Some(from) => {}
+                // The whole of it, asked for or not.
+                200 => sink = blocking(move || sink.restart()).await??,
+                403 | 404 => return Err(TrustError::Missing { name: file.name.clone() }.into()),
+                416 => {
+                    blocking(move || sink.discard()).await?;
+                    return Ok(Got::NotFitting(Refusal::new(
+                        ReasonCode::DownloadFailed,
+                        "the server has less than was signed",
+                    )));
+                }
+                status => {
+                    let what = format!("{} is answered with status {status}", file.name);
+                    return Err(Refusal::new(ReasonCode::DownloadFailed, what));
+                }
+            }
+            sink = match pour(&mut download, sink).await? {
+                Poured::All(sink) => sink,
+                Poured::NotFitting(refusal) => return Ok(Got::NotFitting(refusal)),
+            };
+        }
+        let to = file.to.clone();
+        let resumed = from > 0;
+        match blocking(move || sink.finish(&to)).await? {
+            Ok(()) => Ok(Got::Whole),
+            Err(refusal) if resumed || refusal.reason.is_security() => Ok(Got::NotFitting(refusal)),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Native code for components that have none here: from the repository, or from the compiler later.
+    async fn get_native(&self, repository: &Repository, state: &DesiredState) -> Result<(), Refusal> {
+        let (installer, functions) = (self.installer.clone(), state.functions.clone());
+        let examined = blocking(move || installer.examine(&functions)).await??;
+        for (function, examined) in state.functions.iter().zip(examined).filter(|(_, examined)| !examined.native) {
+            let Some((name, target)) = self.native_of(repository, function, &examined.component) else {
+                if self.installer.has_compiler() {
+                    continue;
+                }
+                let AgentBuild { engine, profile, .. } = &self.agent;
+                let what = format!(
+                    "the repository has no native code of {} {} for engine {engine} {profile}, and this device has no compiler",
+                    function.name, function.version
+                );
+                return Err(Refusal::new(ReasonCode::CompileFailed, what));
+            };
+            let target = match repository.target(name, self.source.time().moment()) {
+                Ok(_) => target.clone(),
+                // The bundle is here already, so it can be compiled.
+                Err(_) if self.installer.has_compiler() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let to = self.folder.join("native.cwasm");
+            self.get(repository, &[Missing { name: name.to_owned(), target, to: to.clone() }]).await?;
+            let (installer, component) = (self.installer.clone(), examined.component);
+            blocking(move || installer.adopt_native(&component, &to)).await??;
+        }
+        Ok(())
+    }
+
+    /// By what is said of it under the targets key, not by its name.
+    fn native_of<'a>(
+        &self,
+        repository: &'a Repository,
+        function: &DesiredFunction,
+        component: &Digest,
+    ) -> Option<(&'a str, &'a Target)> {
+        let folder = format!("functions/{}/{}/", function.name, function.version);
+        let fits = |target: &Target| {
+            matches!(Listing::of(target), Ok(Some(Listing::Native { component: of, engine, profile }))
+                if of == *component && engine == self.agent.engine && profile == self.agent.profile)
+        };
+        repository.targets().find(|(name, target)| name.starts_with(&folder) && fits(target))
+    }
+}
+
+/// The target of a function's bundle, and its release sequence.
+fn vouched<'a>(repository: &'a Repository, function: &DesiredFunction) -> Result<(String, &'a Target, u64), Refusal> {
+    let name = Listing::bundle_name(&function.name, &function.version);
+    let target = repository.peek(&name).ok_or_else(|| TrustError::UnknownTarget { name: name.clone() })?;
+    let unlisted = |what: &str| Refusal::new(ReasonCode::UnknownTarget, format!("{name} {what}"));
+    if target.sha256() != Some(function.bundle.sha256) || target.length != function.bundle.length {
+        return Err(unlisted("is listed with another digest than is wanted"));
+    }
+    match Listing::of(target)? {
+        Some(Listing::Bundle { function: of, sequence, .. }) if of == function.name => Ok((name, target, sequence)),
+        _ => Err(unlisted("is not listed as a bundle of this function")),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Got {
+    Whole,
+    /// It is not what was signed, and nothing is left of it.
+    NotFitting(Refusal),
+}
+
+enum Poured {
+    All(Sink),
+    NotFitting(Refusal),
+}
+
+/// From the socket to the disk, which is written on a thread that may block.
+async fn pour(download: &mut crate::http::Download, sink: Sink) -> Result<Poured, Refusal> {
+    let (pieces, mut coming) = mpsc::channel::<Bytes>(PIECES);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut sink = sink;
+        let mut result = Ok(());
+        while let Some(piece) = coming.blocking_recv() {
+            result = sink.write(&piece);
+            if result.is_err() {
+                break;
+            }
+        }
+        // However the download ended, what came is worth keeping.
+        let _ = sink.file.sync_all();
+        (sink, result)
+    });
+    let mut broken = None;
+    loop {
+        match download.piece().await {
+            Ok(Some(piece)) => {
+                // The disk has given up, or what comes does not fit.
+                if pieces.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
+        }
+    }
+    drop(pieces);
+    let written = writing.await.map_err(|_| Refusal::new(ReasonCode::Internal, "a thread of the agent ended early"))?;
+    let (sink, result) = written;
+    match (result, broken) {
+        (Err(refusal), _) if refusal.reason.is_security() => {
+            blocking(move || sink.discard()).await?;
+            Ok(Poured::NotFitting(refusal))
+        }
+        (Err(refusal), _) => Err(refusal),
+        (Ok(()), Some(error)) => Err(error.into()),
+        (Ok(()), None) if sink.written < sink.length => {
+            let what = format!("the server sent {} of {} bytes", sink.written, sink.length);
+            Err(Refusal::new(ReasonCode::DownloadFailed, what))
+        }
+        (Ok(()), None) => Ok(Poured::All(sink)),
+    }
+}
+
+/// A file that is being written. Every method blocks.
+struct Sink {
+    path: PathBuf,
+    file: fs::File,
+    /// Before the first byte.
+    fresh: Box<Check>,
+    check: Box<Check>,
+    written: u64,
+    length: u64,
+    /// See [`Fetcher::writing`].
+    _writing: OwnedMutexGuard<()>,
+}
+
+impl Sink {
+    /// Goes on with what is there, if it can belong to the file.
+    fn open(path: PathBuf, check: Check, writing: OwnedMutexGuard<()>) -> Result<Self, Refusal> {
+        let failed = |source| SyncError::File { action: "open", path: path.clone(), source };
+        let mut options = fs::File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let length = check.length();
+        let (fresh, check) = (Box::new(check.clone()), Box::new(check));
+        let mut sink = Self { path, file, fresh, check, written: 0, length, _writing: writing };
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = sink.file.read(&mut chunk).map_err(|source| sink.failed("read", source))?;
+            if count == 0 {
+                return Ok(sink);
+            }
+            if sink.check.update(chunk.get(..count).unwrap_or_default()).is_err() {
+                return sink.restart();
+            }
+            sink.written += count as u64;
+        }
+    }
+
+    fn restart(mut self) -> Result<Self, Refusal> {
+        use std::io::Seek as _;
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|source| self.failed("empty", source))?;
+        (self.check, self.written) = (self.fresh.clone(), 0);
+        Ok(self)
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        // Checked first: what is more than was signed for is not written.
+        self.check.update(piece)?;
+        self.file.write_all(piece).map_err(|source| self.failed("write", source))?;
+        self.written += piece.len() as u64;
+        Ok(())
+    }
+
+    /// Moves it to its place if it is what was signed, and removes it if not.
+    fn finish(self, to: &Path) -> Result<(), Refusal> {
+        if let Err(error) = (*self.check).clone().finish() {
+            self.discard();
+            return Err(error.into());
+        }
+        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
+        fs::rename(&self.path, to).map_err(|source| self.failed("rename", source))?;
+        // The name is part of what must be there after a cut.
+        let folder = to.parent().unwrap_or(Path::new("."));
+        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(synced.map_err(|source| self.failed("sync the folder of", source))?)
+    }
+
+    fn discard(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove what is not what was signed");
+        }
+    }
+
+    fn failed(&self, action: &'static str, source: std::io::Error) -> SyncError {
+        SyncError::File { action, path: self.path.clone(), source }
+    }
+}
+
+/// Whether the file is there and is what was signed.
+fn is_here(path: &Path, mut check: Check) -> bool {
+    let Ok(mut file) = fs::File::open(path) else { return false };
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return check.finish().is_ok(),
+            Ok(count) => {
+                if check.update(chunk.get(..count).unwrap_or_default()).is_err() {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+}

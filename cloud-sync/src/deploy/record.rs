@@ -1,0 +1,301 @@
+//! What is written down about deployments, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holm_bundle::Digest;
+use holm_protocol::{DesiredState, Envelope, Phase, ProtocolError, ReasonCode, UpdateWindow};
+use holm_trust::LastAccepted;
+use serde::{Deserialize, Serialize};
+
+use super::{About, OrderKey, Refusal, Told};
+
+/// A set gets so many trials if the node goes down during them: a power cut is not its fault, and twice is.
+const TRIALS: u32 = 2;
+
+/// Functions whose release sequences are remembered. Beyond it those go that run no more, by name.
+const SEQUENCES: usize = 1_024;
+
+/// One document, so that an acceptance and what follows from it are one transaction.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    accepted: Option<Accepted>,
+    pub(super) work: Option<Work>,
+    pub(super) refused: Option<Refused>,
+    /// The release sequence of each function that ever ran: what is older needs a permit, also after it was removed.
+    pub(super) sequences: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Accepted {
+    generation: u64,
+    payload: Digest,
+}
+
+/// A desired state that was accepted, and how far it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Work {
+    pub(super) key: OrderKey,
+    pub(super) generation: u64,
+    /// The envelope, whose signature was verified.
+    document: String,
+    pub(super) phase: Phase,
+    pub(super) reason: Option<ReasonCode>,
+    pub(super) message: Option<String>,
+    /// Until the trial must have begun, of the time that this agent ran.
+    pub(super) left_ms: u64,
+    /// Trials that were begun.
+    pub(super) trials: u32,
+    /// Release sequences of its functions, once they are known.
+    pub(super) sequences: BTreeMap<String, u64>,
+}
+
+/// A job whose document is not believed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Refused {
+    key: OrderKey,
+    reason: ReasonCode,
+    message: String,
+}
+
+impl Record {
+    pub(super) fn last(&self) -> Option<LastAccepted> {
+        self.accepted.map(|last| LastAccepted { generation: last.generation, payload: last.payload })
+    }
+
+    /// Whether something was made of this job already.
+    pub(super) fn knows(&self, key: &OrderKey) -> bool {
+        self.work.as_ref().is_some_and(|work| work.key == *key)
+            || self.refused.as_ref().is_some_and(|refused| refused.key == *key)
+    }
+
+    /// A desired state was accepted. `last` is what to compare the next one with, if it is a new one.
+    pub(super) fn accept(
+        &mut self,
+        key: OrderKey,
+        document: String,
+        state: &DesiredState,
+        last: Option<LastAccepted>,
+        message: Option<String>,
+    ) {
+        if let Some(last) = last {
+            self.accepted = Some(Accepted { generation: last.generation, payload: last.payload });
+        }
+        self.work = Some(Work {
+            key,
+            generation: state.generation,
+            document,
+            phase: Phase::Queued,
+            reason: None,
+            message,
+            left_ms: u64::from(state.policy.deadline_s) * 1_000,
+            trials: 0,
+            sequences: BTreeMap::new(),
+        });
+    }
+
+    pub(super) fn refuse(&mut self, key: OrderKey, refusal: Refusal) {
+        self.refused = Some(Refused { key, reason: refusal.reason, message: refusal.message });
+    }
+
+    /// The set of the work runs, and stays.
+    pub(super) fn confirmed(&mut self) {
+        let Some(work) = &mut self.work else { return };
+        work.to(Phase::Confirmed, None);
+        self.sequences.extend(std::mem::take(&mut work.sequences));
+        while self.sequences.len() > SEQUENCES {
+            self.sequences.pop_first();
+        }
+    }
+
+    pub(super) fn told(&self) -> Told {
+        let work = self.work.as_ref().map(|work| About {
+            key: work.key.clone(),
+            generation: work.generation,
+            phase: work.phase.clone(),
+            reason: work.reason.clone(),
+            message: work.message.clone(),
+        });
+        let refused = self.refused.as_ref().map(|refused| About {
+            key: refused.key.clone(),
+            generation: 0,
+            phase: Phase::Refused,
+            reason: Some(refused.reason.clone()),
+            message: Some(refused.message.clone()),
+        });
+        Told { work, refused }
+    }
+}
+
+impl Work {
+    pub(super) fn state(&self) -> Result<DesiredState, ProtocolError> {
+        DesiredState::read(&Envelope::read(&self.document)?)
+    }
+
+    /// The next phase, and why if there is something to say.
+    pub(super) fn to(&mut self, phase: Phase, refusal: Option<Refusal>) {
+        self.phase = phase;
+        if let Some(Refusal { reason, message }) = refusal {
+            (self.reason, self.message) = (Some(reason), Some(message));
+        } else if self.reason.is_some() {
+            (self.reason, self.message) = (None, None);
+        }
+    }
+
+    pub(super) fn spend(&mut self, time: Duration) {
+        self.left_ms = self.left_ms.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
+}
+
+/// What there is to know beside what was written down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// Since this process began the work: everything is here and vouched for.
+    pub(super) fetched: bool,
+    /// An update may begin now.
+    pub(super) open: bool,
+    /// The control plane has nothing for this device any more.
+    pub(super) canceled: bool,
+    /// What the installer says.
+    pub(super) confirmed: u64,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Rest,
+    /// Get everything here.
+    Fetch,
+    /// Wait for the update window.
+    Wait,
+    /// Make it ready.
+    Stage,
+    /// Run it and watch.
+    Try,
+    /// It was confirmed, and the node went down before that was written here.
+    Confirm,
+    /// It ends here.
+    End(Phase, ReasonCode),
+}
+
+/// The decision.
+pub(super) fn step(work: &Work, view: View) -> Step {
+    match &work.phase {
+        phase if phase.is_final() => Step::Rest,
+        Phase::Trial if view.confirmed == work.generation => Step::Confirm,
+        Phase::Trial if work.trials >= TRIALS => Step::End(Phase::RolledBack, ReasonCode::CrashLoop),
+        Phase::Trial => Step::Try,
+        _ if view.canceled => Step::End(Phase::Refused, ReasonCode::Canceled),
+        _ if work.left_ms == 0 => Step::End(Phase::Refused, ReasonCode::Deadline),
+        _ if !view.fetched => Step::Fetch,
+        Phase::Staged => Step::Try,
+        _ if view.open => Step::Stage,
+        _ => Step::Wait,
+    }
+}
+
+/// Whether an update may begin at this minute of the day, UTC.
+pub(super) fn is_open(window: Option<UpdateWindow>, minute: u16) -> bool {
+    let Some(window) = window else { return true };
+    let since = (u32::from(minute) + 1440 - u32::from(window.start_minute)) % 1440;
+    since < u32::from(window.minutes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holm_protocol::JobId;
+
+    use super::*;
+
+    const NOW: View = View { fetched: true, open: true, canceled: false, confirmed: 4 };
+
+    fn work(phase: Phase, trials: u32, left_ms: u64) -> Work {
+        Work {
+            key: OrderKey { job: JobId::new("j").unwrap(), execution: None },
+            generation: 5,
+            document: String::new(),
+            phase,
+            reason: None,
+            message: None,
+            left_ms,
+            trials,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn each_phase_has_one_next_step() {
+        let afresh = View { fetched: false, ..NOW };
+        let closed = View { open: false, ..NOW };
+        let canceled = View { canceled: true, ..NOW };
+        let done = View { confirmed: 5, fetched: false, ..NOW };
+        let deadline = Step::End(Phase::Refused, ReasonCode::Deadline);
+        let taken_back = Step::End(Phase::Refused, ReasonCode::Canceled);
+        let crashed = Step::End(Phase::RolledBack, ReasonCode::CrashLoop);
+        let cases = [
+            (Phase::Queued, 0, 1, afresh, Step::Fetch),
+            (Phase::Downloading, 0, 1, afresh, Step::Fetch),
+            // After a restart it is looked again whether all is here.
+            (Phase::Verified, 0, 1, afresh, Step::Fetch),
+            (Phase::Staged, 0, 1, afresh, Step::Fetch),
+            (Phase::Verified, 0, 1, NOW, Step::Stage),
+            (Phase::Verified, 0, 1, closed, Step::Wait),
+            (Phase::Deferred, 0, 1, closed, Step::Wait),
+            (Phase::Deferred, 0, 1, NOW, Step::Stage),
+            // It has begun, and the window may close.
+            (Phase::Staged, 0, 1, closed, Step::Try),
+            (Phase::Queued, 0, 0, afresh, deadline.clone()),
+            (Phase::Deferred, 0, 0, closed, deadline.clone()),
+            (Phase::Staged, 0, 0, NOW, deadline),
+            (Phase::Queued, 0, 1, View { fetched: false, ..canceled }, taken_back.clone()),
+            (Phase::Staged, 0, 1, canceled, taken_back),
+            // A trial is never left in the middle, and has no deadline but its window.
+            (Phase::Trial, 1, 0, View { fetched: false, ..canceled }, Step::Try),
+            (Phase::Trial, 2, 0, afresh, crashed),
+            (Phase::Trial, 2, 0, done, Step::Confirm),
+            (Phase::Confirmed, 1, 0, canceled, Step::Rest),
+            (Phase::RolledBack, 1, 0, NOW, Step::Rest),
+            (Phase::Refused, 0, 0, afresh, Step::Rest),
+        ];
+        for (phase, trials, left, view, expected) in cases {
+            assert_eq!(step(&work(phase.clone(), trials, left), view), expected, "{phase} {trials} {left} {view:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_may_reach_past_midnight() {
+        let window = |start_minute, minutes| Some(UpdateWindow { start_minute, minutes });
+        for (window, minute, expected) in [
+            (None, 0, true),
+            (window(120, 60), 119, false),
+            (window(120, 60), 120, true),
+            (window(120, 60), 179, true),
+            (window(120, 60), 180, false),
+            (window(1_430, 20), 1_439, true),
+            (window(1_430, 20), 9, true),
+            (window(1_430, 20), 10, false),
+            (window(5, 1_440), 4, true),
+        ] {
+            assert_eq!(is_open(window, minute), expected, "{window:?} {minute}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_down_is_read_again() {
+        let mut record = Record { work: Some(work(Phase::Trial, 1, 7)), ..Record::default() };
+        record.work.as_mut().unwrap().sequences.insert("f".to_owned(), 3);
+        record.refuse(
+            OrderKey { job: JobId::new("k").unwrap(), execution: Some(2) },
+            Refusal::new(ReasonCode::Expired, "late"),
+        );
+        let mut read: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(read.told(), record.told());
+        assert!(read.knows(&OrderKey { job: JobId::new("k").unwrap(), execution: Some(2) }));
+        assert!(!read.knows(&OrderKey { job: JobId::new("k").unwrap(), execution: Some(3) }));
+        read.confirmed();
+        assert_eq!((read.sequences.get("f"), read.work.unwrap().phase), (Some(&3), Phase::Confirmed));
+    }
+}

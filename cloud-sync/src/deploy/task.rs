@@ -1,0 +1,460 @@
+//! The task that makes what runs what shall run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holm_protocol::{DesiredState, Phase, ReasonCode};
+use holm_store::CloudNotes;
+use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::fetch::Fetcher;
+use super::record::{Record, Step, View, Work, is_open, step};
+use super::repository::{Refreshed, Source, blocking, internal};
+use super::{Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
+use crate::link::LinkConfig;
+use crate::status::Shared;
+use crate::{Identity, Requester, SyncError};
+
+/// Under this name it is written down.
+const NOTE: &str = "deployment";
+
+/// The bounds of the wait before what failed is tried again.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// See [`FIRST_WAIT`].
+const LAST_WAIT: Duration = Duration::from_secs(300);
+
+/// A document that cannot be judged for so long, because the repository cannot be reached, is given up. Its own deadline is not
+/// known before it is believed.
+const JUDGE_PATIENCE: Duration = Duration::from_secs(1_800);
+
+/// How often the update window is looked at.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// Where orders come from, and where what there is to tell goes.
+pub(crate) struct Parts {
+    pub(crate) orders: watch::Receiver<Next>,
+    pub(crate) told: watch::Sender<Told>,
+}
+
+/// See the module.
+pub(crate) struct Reconciler {
+    fetcher: Arc<Fetcher>,
+    installer: Arc<dyn Installer>,
+    notes: CloudNotes,
+    shared: Arc<Shared>,
+    parts: Parts,
+    record: Record,
+    /// As of the last acceptance in this process.
+    refreshed: Option<Arc<Refreshed>>,
+    /// See [`View::fetched`].
+    fetched: bool,
+    /// Since when time was not yet taken off the work's.
+    since: Instant,
+    wait: Duration,
+}
+
+/// What ends a wait.
+enum Ended<T> {
+    Done(T),
+    /// Something else may be wanted.
+    Disturbed,
+    Stopped,
+}
+
+impl Reconciler {
+    /// Blocks on the disk.
+    pub(crate) fn new(
+        config: &LinkConfig,
+        identity: &Identity,
+        requester: &Requester,
+        shared: &Arc<Shared>,
+        parts: Parts,
+    ) -> Result<Self, SyncError> {
+        let notes = config.notes.clone();
+        let text = notes.read(NOTE).map_err(|source| SyncError::Store { source })?;
+        let record = text.map_or_else(Record::default, |text| {
+            serde_json::from_str(&text).unwrap_or_else(|error| {
+                tracing::error!(%error, "what was written down about deployments cannot be read; it is begun anew");
+                Record::default()
+            })
+        });
+        let fetcher = Fetcher {
+            thing: identity.thing().clone(),
+            source: Source::new(identity, &requester.time, &requester.traffic, &notes)?,
+            installer: config.installer.clone(),
+            agent: config.agent.clone(),
+            folder: config.data.join("downloads"),
+            writing: Arc::default(),
+        };
+        Ok(Self {
+            fetcher: Arc::new(fetcher),
+            installer: config.installer.clone(),
+            notes,
+            shared: shared.clone(),
+            parts,
+            record,
+            refreshed: None,
+            fetched: false,
+            since: Instant::now(),
+            wait: FIRST_WAIT,
+        })
+    }
+
+    /// Until `shutdown`. A trial that is running then goes back first, and is tried again at the next start.
+    pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        self.tell();
+        while !*shutdown.borrow() {
+            let next = self.parts.orders.borrow_and_update().clone();
+            let ended = match next {
+                Next::Job(order) if !self.record.knows(&order.key) => self.judge(order, &mut shutdown).await,
+                next => self.step(&next, &mut shutdown).await,
+            };
+            match ended {
+                Ended::Done(Ok(())) => self.wait = FIRST_WAIT,
+                Ended::Done(Err(refusal)) => {
+                    tracing::warn!(reason = %refusal.reason, error = refusal.message, wait = ?self.wait, "a deployment does not get on; trying again");
+                    let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
+                    self.wait = (self.wait * 2).min(LAST_WAIT);
+                    if let Ended::Stopped = self.undisturbed(sleep(wait), &mut shutdown).await {
+                        return;
+                    }
+                }
+                Ended::Disturbed => {}
+                Ended::Stopped => return,
+            }
+        }
+    }
+
+    /// Waits for something, unless something else is wanted or the node ends. What is waited for has to be cancel safe.
+    async fn undisturbed<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<T> {
+        tokio::select! {
+            done = work => Ended::Done(done),
+            changed = self.parts.orders.changed() => if changed.is_ok() { Ended::Disturbed } else { Ended::Stopped },
+            _ = shutdown.wait_for(|stop| *stop) => Ended::Stopped,
+        }
+    }
+
+    /// Whether a job's document is believed.
+    async fn judge(&mut self, order: Order, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        let begun = Instant::now();
+        let fetcher = self.fetcher.clone();
+        let judged = loop {
+            let refreshed = match self.undisturbed(fetcher.source.refresh(), shutdown).await {
+                Ended::Done(refreshed) => refreshed,
+                Ended::Disturbed => return Ended::Disturbed,
+                Ended::Stopped => return Ended::Stopped,
+            };
+            match refreshed {
+                Err(refusal) if may_pass(&refusal) && begun.elapsed() < JUDGE_PATIENCE => {
+                    tracing::warn!(reason = %refusal.reason, error = refusal.message, "cannot refresh the repository's metadata; trying again");
+                    let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
+                    self.wait = (self.wait * 2).min(LAST_WAIT);
+                    match self.undisturbed(sleep(wait), shutdown).await {
+                        Ended::Done(()) => {}
+                        Ended::Disturbed => return Ended::Disturbed,
+                        Ended::Stopped => return Ended::Stopped,
+                    }
+                }
+                Err(refusal) => break Err(refusal),
+                Ok(refreshed) => {
+                    let judged = judged(&fetcher, &refreshed, self.record.last(), &order);
+                    self.refreshed = Some(Arc::new(refreshed));
+                    break judged;
+                }
+            }
+        };
+        let before = self.record.clone();
+        match judged {
+            Ok((state, last, message)) => {
+                tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
+                self.record.accept(order.key, order.document, &state, last, message);
+                (self.fetched, self.since) = (false, Instant::now());
+            }
+            Err(refusal) => {
+                tracing::warn!(job = %order.key.job, reason = %refusal.reason, error = refusal.message, "a desired state is refused");
+                self.record.refuse(order.key, refusal);
+            }
+        }
+        let kept = self.keep().await;
+        if kept.is_err() {
+            // Not accepted before it is written down.
+            self.record = before;
+        }
+        Ended::Done(kept)
+    }
+
+    /// The next step of the work.
+    async fn step(&mut self, next: &Next, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        self.spend();
+        let generation = self.installer.generation();
+        let minute = minute_of_day(self.fetcher.source.time().likely().0);
+        let Some(work) = &self.record.work else { return self.rest(shutdown).await };
+        let state = match work.state() {
+            Ok(state) => state,
+            Err(error) => return Ended::Done(self.end(Phase::Refused, internal(&error)).await),
+        };
+        let view = View {
+            fetched: self.fetched,
+            open: is_open(state.policy.window, minute),
+            canceled: *next == Next::Nothing,
+            confirmed: generation,
+        };
+        let step = step(work, view);
+        if step != Step::Rest {
+            tracing::debug!(?step, phase = %work.phase, "the next step of a deployment");
+        }
+        match step {
+            Step::Rest => self.rest(shutdown).await,
+            Step::Fetch => self.fetch(&state, shutdown).await,
+            Step::Wait => {
+                let closed = Refusal::new(ReasonCode::OutsideWindow, ReasonCode::OutsideWindow.explanation());
+                if work.phase != Phase::Deferred
+                    && let Err(refusal) = self.reach(Phase::Deferred, Some(closed)).await
+                {
+                    return Ended::Done(Err(refusal));
+                }
+                match self.undisturbed(sleep(LOOK), shutdown).await {
+                    Ended::Done(()) => Ended::Done(Ok(())),
+                    other => other.without_value(),
+                }
+            }
+            Step::Stage => {
+                let (installer, functions) = (self.installer.clone(), state.functions);
+                let staged = blocking(move || installer.stage(&functions)).await.and_then(|staged| staged);
+                Ended::Done(match staged {
+                    Ok(()) => self.reach(Phase::Staged, None).await,
+                    Err(refusal) => self.end(Phase::Refused, refusal).await,
+                })
+            }
+            Step::Try => self.try_it(state, shutdown).await,
+            Step::Confirm => Ended::Done(self.confirm().await),
+            Step::End(phase, reason) => {
+                let sentence = reason.explanation().to_owned();
+                Ended::Done(self.end(phase, Refusal::new(reason, sentence)).await)
+            }
+        }
+    }
+
+    async fn rest(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        self.undisturbed(std::future::pending(), shutdown).await
+    }
+
+    async fn fetch(
+        &mut self,
+        state: &DesiredState,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
+        let left = Duration::from_millis(work.left_ms);
+        if work.phase == Phase::Queued
+            && let Err(refusal) = self.reach(Phase::Downloading, None).await
+        {
+            return Ended::Done(Err(refusal));
+        }
+        let (fetcher, refreshed, known) = (self.fetcher.clone(), self.refreshed.clone(), self.record.sequences.clone());
+        let fetching = async {
+            match refreshed {
+                Some(refreshed) => {
+                    fetcher.clone().fetch(&refreshed.repository, Some(&refreshed.keys), state, &known).await
+                }
+                // After a restart: it was accepted, and what the repository said then is known.
+                None => fetcher.clone().fetch(&fetcher.source.known().await?, None, state, &known).await,
+            }
+        };
+        let timed = async { tokio::time::timeout(left, fetching).await };
+        let fetched = match self.undisturbed(timed, shutdown).await {
+            // The next look ends it.
+            Ended::Done(Err(_)) => return Ended::Done(Ok(())),
+            Ended::Done(Ok(fetched)) => fetched,
+            Ended::Disturbed => return Ended::Disturbed,
+            Ended::Stopped => return Ended::Stopped,
+        };
+        Ended::Done(match fetched {
+            Ok(sequences) => {
+                self.fetched = true;
+                let early = self.record.work.as_mut().is_some_and(|work| {
+                    work.sequences = sequences;
+                    work.phase == Phase::Downloading
+                });
+                if early { self.reach(Phase::Verified, None).await } else { self.keep().await }
+            }
+            Err(refusal) if may_pass(&refusal) => Err(refusal),
+            Err(refusal) => self.end(Phase::Refused, refusal).await,
+        })
+    }
+
+    /// The trial, which is never left in the middle.
+    async fn try_it(
+        &mut self,
+        state: DesiredState,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        if let Some(work) = &mut self.record.work {
+            work.trials += 1;
+        }
+        // Written down first: a node that goes down in a trial has had it.
+        if let Err(refusal) = self.reach(Phase::Trial, None).await {
+            if let Some(work) = &mut self.record.work {
+                work.trials -= 1;
+            }
+            return Ended::Done(Err(refusal));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (installer, stopped) = (self.installer.clone(), stop.clone());
+        let window = Duration::from_secs(u64::from(state.policy.health_window_s));
+        let generation = state.generation;
+        let mut trial =
+            std::pin::pin!(blocking(move || { installer.trial(generation, &state.functions, window, &stopped) }));
+        let mut ending = false;
+        let tried = loop {
+            tokio::select! {
+                tried = &mut trial => break tried.and_then(|tried| tried),
+                changed = self.parts.orders.changed(), if !ending => {
+                    let other = match &*self.parts.orders.borrow_and_update() {
+                        Next::Job(order) => !self.record.knows(&order.key),
+                        _ => false,
+                    };
+                    if changed.is_err() || other {
+                        // Whatever it is, it is judged after this: a trial that is stopped for nothing is begun again.
+                        ending = true;
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+                _ = shutdown.wait_for(|stop| *stop), if !ending => {
+                    ending = true;
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        match tried {
+            Ok(Verdict::Confirmed) => {
+                tracing::info!(generation, "a desired state is confirmed");
+                Ended::Done(self.confirm().await)
+            }
+            Ok(Verdict::RolledBack(words)) => {
+                Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::Trapped, words)).await)
+            }
+            Ok(Verdict::Stopped) => {
+                // It was not its fault.
+                if let Some(work) = &mut self.record.work {
+                    work.trials = work.trials.saturating_sub(1);
+                }
+                if let Err(refusal) = self.keep().await {
+                    return Ended::Done(Err(refusal));
+                }
+                if *shutdown.borrow() { Ended::Stopped } else { Ended::Disturbed }
+            }
+            Err(refusal) => Ended::Done(self.end(Phase::RolledBack, refusal).await),
+        }
+    }
+
+    async fn reach(&mut self, phase: Phase, why: Option<Refusal>) -> Result<(), Refusal> {
+        self.spend();
+        let before = self.record.clone();
+        if let Some(work) = &mut self.record.work {
+            work.to(phase, why);
+        }
+        let kept = self.keep().await;
+        if kept.is_err() {
+            self.record = before;
+        }
+        kept
+    }
+
+    async fn confirm(&mut self) -> Result<(), Refusal> {
+        let before = self.record.clone();
+        self.record.confirmed();
+        let kept = self.keep().await;
+        if kept.is_err() {
+            // The installer has it, and the next look finds that.
+            self.record = before;
+        }
+        kept
+    }
+
+    async fn end(&mut self, phase: Phase, refusal: Refusal) -> Result<(), Refusal> {
+        tracing::warn!(phase = %phase, reason = %refusal.reason, error = refusal.message, "a desired state does not come to run");
+        self.reach(phase, Some(refusal)).await
+    }
+
+    fn spend(&mut self) {
+        let now = Instant::now();
+        if let Some(work) = &mut self.record.work {
+            work.spend(now - self.since);
+        }
+        self.since = now;
+    }
+
+    /// Writes it down, and then says so.
+    async fn keep(&self) -> Result<(), Refusal> {
+        let document = serde_json::to_string(&self.record).map_err(|error| internal(&error))?;
+        let notes = self.notes.clone();
+        blocking(move || notes.write(NOTE, document)).await?.map_err(|error| internal(&error))?;
+        self.tell();
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let told = self.record.told();
+        if let Some(Work { phase, generation, .. }) = &self.record.work {
+            let mut status = self.shared.status();
+            (status.generation, status.phase) = (*generation, Some(phase.to_string()));
+            status.reason = told.work.as_ref().and_then(|about| about.reason.as_ref().map(ToString::to_string));
+        }
+        self.parts.told.send_replace(told);
+        self.shared.news.notify_one();
+    }
+}
+
+impl<T> Ended<T> {
+    fn without_value<U>(self) -> Ended<U> {
+        match self {
+            Self::Stopped => Ended::Stopped,
+            Self::Done(_) | Self::Disturbed => Ended::Disturbed,
+        }
+    }
+}
+
+type Judged = (DesiredState, Option<LastAccepted>, Option<String>);
+
+fn judged(
+    fetcher: &Fetcher,
+    refreshed: &Refreshed,
+    last: Option<LastAccepted>,
+    order: &Order,
+) -> Result<Judged, Refusal> {
+    let (deployment, targets) = (refreshed.keys.role()?, refreshed.repository.targets_role()?);
+    let (time, monotonic) = fetcher.source.time().trusted();
+    let judge =
+        Judge { device: &fetcher.thing, deployment: &deployment, targets: &targets, last, time: &time, monotonic };
+    Ok(match judge.accept(&order.document)? {
+        Acceptance::New { state, last, freshness } => {
+            let unknown = matches!(freshness, Freshness::Unknown);
+            let message = unknown
+                .then(|| "whether it has expired is not known: nobody has told the time since the boot".to_owned());
+            (state, Some(last), message)
+        }
+        Acceptance::Known(state) => (state, None, None),
+    })
+}
+
+/// What another attempt may mend, within the deadline.
+fn may_pass(refusal: &Refusal) -> bool {
+    matches!(refusal.reason, ReasonCode::DownloadFailed | ReasonCode::Internal)
+}
+
+fn minute_of_day(time: i64) -> u16 {
+    u16::try_from(time.div_euclid(60_000).rem_euclid(1_440)).unwrap_or_default()
+}
+
+/// For [`super::updates`].
+pub(crate) fn key_of(job: &holm_protocol::JobExecution) -> OrderKey {
+    OrderKey { job: job.job_id.clone(), execution: job.execution_number }
+}
