@@ -57,6 +57,14 @@ pub enum DeployError {
     /// The manifest asks for more than the node gives.
     #[error("{0}")]
     TooMuch(String),
+    /// The manifest asks for what the node's configuration does not bind.
+    #[error("{function} asks for what this node does not have:\n  {}", .missing.join("\n  "))]
+    Missing {
+        /// Who asks.
+        function: FunctionName,
+        /// All of it.
+        missing: Vec<String>,
+    },
     /// The component could not be compiled.
     #[error("the component cannot be compiled: {0}")]
     Compile(String),
@@ -441,6 +449,11 @@ impl Deployer {
     /// Makes native code ready to be mapped. It is compiled first where there is none, or not what the compiler wrote:
     /// another release of the engine is the usual cause, and a card that forgets is another.
     async fn load(&self, bundle: &Bundle, native: &Path) -> Result<Arc<Loaded>, DeployError> {
+        // Not asked at a start: a node runs without its sensors, and says so.
+        let missing = self.dispatcher.controls.missing(&bundle.manifest);
+        if !missing.is_empty() {
+            return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
+        }
         let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;

@@ -6,10 +6,10 @@ pub mod board;
 pub mod breadcrumb;
 pub mod clock;
 pub mod config;
+pub mod controls;
 pub mod deploy;
 pub mod dispatch;
 pub mod journal;
-
 pub mod node;
 mod notify;
 mod triggers;

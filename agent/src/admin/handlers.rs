@@ -40,9 +40,11 @@ impl From<DeployError> for Failure {
             DeployError::Unsigned => StatusCode::FORBIDDEN,
             DeployError::NotFound(_) => StatusCode::NOT_FOUND,
             DeployError::File { .. } | DeployError::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            DeployError::Bundle(_) | DeployError::TooMuch(_) | DeployError::Compile(_) | DeployError::Load(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            DeployError::Bundle(_)
+            | DeployError::TooMuch(_)
+            | DeployError::Missing { .. }
+            | DeployError::Compile(_)
+            | DeployError::Load(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self(status, chain(&error))
     }
