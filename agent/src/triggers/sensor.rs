@@ -1,7 +1,7 @@
 //! Sensors: every reading, or only those with which a channel leaves its bounds or comes back.
 //!
-//! A sensor is read as often as the most impatient of its functions asks; the others are given the first reading at or
-//! after their time. A reading that somebody asked for in between counts like any other. Thresholds go by readings that
+//! A sensor is read as often as the most impatient of its functions asks; the others are given the reading nearest their
+//! time. A reading that somebody asked for in between counts like any other. Thresholds go by readings that
 //! can be believed: what is suspect crosses nothing. Which side of its bounds a channel is on is not kept over a start:
 //! the first reading outside is told again.
 //!
@@ -164,7 +164,7 @@ mod tests {
     fn a_patient_function_gets_the_reading_at_its_time_and_keeps_its_phase() {
         let samples: Vec<_> = (0..12).map(|n| (n * 100 + n % 3, 20.0, Quality::Good)).collect();
         check(100, None, &samples, &samples.iter().map(|(at, ..)| *at).collect::<Vec<_>>());
-        check(250, None, &samples, &[0, 200, 501, 701, 1001]);
+        check(250, None, &samples, &[0, 202, 502, 701, 1001]);
         // After a long silence it does not make up for what was missed.
         check(100, None, &[(0, 1.0, Quality::Good), (1000, 1.0, Quality::Good), (1010, 1.0, Quality::Good)], &[0, 1000]);
     }
