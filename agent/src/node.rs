@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 
 use crate::board::Attached;
 use crate::breadcrumb::Blame;
-use crate::controls::Controls;
 use crate::config::{Config, External, ExternalTls, Mode, Tls};
+use crate::controls::Controls;
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
 use crate::{admin, board, clock, notify, triggers};
@@ -139,7 +139,8 @@ impl Running {
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
         };
-        let controls = Arc::new(Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone()));
+        let controls =
+            Arc::new(Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone()));
         let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);

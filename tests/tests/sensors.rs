@@ -87,8 +87,7 @@ fn crossings_of_a_threshold_are_told_once_with_hysteresis() {
     let config = [SIM, GREENHOUSE, &signal].concat();
     let node = Start { config: &config, ..Start::new(folder.path()) }.run();
     let mut watcher = Watcher::new(&node, "seen/alarm");
-    let trigger =
-        "sensor = \"greenhouse\"\nchannel = \"temperature\"\ninterval = \"20ms\"\nabove = 28\nhysteresis = 3";
+    let trigger = "sensor = \"greenhouse\"\nchannel = \"temperature\"\ninterval = \"20ms\"\nabove = 28\nhysteresis = 3";
     node.admin.deploy(&Guest::new("alarm", "witness").trigger("sensor", trigger).bundle());
     let events: Vec<(String, f64)> = (0..6)
         .map(|_| {
@@ -110,7 +109,8 @@ fn crossings_of_a_threshold_are_told_once_with_hysteresis() {
 #[test]
 fn a_contact_that_bounces_is_one_event_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "[[sim.edge]]\nline = \"door\"\nevery = \"100ms\"\n[[sim.fault]]\ntarget = \"door\"\nkind = \"bounce\"\n";
+    let script =
+        "[[sim.edge]]\nline = \"door\"\nevery = \"100ms\"\n[[sim.fault]]\ntarget = \"door\"\nkind = \"bounce\"\n";
     let config = [SIM, DOOR, script].concat();
     let node = Start { config: &config, ..Start::new(folder.path()) }.run();
     let mut watcher = Watcher::new(&node, "seen/+");
@@ -145,7 +145,8 @@ fn a_contact_that_bounces_is_one_event_in_order() {
 #[test]
 fn the_thermostat_runs_its_fan_and_without_it_the_fan_rests() {
     let folder = tempfile::tempdir().unwrap();
-    let signal = "[[sim.signal]]\nsensor = \"greenhouse\"\nchannel = \"temperature\"\nwave = \"constant\"\nvalue = 30\n";
+    let signal =
+        "[[sim.signal]]\nsensor = \"greenhouse\"\nchannel = \"temperature\"\nwave = \"constant\"\nvalue = 30\n";
     let config = [SIM, GREENHOUSE, FAN, signal].concat();
     let start = Start { config: &config, ..Start::new(folder.path()) };
     let node = start.run();
@@ -260,7 +261,9 @@ fn what_a_function_asks_for_must_be_there_and_all_that_is_not_is_said() {
         .trigger("sensor", "sensor = \"greenhouse\"\ninterval = \"1s\"\nchannel = \"light\"")
         .trigger("gpio", "line = \"gate\"")
         .trigger("gpio", "line = \"fan-relay\"")
-        .permissions("sensors = [\"cellar\"]\ngpio = [\"out:door\", \"in:window\"]\ni2c = [\"bus:*\"]\nspi = [\"radio\"]");
+        .permissions(
+            "sensors = [\"cellar\"]\ngpio = [\"out:door\", \"in:window\"]\ni2c = [\"bus:*\"]\nspi = [\"radio\"]",
+        );
     let (status, answer) = node.admin.post("/v1/deploy", &guest.bundle());
     assert_eq!(status, 422);
     let said = answer["error"].as_str().unwrap();

@@ -166,15 +166,19 @@ mod tests {
         check(100, None, &samples, &samples.iter().map(|(at, ..)| *at).collect::<Vec<_>>());
         check(250, None, &samples, &[0, 202, 502, 701, 1001]);
         // After a long silence it does not make up for what was missed.
-        check(100, None, &[(0, 1.0, Quality::Good), (1000, 1.0, Quality::Good), (1010, 1.0, Quality::Good)], &[0, 1000]);
+        check(
+            100,
+            None,
+            &[(0, 1.0, Quality::Good), (1000, 1.0, Quality::Good), (1010, 1.0, Quality::Good)],
+            &[0, 1000],
+        );
     }
 
     #[test]
     fn only_crossings_that_can_be_believed_are_told() {
         let threshold = Threshold { above: Some(28.0), below: None, hysteresis: 1.0 };
         let (good, suspect) = (Quality::Simulated, Quality::Suspect);
-        let samples =
-            [(0, 20.0, good), (100, 99.0, suspect), (200, 29.0, good), (300, 27.5, good), (400, 26.0, good)];
+        let samples = [(0, 20.0, good), (100, 99.0, suspect), (200, 29.0, good), (300, 27.5, good), (400, 26.0, good)];
         check(100, Some(threshold), &samples, &[200, 400]);
     }
 }

@@ -126,9 +126,7 @@ pub(super) fn gpio(section: &mut Section<'_>) -> Option<GpioTrigger> {
 /// `in:NAME` or `out:NAME`: the line, and whether it may be driven.
 pub(super) fn line_grant(text: &str) -> Result<(Label, bool), String> {
     match text.split_once(':') {
-        Some((way @ ("in" | "out"), name)) => {
-            Ok((Label::new(name).map_err(|error| error.to_string())?, way == "out"))
-        }
+        Some((way @ ("in" | "out"), name)) => Ok((Label::new(name).map_err(|error| error.to_string())?, way == "out")),
         _ => Err(format!("`{text}` is not a grant: `in:` or `out:` and the name of a line")),
     }
 }
@@ -159,8 +157,7 @@ mod tests {
             zone = threshold.zone(zone, value);
             zone.as_str()
         });
-        let expected =
-            ["normal", "normal", "above", "above", "normal", "above", "below", "below", "normal", "normal"];
+        let expected = ["normal", "normal", "above", "above", "normal", "above", "below", "below", "normal", "normal"];
         assert_eq!(zones, expected);
     }
 }

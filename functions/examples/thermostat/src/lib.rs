@@ -21,7 +21,6 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
         let state = holm_function::serde_json::json!({ "fan": after, "celsius": reading.value });
         Publish::to("state/fan").json(&state)?.retain().send()?;
     }
-    results::record("temperature", reading.value)?;
     Ok(None)
 }
 holm_function::export!(handle);

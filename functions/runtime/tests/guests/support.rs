@@ -8,9 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use bytes::Bytes;
 use holm_compiler::{InputLimits, compile};
 use holm_core::{Effects, Event, EventId, Fault, FunctionName, Manifest, Outcome, Payload, Source, Timestamp};
-use holm_runtime::{
-    ConfigValues, Engine, EngineOptions, Function, Hardware, Host, HostError, InvokeError, Profile,
-};
+use holm_runtime::{ConfigValues, Engine, EngineOptions, Function, Hardware, Host, HostError, InvokeError, Profile};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 

@@ -60,9 +60,7 @@ fn missing(what: &str, name: &str) -> Error {
 }
 
 pub(crate) fn sensor_names() -> Vec<String> {
-    CURRENT.with_borrow(|host| {
-        host.board.sensors.keys().filter(|name| host.check(name).is_ok()).cloned().collect()
-    })
+    CURRENT.with_borrow(|host| host.board.sensors.keys().filter(|name| host.check(name).is_ok()).cloned().collect())
 }
 
 pub(crate) fn sensor_read(sensor: &str) -> Result<Vec<Reading>, Error> {
