@@ -65,6 +65,14 @@ pub enum DeployError {
     /// Configuration that the manifest does not allow.
     #[error("{0}")]
     Config(String),
+    /// The manifest asks for what the node's configuration does not bind.
+    #[error("{function} asks for what this node does not have:\n  {}", .missing.join("\n  "))]
+    Missing {
+        /// Who asks.
+        function: FunctionName,
+        /// All of it.
+        missing: Vec<String>,
+    },
     /// The component could not be compiled.
     #[error("the component cannot be compiled: {0}")]
     Compile(String),
@@ -455,6 +463,11 @@ impl Deployer {
         native: &Path,
         config: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
+        // Not asked at a start: a node runs without its sensors, and says so.
+        let missing = self.dispatcher.controls.missing(&bundle.manifest);
+        if !missing.is_empty() {
+            return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
+        }
         let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;

@@ -7,10 +7,10 @@ pub mod breadcrumb;
 pub mod clock;
 pub mod cloud;
 pub mod config;
+pub mod controls;
 pub mod deploy;
 pub mod dispatch;
 pub mod journal;
-
 pub mod node;
 mod notify;
 mod triggers;

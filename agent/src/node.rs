@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use crate::board::Attached;
 use crate::breadcrumb::Blame;
 use crate::config::{Config, External, ExternalTls, Mode, Tls};
+use crate::controls::Controls;
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
 use crate::{admin, board, clock, notify, triggers};
@@ -138,7 +139,11 @@ impl Running {
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
         };
-        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), settings)?);
+        let controls =
+            Arc::new(Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone()));
+        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
+        // Before there are functions, so that none misses the first reading.
+        controls.listen(&dispatcher);
         let workers = config.functions.workers;
         let slots = u32::try_from(workers * 8).unwrap_or(u32::MAX);
         let engine_options = EngineOptions { device: config.device.clone(), slots, ..EngineOptions::default() };
@@ -232,6 +237,8 @@ impl Running {
     }
 
     async fn drain(mut self) -> anyhow::Result<()> {
+        // Or a sensor that is read often would keep the workers from running dry.
+        self.dispatcher.controls.hush();
         let tasks = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {

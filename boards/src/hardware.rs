@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use holm_core::{Label, Level, Quality, Reading, Timestamp};
+use holm_core::{I2cPart, Label, Level, Quality, Reading, SpiPart, Timestamp};
 
 use crate::bindings::{Bindings, LineBinding, SpiBinding};
 use crate::drivers::Place;
-use crate::owner::{Bytes, Door, I2cPart, Last, Owner, Port, Request, Sensor, SpiPart};
+use crate::owner::{Bytes, Door, Last, Owner, Port, Request, Sensor};
 use crate::pins::{Fired, Pins, Watch};
 use crate::{Board, BoardError};
 

@@ -38,7 +38,6 @@ pub use error::{BoardError, BusFault};
 pub use hardware::{Body, Hardware, LineReport, Listener, OnEdge, OnSample, SensorReport};
 pub use health::{Guard, Health};
 pub use linux::{Linux, compatible};
-pub use owner::{I2cPart, SpiPart};
 pub use pins::{Fired, Watch};
 pub use profile::{Build, Lines, Profile, Status, Watchdog};
 pub use sim::Sim;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use embedded_hal::i2c::{I2c as _, Operation};
 use embedded_hal::spi;
-use holm_core::{Quality, Reading, Timestamp};
+use holm_core::{I2cPart, Quality, Reading, SpiPart, Timestamp};
 
 use crate::bindings::{SensorBinding, SpiBinding};
 use crate::board::SpiPort;
@@ -31,28 +31,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Nothing is planned.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// One part of a transfer on an I2C bus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum I2cPart {
-    /// Bytes to send.
-    Write(Vec<u8>),
-    /// How many bytes to ask for.
-    Read(usize),
-}
-
-/// One part of a transfer with an SPI device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SpiPart {
-    /// How many bytes to ask for.
-    Read(usize),
-    /// Bytes to send.
-    Write(Vec<u8>),
-    /// Bytes to send while as many are read.
-    Transfer(Vec<u8>),
-    /// A pause in nanoseconds.
-    Delay(u32),
-}
 
 /// What was read, for each part that reads.
 pub(crate) type Bytes = Vec<Vec<u8>>;
@@ -294,7 +272,7 @@ impl Owner {
         let Port::I2c(bus) = &self.port else { return Err(BoardError::UnknownBus(self.what.clone())) };
         let mut handle = bench.i2c(&self.board, bus)?;
         handle.allow(BUDGET);
-        let mut read: Bytes = parts.iter().filter_map(I2cPart::room).collect();
+        let mut read: Bytes = parts.iter().filter_map(I2cPart::reads).map(room).collect();
         let mut rooms = read.iter_mut();
         let mut operations = Vec::with_capacity(parts.len());
         for part in parts {
@@ -314,7 +292,7 @@ impl Owner {
             Some(port) => port,
             None => bench.spi.insert(self.board.open_spi(device)?),
         };
-        let mut read: Bytes = parts.iter().filter_map(SpiPart::room).collect();
+        let mut read: Bytes = parts.iter().filter_map(SpiPart::reads).map(room).collect();
         let mut rooms = read.iter_mut();
         let mut operations = Vec::with_capacity(parts.len());
         for part in parts {
@@ -335,20 +313,9 @@ impl Owner {
     }
 }
 
-impl I2cPart {
-    fn room(&self) -> Option<Vec<u8>> {
-        if let Self::Read(length) = self { Some(vec![0; *length]) } else { None }
-    }
-}
-
-impl SpiPart {
-    fn room(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Read(length) => Some(vec![0; *length]),
-            Self::Transfer(bytes) => Some(vec![0; bytes.len()]),
-            _ => None,
-        }
-    }
+/// Room for what is read.
+fn room(length: usize) -> Vec<u8> {
+    vec![0; length]
 }
 
 /// What an owner has open. Never leaves its thread.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use holm_boards::{Bindings, BoardError, Clock, Fired, Hardware, I2cPart, Listener, Sim, SpiPart, Watch};
-use holm_core::{Document, Edge, Label, Level, Quality, Reading, Timestamp};
+use holm_boards::{Bindings, BoardError, Clock, Fired, Hardware, Listener, Sim, Watch};
+use holm_core::{Document, Edge, I2cPart, Label, Level, Quality, Reading, SpiPart, Timestamp};
 
 /// Long enough for anything that is not broken.
 const SOON: Duration = Duration::from_secs(10);

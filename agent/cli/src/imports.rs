@@ -59,6 +59,10 @@ pub(crate) fn hold(imports: &[String], manifest: &Manifest) -> Vec<Import> {
             "holm:function/publish" => (Some("permissions.publish"), !permissions.publish.is_empty()),
             "holm:function/results" => (Some("results"), !manifest.results.is_empty()),
             "holm:function/invoke" => (Some("permissions.invoke"), !permissions.invoke.is_empty()),
+            "holm:function/sensors" => (Some("permissions.sensors"), !permissions.sensors.is_empty()),
+            "holm:function/gpio" => (Some("permissions.gpio"), !permissions.gpio.is_empty()),
+            "holm:function/i2c" => (Some("permissions.i2c"), !permissions.i2c.is_empty()),
+            "holm:function/spi" => (Some("permissions.spi"), !permissions.spi.is_empty()),
             name if name.starts_with("wasi:keyvalue/") => (Some("permissions.kv"), !permissions.kv.is_empty()),
             _ => (None, true),
         };
@@ -83,6 +87,10 @@ pub(crate) fn remarks(held: &[Import], manifest: &Manifest) -> Vec<String> {
         ("permissions.publish", !permissions.publish.is_empty()),
         ("permissions.kv", !permissions.kv.is_empty()),
         ("permissions.invoke", !permissions.invoke.is_empty()),
+        ("permissions.sensors", !permissions.sensors.is_empty()),
+        ("permissions.gpio", !permissions.gpio.is_empty()),
+        ("permissions.i2c", !permissions.i2c.is_empty()),
+        ("permissions.spi", !permissions.spi.is_empty()),
         ("results", !manifest.results.is_empty()),
     ] {
         if granted && !held.iter().any(|import| import.needs == Some(needs)) {

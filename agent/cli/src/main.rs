@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod board;
 mod buffer;
 mod build;
 mod client;
@@ -68,6 +69,8 @@ enum Command {
     Functions(functions::Functions),
     /// Show what the node does and holds
     Status(status::Status),
+    /// Show sensors and lines
+    Board(board::Board),
     /// Show what functions wrote to their logs
     Logs(journal::Follow),
     /// Show invocations, as they end
@@ -139,6 +142,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
+        Command::Board(board) => board.run(&client, screen).await?,
         Command::Logs(follow) => follow.logs(&client, screen).await?,
         Command::Events(follow) => follow.events(&client, screen).await?,
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,

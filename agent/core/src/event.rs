@@ -65,6 +65,10 @@ pub enum Source {
     Mqtt,
     /// A cron expression or an interval came due.
     Schedule,
+    /// A sensor was read.
+    Sensor,
+    /// A line changed.
+    Gpio,
     /// Another function finished.
     Function,
     /// The node started, was deployed to, connected.
@@ -81,6 +85,8 @@ impl Source {
         match self {
             Self::Mqtt => "mqtt",
             Self::Schedule => "schedule",
+            Self::Sensor => "sensor",
+            Self::Gpio => "gpio",
             Self::Function => "function",
             Self::Lifecycle => "lifecycle",
             Self::Invoke => "invoke",
@@ -90,9 +96,17 @@ impl Source {
 
     /// The inverse of [`Source::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Mqtt, Self::Schedule, Self::Function, Self::Lifecycle, Self::Invoke, Self::Admin]
-            .into_iter()
-            .find(|source| source.as_str() == text)
+        let all = [
+            Self::Mqtt,
+            Self::Schedule,
+            Self::Sensor,
+            Self::Gpio,
+            Self::Function,
+            Self::Lifecycle,
+            Self::Invoke,
+            Self::Admin,
+        ];
+        all.into_iter().find(|source| source.as_str() == text)
     }
 }
 

@@ -12,14 +12,15 @@ mod pin;
 mod reading;
 mod session;
 mod topic;
+mod transfer;
 mod trie;
 mod units;
 
 pub use document::{Document, Problem, Problems, Section};
 pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
 pub use manifest::{
-    ConfigKind, ConfigParameter, ConfigValue, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder,
-    ScheduleWhen, SeriesDecl, Trigger, TriggerKind, When,
+    ConfigKind, ConfigParameter, ConfigValue, GpioTrigger, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder,
+    ScheduleWhen, SensorTrigger, SeriesDecl, Threshold, Trigger, TriggerKind, When, Zone,
 };
 pub use name::{FunctionName, Label, NameError};
 pub use outcome::{
@@ -29,5 +30,6 @@ pub use pin::{Edge, Level};
 pub use reading::{Quality, Reading};
 pub use session::{ClientId, Message, Queued, Received, SessionWrite, StoredBroker, StoredSession, Subscription};
 pub use topic::{TopicError, TopicFilter, TopicName};
+pub use transfer::{I2cPart, SpiPart};
 pub use trie::TopicTrie;
 pub use units::{UnitError, parse_bytes, parse_duration, parse_rate};

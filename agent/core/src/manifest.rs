@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Document, FunctionName, Problems, Qos, Section, TopicFilter};
+use crate::{Document, FunctionName, Label, Problems, Qos, Section, TopicFilter};
+
+mod board;
+
+pub use board::{GpioTrigger, SensorTrigger, Threshold, Zone};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -49,7 +53,8 @@ pub struct Build {
 pub struct Trigger {
     /// What.
     pub kind: TriggerKind,
-    /// Whether its events are settled in the store before they are acknowledged. MQTT at QoS 0 is not, by default.
+    /// Whether its events are settled in the store before they are acknowledged. MQTT at QoS 0 never is, and readings
+    /// of a sensor are not by default.
     pub durable: bool,
 }
 
@@ -74,6 +79,10 @@ pub enum TriggerKind {
         /// What happens to firings missed while the node was off.
         missed: MissedRun,
     },
+    /// Readings of a sensor.
+    Sensor(SensorTrigger),
+    /// Changes of an input.
+    Gpio(GpioTrigger),
     /// Another function's end.
     Function {
         /// Whose.
@@ -126,6 +135,14 @@ pub struct Permissions {
     pub kv: Vec<(Arc<str>, bool)>,
     /// Functions it may invoke or enqueue to.
     pub invoke: Vec<FunctionName>,
+    /// Sensors it may read.
+    pub sensors: Vec<Label>,
+    /// Lines: (name, may drive it).
+    pub gpio: Vec<(Label, bool)>,
+    /// Buses it may speak on: (name, the one address, or all).
+    pub i2c: Vec<(Label, Option<u8>)>,
+    /// SPI devices it may speak to.
+    pub spi: Vec<Label>,
 }
 
 /// What a function may use. Limits are separate because they protect different things: memory the node, time the
@@ -350,6 +367,20 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         };
         triggers.push(Trigger { kind: TriggerKind::Schedule { name, when, missed }, durable });
     }
+    for mut sensor in section.sections("sensor") {
+        let durable = sensor.boolean("durable");
+        if let Some(trigger) = board::sensor(&mut sensor) {
+            // The next reading is worth more than an old one that is tried again; a crossing is there once.
+            let durable = durable.unwrap_or(trigger.threshold.is_some());
+            triggers.push(Trigger { kind: TriggerKind::Sensor(trigger), durable });
+        }
+    }
+    for mut gpio in section.sections("gpio") {
+        let durable = gpio.boolean("durable").unwrap_or(true);
+        if let Some(trigger) = board::gpio(&mut gpio) {
+            triggers.push(Trigger { kind: TriggerKind::Gpio(trigger), durable });
+        }
+    }
     for mut function in section.sections("function") {
         let from = function.require("from", FunctionName::new);
         let on = function.choice("on", &[("success", When::Success), ("failure", When::Failure)]).unwrap_or_default();
@@ -375,6 +406,10 @@ fn permissions(section: &mut Section<'_>) -> Permissions {
             _ => Err(format!("`{text}` is not a grant: `rw:` or `ro:` and `self` or `shared/NAME`")),
         }),
         invoke: section.texts("invoke", FunctionName::new),
+        sensors: section.texts("sensors", Label::new),
+        gpio: section.texts("gpio", board::line_grant),
+        i2c: section.texts("i2c", board::i2c_grant),
+        spi: section.texts("spi", Label::new),
     }
 }
 

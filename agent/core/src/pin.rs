@@ -42,6 +42,15 @@ pub enum Edge {
 }
 
 impl Edge {
+    /// The word that manifests use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rising => "rising",
+            Self::Falling => "falling",
+            Self::Both => "both",
+        }
+    }
+
     /// Whether a change to `level` is one of them.
     pub fn includes(self, level: Level) -> bool {
         match self {

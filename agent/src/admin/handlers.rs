@@ -44,6 +44,7 @@ impl From<DeployError> for Failure {
             | DeployError::TooMuch(_)
             | DeployError::Mismatch(_)
             | DeployError::Config(_)
+            | DeployError::Missing { .. }
             | DeployError::Compile(_)
             | DeployError::Load(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };

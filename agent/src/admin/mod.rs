@@ -3,6 +3,7 @@
 //! `holm` is its client; `curl --unix-socket` will do. Paths begin with `/v1`. Streams (`follow=true`) are NDJSON, one
 //! object a line. Errors are `{"error": "..."}` with a fitting status.
 
+mod board;
 mod handlers;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -74,6 +75,7 @@ pub async fn serve(listener: UnixListener, state: State, mut shutdown: watch::Re
 fn router(state: State, stop: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/v1/status", get(handlers::status))
+        .route("/v1/board", get(board::board))
         .route("/v1/functions", get(handlers::functions))
         .route("/v1/functions/{name}", axum::routing::delete(handlers::remove))
         .route("/v1/functions/{name}/rollback", post(handlers::rollback))

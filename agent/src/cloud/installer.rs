@@ -31,7 +31,7 @@ fn set(functions: &[DesiredFunction]) -> Vec<SetFunction> {
 
 fn refusal(error: DeployError) -> Refusal {
     let reason = match &error {
-        DeployError::Bundle(_) | DeployError::Mismatch(_) => ReasonCode::Incompatible,
+        DeployError::Bundle(_) | DeployError::Mismatch(_) | DeployError::Missing { .. } => ReasonCode::Incompatible,
         DeployError::TooMuch(_) => ReasonCode::TooLarge,
         DeployError::Config(_) => ReasonCode::InvalidConfig,
         DeployError::Compile(_) => ReasonCode::CompileFailed,

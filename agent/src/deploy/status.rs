@@ -83,6 +83,18 @@ fn describe(trigger: &holm_core::Trigger) -> String {
         }
         TriggerKind::Schedule { when: ScheduleWhen::Cron(cron), .. } => format!("cron {cron}"),
         TriggerKind::Schedule { when: ScheduleWhen::Interval(interval), .. } => format!("every {interval:?}"),
+        TriggerKind::Sensor(trigger) => {
+            let channel = trigger.channel.as_ref().map(|channel| format!(".{channel}")).unwrap_or_default();
+            let mut text = format!("sensor {}{channel} every {:?}", trigger.sensor, trigger.interval);
+            if let Some(threshold) = &trigger.threshold {
+                let bounds = [("above", threshold.above), ("below", threshold.below)];
+                for (word, bound) in bounds.into_iter().filter_map(|(word, bound)| Some((word, bound?))) {
+                    text.push_str(&format!(", {word} {bound}"));
+                }
+            }
+            text
+        }
+        TriggerKind::Gpio(trigger) => format!("gpio {} {}", trigger.line, trigger.edge.as_str()),
         TriggerKind::Function { from, on: When::Success } => format!("after {from}"),
         TriggerKind::Function { from, on: When::Failure } => format!("when {from} fails"),
         TriggerKind::Lifecycle { on } => format!("on {}", on.join(", ")),

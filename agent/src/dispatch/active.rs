@@ -54,8 +54,11 @@ impl ActiveSet {
                 TriggerKind::Function { from, on } => {
                     self.chains.entry((from.clone(), *on)).or_default().push(slot.clone());
                 }
-                // These come from tasks of their own; see `triggers`.
-                TriggerKind::Schedule { .. } | TriggerKind::Lifecycle { .. } => {}
+                // These come by themselves; see `triggers`.
+                TriggerKind::Schedule { .. }
+                | TriggerKind::Sensor(_)
+                | TriggerKind::Gpio(_)
+                | TriggerKind::Lifecycle { .. } => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use holm_store::StateReader;
 use super::settle::{Held, account};
 use super::{Dispatcher, Loaded, Slot};
 use crate::clock;
+use crate::controls::Hands;
 
 /// How deep functions may invoke each other. Each level holds an instance, and a guest's stack on the worker's.
 pub const MAX_DEPTH: usize = 4;
@@ -46,6 +47,8 @@ pub(super) struct NodeHost {
     pub(super) memory: u64,
     pub(super) depth: usize,
     pub(super) hops: u8,
+    /// The board, as it may use it.
+    pub(super) hands: Hands,
     /// What the worker has not let go yet.
     pub(super) held: Arc<std::sync::Mutex<Vec<Held>>>,
 }
@@ -123,6 +126,10 @@ impl Host for NodeHost {
         self.dispatcher.new_id().0
     }
 
+    fn hardware(&mut self) -> Option<&mut dyn holm_runtime::Hardware> {
+        Some(&mut self.hands)
+    }
+
     fn linger(&mut self) {
         self.dispatcher.let_all_go(&self.held);
     }
@@ -159,6 +166,7 @@ impl NodeHost {
             memory: self.memory.saturating_add(loaded.manifest.limits.memory),
             depth: self.depth + 1,
             hops: self.hops,
+            hands: Hands { controls: self.dispatcher.controls.clone(), function: slot.name.clone() },
             held: self.held.clone(),
         };
         let mut outcome = prepared.call(&event, Box::new(host));

@@ -254,7 +254,7 @@ impl Dispatcher {
     pub(super) fn note_drop(&self) {
         let before = self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         if before == 0 || before.is_power_of_two() {
-            tracing::warn!(dropped = before + 1, "QoS 0 events were dropped because their functions are behind");
+            tracing::warn!(dropped = before + 1, "volatile events were dropped because their functions are behind");
         }
     }
 }

@@ -47,6 +47,7 @@ use holm_mqtt::Refusal;
 use holm_store::{DedupeKey, InboxId, StateReader, Store};
 use tokio::sync::oneshot;
 
+use crate::controls::Controls;
 use crate::journal::Journal;
 
 /// What the dispatcher is told once.
@@ -90,6 +91,8 @@ pub struct Dispatcher {
     pub journal: Journal,
     /// Figures.
     pub counters: Counters,
+    /// The board.
+    pub controls: Arc<Controls>,
     settings: Settings,
     active: RwLock<Arc<ActiveSet>>,
     run_queue: run_queue::RunQueue,
@@ -110,7 +113,12 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// A dispatcher without functions.
-    pub fn new(store: Store, street: Street, settings: Settings) -> Result<Self, holm_store::StoreError> {
+    pub fn new(
+        store: Store,
+        street: Street,
+        controls: Arc<Controls>,
+        settings: Settings,
+    ) -> Result<Self, holm_store::StoreError> {
         let ids = store.reader()?;
         let memory = i64::try_from(settings.memory).unwrap_or(i64::MAX);
         Ok(Self {
@@ -118,6 +126,7 @@ impl Dispatcher {
             street,
             journal: Journal::new(),
             counters: Counters::default(),
+            controls,
             settings,
             active: RwLock::default(),
             run_queue: run_queue::RunQueue::default(),
@@ -141,7 +150,8 @@ impl Dispatcher {
         if let Street::External(external) = &self.street {
             external.subscribe(set.wanted());
         }
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = set;
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = set.clone();
+        self.controls.activated(&set);
         self.signal.hungry();
     }
 

@@ -13,6 +13,7 @@ use super::settle::{Held, Verdict};
 use super::slot::Next;
 use super::{Dispatcher, Loaded, Slot};
 use crate::breadcrumb::Breadcrumb;
+use crate::controls::Hands;
 
 /// Jobs of one function in a row, before other functions get their turn.
 const TURN: usize = 64;
@@ -178,6 +179,7 @@ impl Worker {
                     memory: loaded.manifest.limits.memory,
                     depth: 0,
                     hops: event.hops,
+                    hands: Hands { controls: self.dispatcher.controls.clone(), function: slot.name.clone() },
                     held: self.held.clone(),
                 };
                 prepared.call(event, Box::new(host))

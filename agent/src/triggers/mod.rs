@@ -1,6 +1,8 @@
-//! Triggers other than MQTT. Each is one file, and a task or a call that hands events to the dispatcher.
+//! Triggers other than MQTT. Each is one file, and a task, a call or a listener that hands events to the dispatcher.
 
+pub mod gpio;
 pub mod schedule;
+pub mod sensor;
 
 use std::sync::Arc;
 

@@ -35,6 +35,10 @@ wasmtime::component::bindgen!({
             import holm:function/publish@0.1.0;
             import holm:function/results@0.1.0;
             import holm:function/invoke@0.1.0;
+            import holm:function/sensors@0.1.0;
+            import holm:function/gpio@0.1.0;
+            import holm:function/i2c@0.1.0;
+            import holm:function/spi@0.1.0;
         }
     ",
     world: "holm:host/host",

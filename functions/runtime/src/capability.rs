@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holm_core::{FunctionName, Manifest, TopicFilter, TopicName};
+use holm_core::{FunctionName, Label, Manifest, TopicFilter, TopicName};
 
 use crate::RuntimeError;
 
@@ -24,6 +24,12 @@ pub(crate) struct Grants {
     namespaces: Vec<Namespace>,
     invoke: Vec<FunctionName>,
     series: Vec<Arc<str>>,
+    sensors: Vec<Label>,
+    /// Lines, and whether it may drive them.
+    lines: Vec<(Label, bool)>,
+    /// Buses, and the one address there; `None` is all.
+    i2c: Vec<(Label, Option<u8>)>,
+    spi: Vec<Label>,
     /// Wall time of a call.
     pub(crate) timeout: Duration,
     /// Bytes of linear memory.
@@ -53,6 +59,10 @@ impl Grants {
             namespaces: namespaces.collect(),
             invoke: manifest.permissions.invoke.clone(),
             series: manifest.results.iter().map(|(name, _)| name.clone()).collect(),
+            sensors: manifest.permissions.sensors.clone(),
+            lines: manifest.permissions.gpio.clone(),
+            i2c: manifest.permissions.i2c.clone(),
+            spi: manifest.permissions.spi.clone(),
             timeout: manifest.limits.timeout,
             memory: usize::try_from(manifest.limits.memory).unwrap_or(usize::MAX),
             output: manifest.limits.output,
@@ -84,6 +94,34 @@ impl Grants {
     /// The function it may invoke by that name.
     pub(crate) fn invocable(&self, name: &str) -> Option<&FunctionName> {
         self.invoke.iter().find(|granted| granted.as_str() == name)
+    }
+
+    /// The sensors it may read.
+    pub(crate) fn sensors(&self) -> impl Iterator<Item = &str> {
+        self.sensors.iter().map(Label::as_str)
+    }
+
+    /// Whether it may read a sensor.
+    pub(crate) fn may_read(&self, sensor: &str) -> bool {
+        self.sensors().any(|granted| granted == sensor)
+    }
+
+    /// Whether it may drive a line; `None` if it may not even look.
+    pub(crate) fn line(&self, line: &str) -> Option<bool> {
+        // A line may be granted both ways.
+        let granted = self.lines.iter().filter(|(granted, _)| granted.as_str() == line);
+        granted.map(|(_, drive)| *drive).max()
+    }
+
+    /// Whether it may speak to an address on a bus.
+    pub(crate) fn may_speak(&self, bus: &str, address: u8) -> bool {
+        let granted = |one: &Option<u8>| one.is_none_or(|one| one == address);
+        self.i2c.iter().any(|(name, one)| name.as_str() == bus && granted(one))
+    }
+
+    /// Whether it may speak to an SPI device.
+    pub(crate) fn may_speak_to(&self, device: &str) -> bool {
+        self.spi.iter().any(|granted| granted.as_str() == device)
     }
 
     /// The declared series of that name.

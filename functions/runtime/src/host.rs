@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holm_core::{Effects, FunctionName, Payload, Timestamp};
 
+use crate::Hardware;
+
 /// Why the node could not answer. The guest sees it as `other`, the dispatcher in its own log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{0}")]
@@ -52,6 +54,10 @@ pub trait Host: Send {
     fn now(&self) -> Timestamp;
     /// A fresh event id.
     fn new_id(&mut self) -> Arc<str>;
+    /// The board, if the node has one.
+    fn hardware(&mut self) -> Option<&mut dyn Hardware> {
+        None
+    }
     /// The guest takes its time: it has run for a tick, or is about to sleep. Whoever put something off until its end
     /// does it now.
     fn linger(&mut self) {}

@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! 1. An instance is used once: [`Prepared::call`] consumes it, so nothing survives from one event to the next.
-//! 2. Nothing a guest does takes effect here. Effects are staged, and dropped unless the handler returned ok.
+//! 2. Nothing a guest does takes effect here. Effects are staged, and dropped unless the handler returned ok. What it asks
+//!    of the board's outputs and buses goes to the [`Hardware`] of its call at once.
 //! 3. Every nondeterministic answer passes the [`recorder`], so that a kept recording replays to the same outcome.
 //! 4. What the manifest does not grant is answered `denied`, never by a trap; what a guest breaks, it breaks alone.
 //! 5. No compiler is linked: only native code made by `holm-compiler` for the same [`Profile`] and wasmtime loads.
@@ -27,6 +28,7 @@ mod engine;
 mod error;
 mod fault;
 mod function;
+mod hardware;
 mod host;
 mod io;
 mod keyvalue;
@@ -43,6 +45,7 @@ mod ticker;
 pub use engine::{ConfigValues, Engine, EngineOptions};
 pub use error::RuntimeError;
 pub use function::{Function, Prepared, thread_time};
+pub use hardware::{Hardware, HardwareError};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
 pub use profile::{Profile, WASM_STACK, WASMTIME_VERSION, artifact_key};

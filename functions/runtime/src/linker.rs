@@ -10,7 +10,7 @@ use crate::state::State;
 
 /// Every interface a component may import, without its version. A component may ask for any version that is
 /// semver-compatible with ours.
-const OFFERED: [&str; 28] = [
+const OFFERED: [&str; 33] = [
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -39,6 +39,11 @@ const OFFERED: [&str; 28] = [
     "holm:function/types",
     "holm:function/publish",
     "holm:function/results",
+    "holm:function/hardware",
+    "holm:function/sensors",
+    "holm:function/gpio",
+    "holm:function/i2c",
+    "holm:function/spi",
 ];
 
 /// The last one, apart because a function that has it can reach others.

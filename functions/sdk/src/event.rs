@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::gpio::Edge;
+use crate::sensors::{Reading, pick};
 use crate::{Error, Qos};
 
 /// Something that happened.
@@ -10,9 +12,9 @@ use crate::{Error, Qos};
 pub struct Event {
     /// Stable across retries: what to deduplicate by.
     pub id: String,
-    /// `mqtt`, `schedule`, `function`, `invoke`, `lifecycle`, ...
+    /// `mqtt`, `schedule`, `sensor`, `gpio`, `function`, `invoke`, `lifecycle`, ...
     pub source: String,
-    /// The topic, the schedule's name, or the calling function.
+    /// The topic, the name of the schedule, sensor or line, or the calling function.
     pub subject: String,
     /// MIME type, where the publisher gave one.
     pub content_type: Option<String>,
@@ -41,6 +43,18 @@ impl Event {
         }
     }
 
+    /// Readings of a sensor, for tests.
+    pub fn sensor(sensor: &str, readings: &[Reading]) -> Self {
+        let data = serde_json::json!({ "sensor": sensor, "readings": readings }).to_string();
+        Self { source: "sensor".to_owned(), ..Self::mqtt(sensor, data) }
+    }
+
+    /// A change of a line, for tests.
+    pub fn gpio(edge: &Edge) -> Self {
+        let data = serde_json::to_vec(edge).unwrap_or_default();
+        Self { source: "gpio".to_owned(), ..Self::mqtt(&edge.line, data) }
+    }
+
     /// The same with another attribute, for tests.
     pub fn with_attribute(mut self, name: &str, value: &str) -> Self {
         self.attributes.push((name.to_owned(), value.to_owned()));
@@ -50,6 +64,25 @@ impl Event {
     /// The payload as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         Ok(serde_json::from_slice(&self.data)?)
+    }
+
+    /// The readings of an event of a sensor.
+    pub fn readings(&self) -> Result<Vec<Reading>, Error> {
+        #[derive(serde::Deserialize)]
+        struct Sample {
+            readings: Vec<Reading>,
+        }
+        Ok(self.json::<Sample>()?.readings)
+    }
+
+    /// One channel of an event of a sensor.
+    pub fn reading(&self, channel: &str) -> Result<Reading, Error> {
+        pick(self.readings()?, channel)
+    }
+
+    /// The change of an event of a line.
+    pub fn edge(&self) -> Result<Edge, Error> {
+        self.json()
     }
 
     /// The payload as text.

@@ -33,11 +33,15 @@ pub mod config;
 mod error;
 mod event;
 pub mod functions;
+pub mod gpio;
+pub mod i2c;
 pub mod kv;
 pub mod log;
 mod publish;
 pub mod random;
 pub mod results;
+pub mod sensors;
+pub mod spi;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 #[cfg(target_family = "wasm")]
@@ -58,8 +62,8 @@ pub use serde_json;
 pub mod prelude {
     pub use crate::log::{Level, log};
     pub use crate::{
-        Error, Event, Failure, Payload, Publish, Qos, Route, config, debug, error, functions, info, kv, publish,
-        publish_json, results, warn,
+        Error, Event, Failure, Payload, Publish, Qos, Route, config, debug, error, functions, gpio, info, kv, publish,
+        publish_json, results, sensors, warn,
     };
 }
 

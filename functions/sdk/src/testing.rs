@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use crate::log::Level;
 use crate::{Event, Failure, Payload, Publish};
 
+mod board;
+
 type Handler = fn(Event) -> Result<Option<Payload>, Failure>;
 type Keys = BTreeMap<(String, String), Vec<u8>>;
 type Invoked = fn(Payload) -> Result<Option<Payload>, crate::Error>;
@@ -20,6 +22,7 @@ pub struct TestHost {
     denied: Vec<String>,
     functions: BTreeMap<String, Invoked>,
     committed: Keys,
+    board: board::TestBoard,
     staged: Staged,
     logs: Vec<(Level, String)>,
 }
@@ -56,7 +59,7 @@ impl TestHost {
         self
     }
 
-    /// With a topic, namespace, series or function that is not granted.
+    /// With a topic, namespace, series, function, sensor, line, bus or device that is not granted.
     pub fn with_denied(mut self, name: &str) -> Self {
         self.denied.push(name.to_owned());
         self
@@ -118,6 +121,7 @@ pub(crate) mod backend {
     use std::time::Duration;
 
     use super::CURRENT;
+    pub(crate) use super::board::{gpio_get, gpio_set, i2c, sensor_latest, sensor_names, sensor_read, spi};
     use crate::log::Level;
     use crate::{Error, Payload, Publish};
 

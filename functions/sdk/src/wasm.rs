@@ -15,6 +15,10 @@ wit_bindgen::generate!({
             import holm:function/publish@0.1.0;
             import holm:function/results@0.1.0;
             import holm:function/invoke@0.1.0;
+            import holm:function/sensors@0.1.0;
+            import holm:function/gpio@0.1.0;
+            import holm:function/i2c@0.1.0;
+            import holm:function/spi@0.1.0;
             export holm:function/handler@0.1.0;
         }
     ",
@@ -26,6 +30,8 @@ wit_bindgen::generate!({
 });
 
 use crate::{Event, Failure, Payload};
+
+mod board;
 
 pub use exports::holm::function::handler::Guest;
 pub use holm::function::types::Event as WireEvent;
@@ -71,6 +77,7 @@ pub(crate) mod backend {
     use crate::log::Level;
     use crate::{Error, Payload, Publish, Qos, Route};
 
+    pub(crate) use super::board::{gpio_get, gpio_set, i2c, sensor_latest, sensor_names, sensor_read, spi};
     pub(crate) use store::Bucket;
 
     pub(crate) fn publish(message: Publish) -> Result<(), Error> {

@@ -32,7 +32,7 @@ impl Holmd {
 
     /// Starts it on a data folder and waits until it is ready.
     pub fn start(data: &Path) -> anyhow::Result<Self> {
-        Self::start_with(data, "")
+        Self::start_with(data, "", true)
     }
 
     /// Starts it as a client of the broker at `address`, and waits until it has subscribed there.
@@ -40,6 +40,7 @@ impl Holmd {
         let this = Self::start_with(
             data,
             &format!("[mqtt]\nmode = \"external\"\n[mqtt.external]\naddress = \"{address}\"\n"),
+            false,
         )?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -57,7 +58,12 @@ impl Holmd {
         }
     }
 
-    fn start_with(data: &Path, more: &str) -> anyhow::Result<Self> {
+    /// Starts it with sensors and lines.
+    pub fn start_board(data: &Path, config: &str) -> anyhow::Result<Self> {
+        Self::start_with(data, config, true)
+    }
+
+    fn start_with(data: &Path, more: &str, listens: bool) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let configuration = data.join("agent.toml");
         // No watching of new versions: nothing runs while they are deployed. The compiler is not what is measured.
@@ -72,7 +78,7 @@ impl Holmd {
             .args(["run", "--config"])
             .arg(&configuration)
             // With a broker of its own, on any port.
-            .args(if more.is_empty() { &["--listen", "127.0.0.1:0"][..] } else { &[] })
+            .args(if listens { &["--listen", "127.0.0.1:0"][..] } else { &[] })
             .arg("--data")
             .arg(data)
             .stdout(Stdio::piped())

@@ -11,6 +11,7 @@
 //! | W2 | 4 KiB on ten topics, two stateful functions each | counters in the state, checked one by one |
 
 mod baseline;
+mod board;
 mod extent;
 mod generator;
 mod holmd;
@@ -72,6 +73,11 @@ enum Role {
         #[arg(long)]
         batch: u64,
     },
+    /// Edges and sensors on the simulator.
+    Board {
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// Nothing but load on a node that runs W1, for a profiler.
     #[command(hide = true)]
     Load {
@@ -127,6 +133,7 @@ fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Client { port, qos, stateful, batch }) => return baseline::run_client(port, qos, stateful, batch),
+        Some(Role::Board { seconds }) => return board::run(Duration::from_secs(seconds)),
         Some(Role::Reference { folder, rows, batch }) => return reference::run(&folder, rows, batch),
         Some(Role::Load { qos, in_flight, seconds, baseline, hook, batch, named, durable, external }) => {
             let side = match (baseline, external) {

@@ -21,7 +21,7 @@ pub fn prepare(parent: &Path, name: &str, bundles: &[Vec<u8>]) -> anyhow::Result
 }
 
 /// The example's manifest and component; all examples are built at the first call.
-fn example(name: &str) -> anyhow::Result<(String, Vec<u8>)> {
+pub fn example(name: &str) -> anyhow::Result<(String, Vec<u8>)> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../functions/examples");
     let built = BUILT.get_or_init(|| {

@@ -48,10 +48,7 @@ const RULES: &[Rule] = &[
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     Only { of: "holm-control-plane", by: &["holm-cli"] },
     Only { of: "rcgen", by: &["holm-cli", "holm-control-plane", "holm-tests"] },
-    Names {
-        who: "holm-control-plane",
-        may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"],
-    },
+    Names { who: "holm-control-plane", may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"] },
     Names {
         who: "holm-cli",
         may: &["holm-bundle", "holm-control-plane", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"],

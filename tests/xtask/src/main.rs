@@ -5,6 +5,7 @@
 
 mod ci;
 mod conformance;
+mod cross;
 mod demo;
 mod evidence;
 mod flags;
@@ -29,6 +30,8 @@ cargo xtask <chore>
            --rate N       readings of water flow a second [default: 200]
   test     get what the tests need, build the components, run all tests
   layers   check who depends on whom
+  cross-check
+           check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
            a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
   evidence tuf-conformance DIR
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(flags),
         "test" => flags.finish().and_then(|()| test::run()),
         "layers" => flags.finish().and_then(|()| layers::run()),
+        "cross-check" => flags.finish().and_then(|()| cross::run()),
         "ci" => flags.finish().and_then(|()| ci::run()),
         "evidence" => evidence(flags),
         // The agent alone, so that no feature of the compiler gets into it.

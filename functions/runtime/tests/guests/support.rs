@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use bytes::Bytes;
 use holm_compiler::{InputLimits, compile};
 use holm_core::{Effects, Event, EventId, Fault, FunctionName, Manifest, Outcome, Payload, Source, Timestamp};
-use holm_runtime::{ConfigValues, Engine, EngineOptions, Function, Host, HostError, InvokeError, Profile};
+use holm_runtime::{ConfigValues, Engine, EngineOptions, Function, Hardware, Host, HostError, InvokeError, Profile};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
@@ -20,6 +20,7 @@ type Keys = BTreeMap<(String, String), (Bytes, u64)>;
 pub struct TestNode {
     pub keys: Arc<Mutex<Keys>>,
     pub asked: Arc<Mutex<Vec<String>>>,
+    pub board: Option<crate::board::TestBoard>,
 }
 
 impl TestNode {
@@ -65,6 +66,10 @@ impl Host for TestNode {
         Ok(Some(Payload { content_type: None, data: Bytes::from(answer) }))
     }
 
+    fn hardware(&mut self) -> Option<&mut dyn Hardware> {
+        self.board.as_mut().map(|board| board as &mut dyn Hardware)
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(1_700_000_000_123)
     }
@@ -83,6 +88,10 @@ version = "1.0.0"
 publish = ["granted/#", "of/{device}/{function}"]
 kv = ["rw:self", "ro:shared/site"]
 invoke = ["friend"]
+sensors = ["attic"]
+gpio = ["in:door", "out:pump"]
+i2c = ["bus:0x20"]
+spi = ["radio"]
 [limits]
 memory = "4MiB"
 timeout = "200ms"
