@@ -23,11 +23,19 @@ pub fn example(name: &str, change: impl FnOnce(String) -> String) -> Vec<u8> {
 /// The component of `tests/guests`: its parameter `habit` says what it does.
 pub fn guests() -> &'static [u8] {
     static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
-    COMPONENT.get_or_init(|| {
-        let folder = repository().join("tests/guests");
-        build(&folder);
-        std::fs::read(folder.join("target/wasm32-wasip2/release/guests.wasm")).unwrap()
-    })
+    COMPONENT.get_or_init(|| guest("guests"))
+}
+
+/// The component of `tests/guests/board`.
+pub fn board_guests() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| guest("board_guests"))
+}
+
+fn guest(name: &str) -> Vec<u8> {
+    let folder = repository().join("tests/guests");
+    build(&folder);
+    std::fs::read(folder.join(format!("target/wasm32-wasip2/release/{name}.wasm"))).unwrap()
 }
 
 fn build(folder: &Path) {

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything that must hold before a change goes in.
 
 use crate::shell::{cargo, run as execute, there_is};
-use crate::{layers, test};
+use crate::{cross, layers, test};
 
 /// Runs all of it, the quick things first.
 pub fn run() -> anyhow::Result<()> {
@@ -9,6 +9,7 @@ pub fn run() -> anyhow::Result<()> {
     check(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     layers::run()?;
     test::run()?;
+    cross::run()?;
     if !there_is("cargo-deny") {
         return test::skip("cargo deny", "it is not installed (cargo install --locked cargo-deny)");
     }

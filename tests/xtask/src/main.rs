@@ -38,7 +38,7 @@ cargo xtask <chore>
            the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
            build what is shipped, measure holmd beside a native client behind mosquitto; writes target/bench.json
-  ci       formatting, lints, layers, tests, licences and advisories
+  ci       formatting, lints, layers, tests, Cross.toml, licences and advisories
 ";
 
 fn main() -> ExitCode {

@@ -1,12 +1,15 @@
 //! What functions may ask of the board, and what it answers them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use holm_core::{I2cPart, Level, Quality, Reading, SpiPart, Timestamp};
-use holm_runtime::{Hardware, HardwareError, Recorder};
+use holm_runtime::{Function, Hardware, HardwareError, Recorder};
 
 use crate::support::*;
+
+/// The component that uses the board, with [`MANIFEST`].
+static BOARD: LazyLock<Function> = LazyLock::new(|| load(&built("tests/guests", "board_guests"), MANIFEST));
 
 /// A board that keeps what it was told.
 #[derive(Clone, Default)]
@@ -72,7 +75,7 @@ const ALL: &str = r#"["attic"] Ok((21.5, "°C", Suspect)) Ok(High) Ok(()) Ok([7,
 #[test]
 fn what_is_granted_reaches_the_board() {
     let board = TestBoard::default();
-    assert_eq!(answer(&run_on(&FUNCTION, with(&board), "board")), ALL);
+    assert_eq!(answer(&run_on(&BOARD, with(&board), "board")), ALL);
     let told = board.told.lock().unwrap().clone();
     let expected = [
         "read attic",
@@ -87,8 +90,8 @@ fn what_is_granted_reaches_the_board() {
 #[test]
 fn what_is_not_granted_or_too_much_does_not_reach_it() {
     let board = TestBoard::default();
-    assert_eq!(answer(&run_on(&FUNCTION, with(&board), "board-denied")), "8");
-    assert_eq!(answer(&run_on(&FUNCTION, with(&board), "board-greedy")), "5");
+    assert_eq!(answer(&run_on(&BOARD, with(&board), "board-denied")), "8");
+    assert_eq!(answer(&run_on(&BOARD, with(&board), "board-greedy")), "5");
     assert_eq!(*board.told.lock().unwrap(), [""; 0]);
 }
 
@@ -106,7 +109,7 @@ fn every_failure_has_its_words() {
     ] {
         // Without a board there is nothing of any name.
         let board = fails.map(|fails| TestBoard { fails: Some(fails), ..TestBoard::default() });
-        let said = answer(&run_on(&FUNCTION, TestNode { board, ..TestNode::default() }, "board"));
+        let said = answer(&run_on(&BOARD, TestNode { board, ..TestNode::default() }, "board"));
         assert!(said.contains(&format!("Err({words})")), "{words} is not in {said}");
     }
 }
@@ -115,8 +118,8 @@ fn every_failure_has_its_words() {
 fn a_replay_answers_from_the_recording_and_drives_nothing() {
     let board = TestBoard::default();
     let event = event("board", "");
-    let first = FUNCTION.prepare_with(Recorder::keep()).unwrap().call(&event, Box::new(with(&board)));
+    let first = BOARD.prepare_with(Recorder::keep()).unwrap().call(&event, Box::new(with(&board)));
     let asked = board.told.lock().unwrap().len();
-    let again = FUNCTION.replay(&event, first.recording.clone().unwrap()).unwrap();
+    let again = BOARD.replay(&event, first.recording.clone().unwrap()).unwrap();
     assert_eq!((answer(&again), board.told.lock().unwrap().len()), (ALL.to_owned(), asked));
 }
