@@ -10,6 +10,7 @@
 //! The registry is one JSON document in the store; bundles and native code are files named by digest, written whole and
 //! renamed, so that nothing that the registry names is ever half there.
 
+mod error;
 mod files;
 mod registry;
 mod set;
@@ -27,6 +28,7 @@ use holm_runtime::{ConfigValues, Engine, RuntimeError, artifact_key};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
+pub use self::error::DeployError;
 use self::files::{is_sound, is_there, write_whole};
 use self::registry::{Entry, Registry};
 pub use self::set::{SetFunction, SetOutcome};
@@ -46,56 +48,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Faults of the guest's own making that end a trial at once.
 const FAULTS: u64 = 3;
-
-/// Why a deployment did not happen. Whatever was active still is.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The configuration forbids it.
-    #[error("unsigned bundles are not allowed on this node (functions.allow_unsigned)")]
-    Unsigned,
-    /// The bundle is not one.
-    #[error("the bundle is refused")]
-    Bundle(#[source] holm_bundle::BundleError),
-    /// The manifest asks for more than the node gives.
-    #[error("{0}")]
-    TooMuch(String),
-    /// The bundle is another one than was asked for.
-    #[error("{0}")]
-    Mismatch(String),
-    /// Configuration that the manifest does not allow.
-    #[error("{0}")]
-    Config(String),
-    /// The manifest asks for what the node's configuration does not bind.
-    #[error("{function} asks for what this node does not have:\n  {}", .missing.join("\n  "))]
-    Missing {
-        /// Who asks.
-        function: FunctionName,
-        /// All of it.
-        missing: Vec<String>,
-    },
-    /// The component could not be compiled.
-    #[error("the component cannot be compiled: {0}")]
-    Compile(String),
-    /// The native code could not be loaded or instantiated.
-    #[error("the function cannot be loaded")]
-    Load(#[source] holm_runtime::RuntimeError),
-    /// A file could not be written or read.
-    #[error("cannot {action} {}", .path.display())]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The registry could not be written or read.
-    #[error("cannot keep the registry: {0}")]
-    Registry(String),
-    /// There is no such function, or nothing to go back to.
-    #[error("{0}")]
-    NotFound(String),
-}
 
 /// How a deployment ended.
 #[derive(Debug, Clone, serde::Serialize)]

@@ -1,0 +1,57 @@
+//! Why a deployment did not happen.
+
+use std::path::PathBuf;
+
+use holm_bundle::BundleError;
+use holm_core::FunctionName;
+use holm_runtime::RuntimeError;
+
+/// Why a deployment did not happen. Whatever was active still is.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The configuration forbids it.
+    #[error("unsigned bundles are not allowed on this node (functions.allow_unsigned)")]
+    Unsigned,
+    /// The bundle is not one.
+    #[error("the bundle is refused")]
+    Bundle(#[source] BundleError),
+    /// The manifest asks for more than the node gives.
+    #[error("{0}")]
+    TooMuch(String),
+    /// The bundle is another one than was asked for.
+    #[error("{0}")]
+    Mismatch(String),
+    /// Configuration that the manifest does not allow.
+    #[error("{0}")]
+    Config(String),
+    /// The manifest asks for what the node's configuration does not bind.
+    #[error("{function} asks for what this node does not have:\n  {}", .missing.join("\n  "))]
+    Missing {
+        /// Who asks.
+        function: FunctionName,
+        /// All of it.
+        missing: Vec<String>,
+    },
+    /// The component could not be compiled.
+    #[error("the component cannot be compiled: {0}")]
+    Compile(String),
+    /// The native code could not be loaded or instantiated.
+    #[error("the function cannot be loaded")]
+    Load(#[source] RuntimeError),
+    /// A file could not be written or read.
+    #[error("cannot {action} {}", .path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The registry could not be written or read.
+    #[error("cannot keep the registry: {0}")]
+    Registry(String),
+    /// There is no such function, or nothing to go back to.
+    #[error("{0}")]
+    NotFound(String),
+}
