@@ -4,6 +4,8 @@
 //! broker goes away, and every answer of a function reaches those who listen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -474,6 +476,74 @@ fn events_that_leave_nothing_are_answered_however_often_node_and_broker_go_away(
     let missing: Vec<u32> = (1..=EVENTS).filter(|number| !heard.contains_key(number)).collect();
     assert!(missing.is_empty(), "never answered: {missing:?}");
     drop(node);
+}
+
+/// The node's end of a connection to a broker that is this test.
+struct Scripted(TcpStream);
+
+impl Scripted {
+    /// The next packet: its first byte and its body. `None` if nothing comes for a while.
+    fn receive(&mut self, patience: Duration) -> Option<(u8, Vec<u8>)> {
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        let mut byte = [0; 1];
+        self.0.read_exact(&mut byte).ok()?;
+        let first = byte[0];
+        let (mut length, mut shift) = (0_usize, 0);
+        loop {
+            self.0.read_exact(&mut byte).unwrap();
+            length |= usize::from(byte[0] & 0x7F) << shift;
+            shift += 7;
+            if byte[0] & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        Some((first, body))
+    }
+
+    /// The next packet of this kind. What a broker has to answer meanwhile is answered.
+    fn next(&mut self, kind: u8) -> Vec<u8> {
+        loop {
+            let (first, body) = self.receive(Duration::from_secs(30)).expect("a packet");
+            match first >> 4 {
+                found if found == kind => return body,
+                6 => self.0.write_all(&[0x70, 2, body[0], body[1]]).unwrap(),
+                12 => self.0.write_all(&[0xD0, 0]).unwrap(),
+                other => panic!("a packet of kind {other} before one of kind {kind}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_that_leaves_nothing_is_acknowledged_when_the_broker_has_its_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let data = tempfile::tempdir().unwrap();
+    // No pings: they would only have to be answered.
+    let config = config(&listener.local_addr().unwrap().to_string()).replace("\"1s\"", "\"60s\"");
+    let node = Start { config: &config, ..Start::new(data.path()) }.run();
+    node.admin.deploy(&functions::example("scale", |text| text));
+    let mut broker = Scripted(listener.accept().unwrap().0);
+    broker.next(1);
+    broker.0.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
+    let subscribe = broker.next(8);
+    broker.0.write_all(&[0x90, 4, subscribe[0], subscribe[1], 0, 1]).unwrap();
+    // An event of QoS 1 under packet id 7.
+    let mut publish = vec![0, u8::try_from(SCALING.to.len()).unwrap()];
+    publish.extend(SCALING.to.as_bytes());
+    publish.extend([0, 7, 0]);
+    publish.extend((SCALING.event)(1));
+    broker.0.write_all(&[0x32, u8::try_from(publish.len()).unwrap()]).unwrap();
+    broker.0.write_all(&publish).unwrap();
+    let answer = broker.next(3);
+    let id = 2 + usize::from(answer[1]);
+    let early = broker.receive(Duration::from_millis(500));
+    assert_eq!(early, None, "before the broker has the answer");
+    broker.0.write_all(&[0x40, 2, answer[id], answer[id + 1]]).unwrap();
+    assert_eq!(broker.next(4)[..2], [0, 7]);
+    drop(broker);
+    node.stop();
 }
 
 #[test]
