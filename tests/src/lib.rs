@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod control_plane;
 pub mod device;
 pub mod functions;
+pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod node;

@@ -15,6 +15,7 @@ mod data;
 mod deploy;
 mod device;
 mod dlq;
+mod documents;
 mod failure;
 mod fleet;
 mod functions;
@@ -107,6 +108,9 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Documents(documents::Documents),
 }
 
 fn main() -> ExitCode {
@@ -160,6 +164,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Publish(publish) => publish.run(screen).await?,
         // Has a runtime of its own.
         Command::Cloud(_) => {}
+        Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);
