@@ -10,7 +10,7 @@ use holm_agent::arguments::Arguments;
 
 fn main() -> anyhow::Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("name a folder")?.into();
-    let command = Arguments::command().name("holmd");
+    let command = Arguments::command();
     let written = || -> std::io::Result<()> {
         std::fs::create_dir_all(&folder)?;
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {

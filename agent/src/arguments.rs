@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "holmd", version)]
 pub struct Arguments {
     /// What it shall do.
     #[command(subcommand)]

@@ -69,6 +69,13 @@ impl Profile {
         self.target
     }
 
+    /// The target triple of the engine that loads the code: with the C library that this program is built with, which
+    /// wasmtime compares as well, though the code is the same for all of them.
+    pub(crate) fn target_here(&self) -> String {
+        let library = if cfg!(target_env = "musl") { "-musl" } else { "-gnu" };
+        self.target.replace("-gnu", library)
+    }
+
     /// Whether this machine can run its code. Pulley's pointers are as wide as those of the machine.
     pub fn runs_here(&self) -> bool {
         let pulley = if cfg!(target_pointer_width = "32") { "pulley32" } else { "pulley64" };

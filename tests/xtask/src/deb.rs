@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::dist::{AGENT, COMMAND, COMPILER, Program, Target, program};
-use crate::shell::{cargo, command, metadata, output, root, run as execute, write_program};
+use crate::shell::{cargo, command, metadata, output, root, run as execute, target_folder, write_program};
+use crate::test::MUTANTS;
 
 const SOURCES: &str = "boards/packaging";
 
@@ -33,14 +34,31 @@ const ABOUT: &str = "runs sandboxed functions on the events of a device\n holmd 
 const ABOUT_COMPILER: &str = "compiles functions for holm on the device\n A node that is only given native code that \
                               was compiled and signed elsewhere\n does without it.";
 
-/// Builds the programs and packs them, `holm` first; `profile` instead of the programs' own, `version` instead of the
-/// workspace's.
-pub fn build(target: &Target, profile: Option<&str>, version: Option<&str>) -> anyhow::Result<[PathBuf; 2]> {
+/// What goes into packages.
+pub struct Programs {
+    /// `holmd`.
+    pub agent: PathBuf,
+    /// `holm`.
+    pub command: PathBuf,
+    /// `holm-compile`.
+    pub compiler: PathBuf,
+}
+
+/// Builds the programs and packs them; `profile` instead of the programs' own, `version` instead of the workspace's.
+pub fn build(target: &Target, profile: Option<&str>, version: Option<&str>) -> anyhow::Result<()> {
     let version = version.map_or_else(workspace_version, |version| Ok(version.to_owned()))?;
     let build = |what: Program| program(target, what, profile.unwrap_or(what.profile));
-    let (agent, holm, compiler) = (build(AGENT)?, build(COMMAND)?, build(COMPILER)?);
+    let programs = Programs { agent: build(AGENT)?, command: build(COMMAND)?, compiler: build(COMPILER)? };
+    for package in pack(target, &programs, &version, "-Zxz")? {
+        println!("{}", describe(&package)?);
+    }
+    Ok(())
+}
 
-    let package = Package::new("holm", target, &version)?;
+/// The packages of these programs, `holm` first; `compression` is a flag of dpkg-deb's.
+pub fn pack(target: &Target, programs: &Programs, version: &str, compression: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let Programs { agent, command: holm, compiler } = programs;
+    let package = Package::new("holm", target, version, compression)?;
     let sources = root().join(SOURCES);
     for (from, to) in FILES {
         package.file(&sources.join(from), to)?;
@@ -55,15 +73,15 @@ pub fn build(target: &Target, profile: Option<&str>, version: Option<&str>) -> a
     }
     package.text("DEBIAN/conffiles", "/etc/holm/agent.toml\n")?;
     package.folder("etc/holm/agent.d")?;
-    package.programs(&[&agent, &holm])?;
-    let depends = format!("{}, systemd | systemd-standalone-sysusers", libraries(&[&agent, &holm])?);
+    package.programs(&[agent, holm])?;
+    let depends = format!("{}, systemd | systemd-standalone-sysusers", libraries(&[agent, holm])?);
     let depends = depends.trim_start_matches([',', ' ']);
     let holm = package.pack(&[("Depends", depends), ("Recommends", "holm-compiler, udev"), ("Description", ABOUT)])?;
 
-    let package = Package::new("holm-compiler", target, &version)?;
-    package.programs(&[&compiler])?;
+    let package = Package::new("holm-compiler", target, version, compression)?;
+    package.programs(&[compiler])?;
     package.file(&sources.join("debian/copyright"), "usr/share/doc/holm-compiler/copyright")?;
-    let depends = libraries(&[&compiler])?;
+    let depends = libraries(&[compiler])?;
     let compiler = package.pack(&[("Depends", &depends), ("Enhances", "holm"), ("Description", ABOUT_COMPILER)])?;
     Ok([holm, compiler])
 }
@@ -73,16 +91,17 @@ struct Package<'a> {
     name: &'a str,
     target: &'a Target,
     version: &'a str,
+    compression: &'a str,
     folder: PathBuf,
 }
 
 impl<'a> Package<'a> {
-    fn new(name: &'a str, target: &'a Target, version: &'a str) -> anyhow::Result<Self> {
+    fn new(name: &'a str, target: &'a Target, version: &'a str, compression: &'a str) -> anyhow::Result<Self> {
         let folder = root().join("target/dist").join(target.triple).join(name);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
         }
-        let this = Self { name, target, version, folder };
+        let this = Self { name, target, version, compression, folder };
         this.folder("DEBIAN")?;
         Ok(this)
     }
@@ -102,8 +121,7 @@ impl<'a> Package<'a> {
     }
 
     fn text(&self, to: &str, text: &str) -> anyhow::Result<()> {
-        let to = self.folder.join(to);
-        std::fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
+        write(&self.folder.join(to), text)
     }
 
     fn programs(&self, files: &[&Path]) -> anyhow::Result<()> {
@@ -117,7 +135,7 @@ impl<'a> Package<'a> {
 
     fn pack(&self, fields: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
         let document = self.folder(&format!("usr/share/doc/{}", self.name))?.join("changelog");
-        self.text_at(&document, &changelog(self.name, self.version)?)?;
+        write(&document, &changelog(self.name, self.version)?)?;
         execute(command("gzip").arg("-9n").arg(&document))?;
         // For `dpkg --verify`; dpkg-deb makes none.
         let sums = "find . -path ./DEBIAN -prune -o -type f ! -path './etc/*' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 md5sum > DEBIAN/md5sums";
@@ -138,7 +156,7 @@ impl<'a> Package<'a> {
             root().join("target/dist").join(format!("{}_{}_{}.deb", self.name, self.version, self.target.debian));
         execute(
             command("dpkg-deb")
-                .args(["--root-owner-group", "-Zxz", "--build"])
+                .args(["--root-owner-group", self.compression, "--build"])
                 .arg(&self.folder)
                 .arg(&file)
                 // No file is younger than the commit.
@@ -146,10 +164,25 @@ impl<'a> Package<'a> {
         )?;
         Ok(file)
     }
+}
 
-    fn text_at(&self, path: &Path, text: &str) -> anyhow::Result<()> {
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What is in a package, and what it weighs.
+pub fn describe(package: &Path) -> anyhow::Result<String> {
+    let bytes = std::fs::metadata(package).with_context(|| format!("cannot read {}", package.display()))?.len();
+    let fields = output(command("dpkg-deb").arg("--field").arg(package).args(["Depends", "Installed-Size"]))?;
+    let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(format!("{name}: {:.1} MB; {}", bytes as f64 / 1e6, fields.trim().replace('\n', "; ")))
+}
+
+/// Builds the programs of this machine as the tests build them, so that whoever has tested has them: with what only tests
+/// depend on, for else cargo would choose other features of half of the tree.
+pub fn programs_of_tests() -> anyhow::Result<()> {
+    let what = ["build", "--workspace", "--bins", "--example", "documents", "--features", MUTANTS];
+    execute(&mut cargo(&what))
 }
 
 /// Manual pages and completions, made by the programs' own command lines: from where, to where.
@@ -158,10 +191,12 @@ fn documentation() -> anyhow::Result<Vec<(PathBuf, String)>> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
     }
-    let path = folder.display().to_string();
-    execute(&mut cargo(&["run", "--quiet", "-p", "holm-cli", "--", "documents", &path]))?;
-    execute(&mut cargo(&["run", "--quiet", "-p", "holm-agent", "--example", "documents", "--", &path]))?;
-    execute(command("sh").args(["-c", "gzip -9n \"$0\"/*.1", &path]))?;
+    programs_of_tests()?;
+    for program in ["holm", "examples/documents"] {
+        let arguments: &[&str] = if program == "holm" { &["documents"] } else { &[] };
+        execute(command(target_folder().join("debug").join(program)).args(arguments).arg(&folder))?;
+    }
+    execute(command("sh").args(["-euc", "gzip -9n \"$0\"/*.1"]).arg(&folder))?;
     let mut files = Vec::new();
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {

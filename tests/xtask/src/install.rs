@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
+use crate::deb::{self, Programs};
 use crate::dist::TARGETS;
-use crate::shell::{cargo, command, need_wasm, output, root, run as execute, write_program};
+use crate::shell::{command, need_wasm, output, root, run as execute, target_folder, write_program};
 use crate::test::need;
-use crate::{deb, emulate};
 
 const RELEASE: &str = "bookworm";
 /// What a Debian on a board has, and a system of debootstrap's has not by itself.
@@ -34,18 +34,23 @@ pub fn run() -> anyhow::Result<(String, bool)> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     execute(command("cp").arg("-a").arg(pristine(&folder)?).arg(&system))?;
 
-    // The steps are about packages, and not about the last optimisation of what is in them.
-    let profile = Some(emulate::PROFILE);
+    // The steps are about packages: the programs are those that the tests have built anyway.
+    deb::programs_of_tests()?;
+    let stripped = |name: &str| -> anyhow::Result<PathBuf> {
+        let to = folder.join(name);
+        execute(command("strip").arg("-o").arg(&to).arg(target_folder().join("debug").join(name)))?;
+        Ok(to)
+    };
+    let programs =
+        Programs { agent: stripped("holmd")?, command: stripped("holm")?, compiler: stripped("holm-compile")? };
     let mut lines = Vec::new();
     for (name, version) in [("old", "0.1.0~1"), ("new", "0.1.0~2")] {
         let to = system.join("packages").join(name);
         std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
-        for package in deb::build(target, profile, Some(version))? {
-            execute(command("cp").arg(&package).arg(&to))?;
-            lines.push(contents(&package)?);
+        for package in deb::pack(target, &programs, version, "-Znone")? {
+            execute(command("mv").arg(&package).arg(&to))?;
         }
     }
-    lines.truncate(2);
     bundle(&system.join("packages/counter.holm"))?;
     let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
     write_program(&system.join("packages/steps"), &steps)?;
@@ -78,14 +83,6 @@ fn pristine(folder: &Path) -> anyhow::Result<PathBuf> {
 /// A function to run there.
 fn bundle(to: &Path) -> anyhow::Result<()> {
     need_wasm()?;
-    let words = ["run", "--quiet", "-p", "holm-cli", "--", "build", "functions/examples/counter", "--output"];
-    execute(cargo(&words).arg(to))
-}
-
-/// What is in a package, and what it weighs.
-fn contents(package: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::metadata(package).with_context(|| format!("cannot read {}", package.display()))?.len();
-    let fields = output(command("dpkg-deb").arg("--field").arg(package).args(["Package", "Architecture", "Depends"]))?;
-    let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(format!("{name}: {:.1} MB\n  {}", bytes as f64 / 1e6, fields.trim().replace('\n', "\n  ")))
+    let holm = target_folder().join("debug/holm");
+    execute(command(holm).args(["build", "functions/examples/counter", "--output"]).arg(to))
 }
