@@ -1,4 +1,4 @@
-//! `holm cloud`: the control plane, in this process.
+//! `holm cloud`: the control plane, in this process; and what is asked of one that runs.
 //!
 //! On stdout it writes one JSON line when something was made that is told only once, and one when it is ready; on stderr it
 //! tells people, and logs.
@@ -15,10 +15,14 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::token::Token;
 
 /// See `holm cloud --help`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cloud {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where to serve people, commands and enrolment
     #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDR")]
     https: SocketAddr,
@@ -33,7 +37,26 @@ pub(crate) struct Cloud {
     new_token: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make, list and end tokens of those whom a control plane lets in
+    Token(Token),
+}
+
 impl Cloud {
+    /// Whether it is to be one, and not to ask one.
+    pub(crate) fn is_server(&self) -> bool {
+        self.command.is_none()
+    }
+
+    /// Asks the control plane that is known here.
+    pub(crate) async fn ask(&self, screen: &mut Screen) -> Result<(), Failure> {
+        match &self.command {
+            Some(Command::Token(token)) => token.run(screen).await,
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn run(self, data: Option<PathBuf>, screen: &mut Screen) -> ExitCode {
         match self.serve(data, screen) {
             Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +125,7 @@ fn announce(started: &Started, screen: &mut Screen) {
             .note("       its key, root.key beside it, is needed again in two years: better kept elsewhere until then");
         screen.note(format_args!("next:  holm login https://localhost:{} --ca {}", https.port(), root.display()));
         screen.note("then:  holm device enrol-token --group GROUP");
+        screen.note(format_args!("pages: https://localhost:{}, with the same token", https.port()));
     }
     let ready = serde_json::json!({
         "event": "ready",
