@@ -14,7 +14,7 @@ use holm_tests::mqtt::{Client, Packet};
 use holm_tests::node::{Node, Start, binary};
 use holm_tests::publisher::Publisher;
 use holm_tests::{eventually, functions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Quick to notice that somebody is gone.
 const CONFIG: &str = "[functions]\nhealth_window = \"0ms\"\n[cloud]\nack_timeout = \"2s\"\nkeep_alive = \"2s\"\n";
@@ -298,6 +298,28 @@ fn a_viewers_token_looks_and_changes_nothing() {
     let deeds = cloud.get("/v1/audit?limit=2")["audit"].clone();
     assert_eq!((&deeds[0]["action"], &deeds[0]["object"]), (&json!("end a token"), &json!("eve")));
     assert_eq!((&deeds[1]["action"], &deeds[1]["operator"]), (&json!("make a token for a viewer"), &json!("admin")));
+    cloud.stop();
+}
+
+#[test]
+fn tokens_are_made_and_ended_by_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = ControlPlane::start(folder.path());
+    let laptop = Publisher::new(folder.path());
+    let token = laptop.ok(&cloud, &["cloud", "token", "new", "eve"]).trim().to_owned();
+    assert_eq!(cloud.ask("GET", "/v1/devices", Some(&token), b"").status, 200);
+    let lines = laptop.ok(&cloud, &["cloud", "token", "list", "--json"]);
+    let listed: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let eve = listed.iter().find(|operator| operator["name"] == "eve").unwrap();
+    assert_eq!(eve["role"], "viewer");
+    let (id, table) = (eve["id"].as_str().unwrap(), laptop.ok(&cloud, &["cloud", "token", "list"]));
+    assert!(table.contains(id) && table.contains("admin"), "{table}");
+    laptop.ok(&cloud, &["cloud", "token", "end", id]);
+    assert_eq!(cloud.ask("GET", "/v1/devices", Some(&token), b"").status, 401);
+    let told = laptop.fails(&cloud, 1, &["cloud", "token", "end", id]);
+    assert!(told.contains("no such operator"), "{told}");
+    laptop.fails(&cloud, 2, &["cloud", "token", "new", "eve", "--role", "king"]);
+    laptop.fails(&cloud, 1, &["cloud", "token", "new", " "]);
     cloud.stop();
 }
 

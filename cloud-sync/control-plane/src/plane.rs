@@ -24,6 +24,7 @@ use crate::folder::Folder;
 use crate::records::{Opened, Operator, Records, Role};
 use crate::secret::Secret;
 use crate::signing::Signing;
+use crate::ui::Glance;
 use crate::uplink::Uplink;
 use crate::{CloudError, chain};
 
@@ -78,6 +79,7 @@ pub(crate) struct Plane {
     pub(crate) live: Arc<Live>,
     /// Who watches what comes from devices.
     pub(crate) arrivals: Arc<Arrivals>,
+    pub(crate) glance: Glance,
     pub(crate) server: Arc<ServerIdentity>,
     pub(crate) clock: Clock,
     pub(crate) https_port: u16,
@@ -132,6 +134,7 @@ pub async fn run(
         signing: signing.clone(),
         live,
         arrivals,
+        glance: Glance::default(),
         server: server.clone(),
         clock: options.clock.clone(),
         https_port: started.https.port(),

@@ -14,7 +14,7 @@ use super::fleet::{presence, reported};
 use super::frame::{Place, frame, proof};
 use super::overview::why;
 use super::session::{Form, Session};
-use super::shown::{Mood, ago, bytes, clock, count, job, moment, payload, span, state};
+use super::shown::{Mood, ago, bytes, clock, count, counted, job, moment, payload, span, state};
 use crate::plane::Plane;
 use crate::records::{Arrival, Arrived, Device, DeviceStatus, Seen};
 
@@ -75,9 +75,9 @@ pub(super) async fn page(
                 p.empty { "None yet: " code { "holm deploy FUNCTION@VERSION --device " (device.thing) } }
             } @else {
                 div.wide { table.stack {
-                    thead { tr { th.number { "Generation" } th { "State" } th { "Phase" } th { "Why" } th { "Queued" } th { "Changed" } } }
+                    thead { tr { th { "Generation" } th { "State" } th { "Phase" } th { "Why" } th { "Queued" } th { "Changed" } } }
                     tbody { @for found in &jobs { tr {
-                        td.number data-name="Generation" { (found.generation) }
+                        td data-name="Generation" { (found.generation) }
                         td data-name="State" { (job(&found.status)) }
                         td data-name="Phase" { (found.details.get("phase").map_or("–", String::as_str)) }
                         td data-name="Why" { (why(&found.details)) }
@@ -132,11 +132,11 @@ pub(super) fn vitals(plane: &Plane, device: &Device, now: Timestamp) -> Markup {
             @if let Some(reported) = &reported {
                 @let health = &reported.health;
                 (fact("Deployment", &html! { "generation " (reported.generation) ", " (reported.phase.as_str()) }))
-                (fact("Backlog", &html! { (count(health.backlog)) " records" }))
-                (fact("Dropped", &html! { (count(health.dropped)) " records" }))
+                (fact("Backlog", &html! { (counted(health.backlog, "record", "records")) }))
+                (fact("Dropped", &html! { (counted(health.dropped, "record", "records")) }))
                 (fact("Waiting events", &html! { (count(health.inbox)) }))
                 (fact("Dead letters", &html! { (count(health.dead_letters)) }))
-                (fact("Failures", &html! { (count(health.faults)) " in " (count(health.invocations)) " invocations" }))
+                (fact("Failures", &html! { (count(health.faults)) " in " (counted(health.invocations, "invocation", "invocations")) }))
                 (fact("Memory", &html! { (bytes(health.memory_bytes)) }))
                 (fact("Free disk", &html! { (bytes(health.disk_free_bytes)) }))
                 (fact("Clock", &html! { @if health.clock_synced { "set" } @else { "not known to be right" } }))
@@ -203,7 +203,7 @@ fn health(found: &FunctionState) -> Markup {
         FunctionState::Trial => Mood::Busy,
         _ => Mood::Bad,
     };
-    state(mood, found.as_str())
+    state(mood, if *found == FunctionState::Unexercised { "confirmed, no event yet" } else { found.as_str() })
 }
 
 /// Enough of a digest to tell two apart.

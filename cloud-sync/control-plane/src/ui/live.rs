@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::device::{LINES, lines, vitals};
 use super::failure::Failure;
-use super::overview::tiles;
+use super::overview::glance;
 use super::session::Session;
 use crate::CloudError;
 use crate::arrivals::Watcher;
@@ -33,7 +33,7 @@ use crate::plane::{Plane, stopping};
 use crate::records::Seen;
 
 /// Between two looks at what changes without a wake-up: who is connected, and whether the session lasts.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// Between two looks at what came, at least: a device that sends a lot shall not keep the readers busy.
 const SPACING: Duration = Duration::from_millis(200);
@@ -129,7 +129,7 @@ impl Live {
             return Ok(());
         }
         let (id, part) = match &mut self.device {
-            None => ("tiles", tiles(&self.plane).await?),
+            None => ("tiles", glance(&self.plane).await?),
             Some((thing, seen)) => {
                 let tail = self.plane.records.tail(thing.clone(), std::mem::take(seen), LINES).await?;
                 *seen = tail.seen;

@@ -48,6 +48,7 @@ use axum::routing::{get, post};
 
 use crate::plane::Plane;
 use failure::Failure;
+pub(crate) use overview::Glance;
 pub(crate) use session::signed_in;
 
 /// All of it.

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use maud::{Markup, html};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::frame::{Place, frame};
+use super::live::LOOK;
 use super::session::Session;
 use super::shown::{ago, count, counted, job, payload};
 use crate::CloudError;
@@ -70,8 +73,25 @@ pub(super) async fn page(session: Session, State(plane): State<Arc<Plane>>) -> R
     Ok(frame(&session, Place::Overview, "Overview", body))
 }
 
-/// The part that is live.
-pub(super) async fn tiles(plane: &Plane) -> Result<Markup, CloudError> {
+/// The tiles as they were made last, for all who watch: adding up the fleet costs the same for one and for many.
+#[derive(Default)]
+pub(crate) struct Glance(Mutex<Option<(Instant, Markup)>>);
+
+/// The part that is live, no older than [`LOOK`].
+pub(super) async fn glance(plane: &Plane) -> Result<Markup, CloudError> {
+    // Held while it is made, so that it is made once. Cancel safe: who gives up leaves the old one.
+    let mut last = plane.glance.0.lock().await;
+    if let Some((made, tiles)) = &*last
+        && made.elapsed() < LOOK
+    {
+        return Ok(tiles.clone());
+    }
+    let tiles = tiles(plane).await?;
+    *last = Some((Instant::now(), tiles.clone()));
+    Ok(tiles)
+}
+
+async fn tiles(plane: &Plane) -> Result<Markup, CloudError> {
     let sums = plane.records.sums().await?;
     let online = u64::try_from(plane.bus.connected()).unwrap_or(u64::MAX).min(sums.devices);
     let offline = sums.devices - online;

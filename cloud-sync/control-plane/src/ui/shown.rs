@@ -67,7 +67,7 @@ pub(super) fn span(milliseconds: i64) -> String {
     // From two of a unit on: 90 minutes say more than one hour.
     let found = UNITS.into_iter().find(|(length, _)| milliseconds >= 2 * length).unwrap_or((1_000, "second"));
     let (length, name) = found;
-    let count = milliseconds / length;
+    let count = (milliseconds + length / 2) / length;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -183,6 +183,7 @@ mod tests {
             (86_400_000, "24 hours ago"),
             (10 * 86_400_000, "10 days ago"),
             (-7_200_000, "in 2 hours"),
+            (-86_399_000, "in 24 hours"),
         ] {
             assert_eq!(distance(Timestamp(1_731_000_000_000), Timestamp(1_731_000_000_000 + apart)), expected);
         }

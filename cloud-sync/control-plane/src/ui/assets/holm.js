@@ -143,7 +143,7 @@ function make(figure, found, zoom, reset) {
     ...size(figure),
     series,
     bands,
-    axes: [{ ...axis }, { ...axis, size: 64 }],
+    axes: [{ ...axis, values: ticks }, { ...axis, size: 64 }],
     scales: { x: { time: true } },
     // Times are in UTC everywhere.
     tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
@@ -161,6 +161,18 @@ function make(figure, found, zoom, reset) {
   // The legend says something before a pointer comes: the last values.
   drawn.setCursor({ left: drawn.valToPos(data[0][data[0].length - 1], "x"), top: 10 });
   return drawn;
+}
+
+// As times are written on the rest of the page, with the day where a new one begins.
+function ticks(_, times, __, ___, step) {
+  let before;
+  return times.map((time) => {
+    const [day, clock] = new Date(time * 1000).toISOString().split("T");
+    const isNew = day !== before;
+    before = day;
+    const shown = step >= 86_400 ? day : clock.slice(0, step < 1 ? 12 : step < 60 ? 8 : 5);
+    return isNew && step < 86_400 ? `${shown}\n${day}` : shown;
+  });
 }
 
 function short(value) {
