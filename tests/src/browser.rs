@@ -1,12 +1,12 @@
 //! A person at the control plane's pages: a real Chromium, driven by the scripts in `tests/ui`.
 //!
 //! A script asks for what only the test can do by a line on stdout, and goes on when it is answered by one on stdin. What it
-//! finds wrong it says on stderr, and ends with 1.
+//! finds wrong it says on stderr, and ends with 1. With `HOLM_PICTURES=FOLDER` it leaves pictures of the pages there.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use crate::functions::repository;
@@ -26,15 +26,13 @@ pub fn drive(https: &str, token: &str, script: &str, mut act: impl FnMut(&str) -
         skip("there is no Chromium or no playwright-core here");
         return false;
     }
-    let pictures = repository().join("target/ui");
-    std::fs::create_dir_all(&pictures).unwrap();
     let mut command = Command::new("node");
     command.arg(scripts.join(script)).current_dir(&scripts).env("HOLM_URL", format!("https://{https}"));
-    command.env("HOLM_TOKEN", token).env("HOLM_PICTURES", pictures);
+    command.env("HOLM_TOKEN", token);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut child = Ended(child);
     let (out, mut answers) = (child.0.stdout.take().unwrap(), child.0.stdin.take().unwrap());
-    let (questions, asked) = channel();
+    let (questions, asked) = sync_channel(1);
     std::thread::spawn(move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             if questions.send(line).is_err() {
@@ -48,7 +46,7 @@ pub fn drive(https: &str, token: &str, script: &str, mut act: impl FnMut(&str) -
                 let answer = act(&question);
                 writeln!(answers, "{answer}").unwrap();
             }
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => break,
             Err(error) => panic!("{script}: {error}"),
         }
     }

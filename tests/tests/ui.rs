@@ -206,6 +206,58 @@ fn location(answer: &Answer) -> String {
     line.unwrap_or_default().to_owned()
 }
 
+/// Signs in; the line of a head that says so from then on.
+fn signed_in(cloud: &ControlPlane) -> String {
+    let answer =
+        post(cloud, "/login", &format!("Origin: https://{}\r\n", cloud.https), &format!("token={}", cloud.token));
+    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    format!("Cookie: {}\r\n", cookie.split(';').next().unwrap())
+}
+
+/// What links of a page begin with `start`, without that.
+fn links(page: &str, start: &str) -> Vec<String> {
+    let start = format!("href=\"{start}");
+    let parts = page.split(start.as_str()).skip(1);
+    parts.map(|part| part.split('"').next().unwrap().replace("&amp;", "&")).collect()
+}
+
+#[test]
+fn a_large_fleet_comes_in_pages_whatever_is_sought() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = ControlPlane::start(folder.path());
+    for number in 0..53 {
+        Device::enrol(&cloud, &format!("pi{number:02}"));
+    }
+    let connected = Device::enrol(&cloud, "zz").connect(&cloud);
+    let cookie = signed_in(&cloud);
+    let get = |path: &str| {
+        let answer = cloud.ask_with("GET", path, None, &cookie, b"").unwrap();
+        assert_eq!(answer.status, 200, "{path}");
+        String::from_utf8(answer.body).unwrap()
+    };
+    for (query, expected) in
+        [("", 54), ("q=PI", 53), ("q=pi0", 10), ("state=online", 1), ("group=greenhouse&state=offline", 53)]
+    {
+        let (mut found, mut path) = (Vec::new(), format!("/fleet?{query}"));
+        for pages in 1.. {
+            let page = get(&path);
+            let devices = links(&page, "/devices/");
+            assert!(devices.len() <= 50 && pages < 4, "{path}");
+            found.extend(devices);
+            match links(&page, "/fleet?after=").pop() {
+                Some(next) => path = format!("/fleet?after={next}"),
+                None => break,
+            }
+        }
+        let mut sorted = found.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!((found.len(), &found), (expected, &sorted), "{query}: each once, by name");
+    }
+    drop(connected);
+    cloud.stop();
+}
+
 #[test]
 fn forms_are_taken_from_our_own_pages_and_cookies_only_look() {
     let folder = tempfile::tempdir().unwrap();

@@ -46,7 +46,7 @@ export async function run(scenario, { allowed } = {}) {
     assert.deepEqual(wrong, []);
   } catch (error) {
     process.stderr.write(`${page.url()}\n${error.stack}\n${wrong.join("\n")}\n`);
-    await page.screenshot({ path: `${process.env.HOLM_PICTURES}/failed.png`, fullPage: true }).catch(() => {});
+    await picture(page, "failed").catch(() => {});
     process.exitCode = 1;
   }
   await browser.close();
@@ -65,7 +65,7 @@ export async function fits(page) {
   assert.ok(wanted <= there, `${page.url()} is ${wanted} wide where there is room for ${there}`);
 }
 
-// For those who look at them: `target/ui`.
+// For those who look at them.
 export async function picture(page, name) {
-  await page.screenshot({ path: `${process.env.HOLM_PICTURES}/${name}.png`, fullPage: true });
+  if (process.env.HOLM_PICTURES) await page.screenshot({ path: `${process.env.HOLM_PICTURES}/${name}.png`, fullPage: true });
 }

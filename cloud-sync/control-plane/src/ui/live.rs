@@ -38,6 +38,9 @@ pub(super) const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks at what came, at least: a device that sends a lot shall not keep the readers busy.
 const SPACING: Duration = Duration::from_millis(200);
 
+/// How long a browser waits before it comes back.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Says to whatever is in between that the connection is alive.
 const ALIVE: Duration = Duration::from_secs(15);
 
@@ -82,7 +85,7 @@ fn stream(session: Session, plane: Arc<Plane>, device: Option<ThingName>) -> Res
         device: device.map(|thing| (thing, Seen::default())),
         sent: String::new(),
         is_first: true,
-        waiting: VecDeque::new(),
+        waiting: VecDeque::from([Event::default().retry(RETRY)]),
         over: false,
     };
     let events = unfold(live, |mut live| async {

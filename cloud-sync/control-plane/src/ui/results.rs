@@ -110,13 +110,10 @@ fn read(query: Option<&str>) -> Result<Asked, Failure> {
     if found.is_none() {
         fields.problem(format!("range: {word} is none of {}", RANGES.map(|(word, ..)| word).join(", ")));
     }
-    for problem in [
-        device.as_ref().and_then(|name| ThingName::new(name).err()),
-        group.as_ref().and_then(|name| GroupName::new(name).err()),
-    ] {
-        if let Some(error) = problem {
-            fields.problem(error.to_string());
-        }
+    let bad_device = device.as_ref().and_then(|name| ThingName::new(name).err());
+    let bad_group = group.as_ref().and_then(|name| GroupName::new(name).err());
+    for error in [bad_device, bad_group].into_iter().flatten() {
+        fields.problem(error.to_string());
     }
     fields.finish()?;
     let (range, _, length) = found.unwrap_or(("all", "", None));
