@@ -401,6 +401,18 @@ fn buckets_hold_every_row_and_tell_least_greatest_and_mean() {
     assert_eq!(high["devices"][0]["points"][0]["count"], 1, "{high}");
     assert_eq!(cloud.get("/v1/results?series=f.high")["rows"].as_array().unwrap().len(), 3);
     assert_eq!(cloud.get("/v1/results?series=f.nothing&buckets=9")["devices"], json!([]));
+    // A clock may say anything.
+    let wild = [record(i64::MIN, "1".into()), record(BEGIN, "2".into()), record(i64::MAX, "3".into())];
+    send(&mut link, &device.thing, Lane::Results, "result.f.wild", 1, &wild);
+    let answer = cloud.get("/v1/results?series=f.wild&buckets=1000");
+    assert_eq!(
+        answer["devices"][0]["points"],
+        json!([{ "time": BEGIN, "count": 1, "min": 2.0, "max": 2.0, "avg": 2.0 }])
+    );
+    let cookie = signed_in(&cloud);
+    for path in ["/", "/results", "/results?series=f.wild&range=all", "/devices/pi1"] {
+        assert_eq!(cloud.ask_with("GET", path, None, &cookie, b"").unwrap().status, 200, "{path}");
+    }
     for (query, told) in [
         ("buckets=9", "for one series"),
         ("series=f.n&buckets=0", "not between 1 and 5000"),

@@ -15,6 +15,9 @@ use crate::error::sql;
 /// Rows that one question may read: a reader that is busy for long keeps others waiting.
 const MAX_ROWS: u64 = 5_000_000;
 
+/// What a browser takes for a time, either way from 1970 (ECMA-262, 21.4.1.1). A device whose clock says more has no place in a plot.
+const MAX_TIME: i64 = 8_640_000_000_000_000;
+
 /// Devices of one answer.
 const MAX_DEVICES: usize = 32;
 
@@ -107,9 +110,10 @@ fn bounds(
     let (first, last) = (statement.replace(", max(time)", ""), statement.replace("min(time), ", ""));
     let mut first = connection.prepare_cached(&first).map_err(sql(action))?;
     let mut last = connection.prepare_cached(&last).map_err(sql(action))?;
+    let (from, to) = (selection.since.0.max(-MAX_TIME), selection.until.0.min(MAX_TIME));
     let mut found: Option<(i64, i64)> = None;
     for stream in streams {
-        let values = params![stream.id, selection.since.0, selection.until.0];
+        let values = params![stream.id, from, to];
         let least: Option<i64> = first.query_row(values, |row| row.get(0)).map_err(sql(action))?;
         let most: Option<i64> = last.query_row(values, |row| row.get(0)).map_err(sql(action))?;
         if let (Some(least), Some(most)) = (least, most) {
@@ -117,10 +121,10 @@ fn bounds(
             found = Some((first.min(least), end.max(most)));
         }
     }
-    let asked = |bound: i64, open: i64, else_: i64| if bound == open { else_ } else { bound };
     Ok(found.map(|(first, last)| {
-        let since = asked(selection.since.0, i64::MIN, first);
-        (since, asked(selection.until.0, i64::MAX, last.saturating_add(1)).max(since.saturating_add(1)))
+        let since = if from == -MAX_TIME { first } else { from };
+        let until = if to == MAX_TIME { last.saturating_add(1) } else { to };
+        (since, until.max(since.saturating_add(1)))
     }))
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn page(
                     td data-name="State" { @match found.ended {
                         Some(_) => { (state(Mood::Quiet, "ended")) }
                         None if found.expires < now => { (state(Mood::Bad, "expired")) }
-                        None if found.expires.0 - now.0 < SOON => { (state(Mood::Bad, "expires soon")) }
+                        None if found.expires.0.saturating_sub(now.0) < SOON => { (state(Mood::Bad, "expires soon")) }
                         None => { (state(Mood::Good, "good")) }
                     } }
                 } } }

@@ -67,7 +67,7 @@ pub(super) fn span(milliseconds: i64) -> String {
     // From two of a unit on: 90 minutes say more than one hour.
     let found = UNITS.into_iter().find(|(length, _)| milliseconds >= 2 * length).unwrap_or((1_000, "second"));
     let (length, name) = found;
-    let count = (milliseconds + length / 2) / length;
+    let count = milliseconds.saturating_add(length / 2) / length;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 

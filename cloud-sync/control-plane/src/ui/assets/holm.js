@@ -147,7 +147,7 @@ function make(figure, found, zoom, reset) {
     scales: { x: { time: true } },
     // Times are in UTC everywhere.
     tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
-    cursor: { drag: { x: true, y: false, setScale: false } },
+    cursor: { y: false, drag: { x: true, y: false, setScale: false } },
     hooks: {
       setSelect: [(u) => {
         if (u.select.width < 4) return;
