@@ -22,7 +22,7 @@ const MAJOR: i64 = 1;
 const STEPS: &[(i64, &str)] = &[
     (1000, include_str!("schema/1000.sql")),
     (1001, include_str!("schema/1001.sql")),
-    (1010, include_str!("schema/1010.sql")),
+    (1002, include_str!("schema/1002.sql")),
 ];
 
 /// Connections that read at the same time. Each costs its cache.

@@ -1,4 +1,4 @@
--- Format 1.10: roles of operators, and the sessions of their browsers.
+-- Format 1.2: roles of operators, and the sessions of their browsers.
 
 -- viewer, admin
 ALTER TABLE operator ADD COLUMN role TEXT NOT NULL DEFAULT 'admin';
