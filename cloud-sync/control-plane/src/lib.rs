@@ -39,6 +39,7 @@ mod error;
 mod folder;
 mod plane;
 mod records;
+mod rollouts;
 mod secret;
 mod signing;
 mod uplink;

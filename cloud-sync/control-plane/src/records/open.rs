@@ -19,7 +19,11 @@ const APPLICATION_ID: i64 = 0x484C_4350;
 const MAJOR: i64 = 1;
 
 /// Each step brings the database from the version before it to this one.
-const STEPS: &[(i64, &str)] = &[(1000, include_str!("schema/1000.sql")), (1001, include_str!("schema/1001.sql"))];
+const STEPS: &[(i64, &str)] = &[
+    (1000, include_str!("schema/1000.sql")),
+    (1001, include_str!("schema/1001.sql")),
+    (1003, include_str!("schema/1003.sql")),
+];
 
 /// Connections that read at the same time. Each costs its cache.
 const READERS: usize = 3;
