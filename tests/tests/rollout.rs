@@ -303,7 +303,7 @@ fn going_back_one_step_needs_no_key_and_further_needs_the_targets_key() {
     assert!(told.contains("no targets key"), "{told}");
     let told = world.ends(0, &[&back[..], &["--to", "1.0.0", "--dry-run"]].concat());
     assert!(told.contains("a permit of the targets key is needed"), "{told}");
-    world.ends(0, &[&back[..], &["--to", "1.0.0"]].concat());
+    world.ends(0, &[&back[..], &["--to", "1.0.0", "--health-window", "0s"]].concat());
     all_run(&[&node], "teller 1.0.0");
     world.ends(0, &["deploy", "teller@2.0.0", "--device", "pi1", "--watch", "--health-window", "0s"]);
     all_run(&[&node], "teller 2.0.0");

@@ -40,6 +40,9 @@ pub(crate) struct Rollback {
     message: String,
     #[command(flatten)]
     staging: Staging,
+    /// How long devices watch the older version before it is confirmed [default: 1m with --to; else not at all: it was]
+    #[arg(long, value_parser = holm_core::parse_duration, value_name = "TIME")]
+    health_window: Option<Duration>,
     /// Follow it until it ends
     #[arg(long)]
     watch: bool,
@@ -65,6 +68,9 @@ impl Rollback {
         fields.extend(self.staging.at_once().fields());
         fields.insert("function".to_owned(), json!(self.function.to_string()));
         fields.insert("why".to_owned(), json!(self.message));
+        let usual = self.release.is_none().then_some(Duration::ZERO);
+        let window = self.health_window.or(usual).map(|window| window.as_secs());
+        fields.insert("health_window_s".to_owned(), json!(window));
         match &self.release {
             Some(version) => fields.insert("version".to_owned(), json!(version)),
             None => fields.insert("back".to_owned(), json!(true)),
