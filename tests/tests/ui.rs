@@ -177,6 +177,36 @@ fn viewer(cloud: &ControlPlane) -> (String, String) {
 }
 
 #[test]
+fn a_rollout_is_seen_as_it_goes_and_taken_back_from_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = ControlPlane::start(folder.path());
+    let laptop = Publisher::new(folder.path());
+    laptop.ok(&cloud, &["key", "new", "--cloud"]);
+    let nodes = ["pi1", "pi2"].map(|thing| node(&cloud, &folder.path().join(thing), thing));
+    for version in ["1.0.0", "2.0.0"] {
+        let guest = functions::Guest::new("teller", "echo").on("ask").version(version);
+        laptop.publish(&cloud, &laptop.bundle("teller.holm", &guest.bundle()), &[]);
+    }
+    let quick = ["--group", "greenhouse", "--health-window", "1s"];
+    let deploy =
+        |words: &[&str]| laptop.ok(&cloud, &["deploy"].iter().chain(words).chain(&quick).copied().collect::<Vec<_>>());
+    deploy(&["teller@1.0.0", "--stages", "100%", "--soak", "0s", "--watch"]);
+    deploy(&["teller@2.0.0", "--stages", "1,100%", "--soak", "1h"]);
+    let runs = |node: &Node| {
+        let functions = node.admin.get("/v1/functions");
+        functions["functions"][0]["version"].as_str().unwrap_or_default().to_owned()
+    };
+    drive(&cloud.https, &cloud.token, "rollouts.mjs", |question| {
+        assert_eq!(question, "what runs");
+        nodes.each_ref().map(runs).join(" ")
+    });
+    for node in nodes {
+        node.stop();
+    }
+    cloud.stop();
+}
+
+#[test]
 fn what_is_not_right_is_told_on_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let cloud = ControlPlane::start(folder.path());

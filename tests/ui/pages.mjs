@@ -8,6 +8,7 @@ const PAGES = [
   ["/fleet?q=pi&group=greenhouse&state=online", "Fleet"],
   ["/devices/pi1", "pi1"],
   ["/devices/pi1/revoke", "Revoke pi1?"],
+  ["/rollouts", "Rollouts"],
   ["/results", "Results"],
   ["/results?series=water-loss.flow&range=all", "Results"],
   ["/functions", "Functions"],

@@ -42,6 +42,7 @@ mod error;
 mod folder;
 mod plane;
 mod records;
+mod rollouts;
 mod secret;
 mod signing;
 mod ui;

@@ -23,6 +23,7 @@
 mod audit;
 mod buckets;
 mod deploy;
+mod desired;
 mod devices;
 mod ingest;
 mod jobs;
@@ -30,6 +31,7 @@ mod open;
 mod operators;
 mod query;
 mod repository;
+mod rollouts;
 mod shadow;
 mod spans;
 mod survey;
@@ -51,10 +53,11 @@ pub(crate) use open::Opened;
 pub(crate) use operators::{Operator, Role};
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
 pub(crate) use repository::{Held, Publication};
+pub(crate) use rollouts::{Begin, Begun, Member, RolloutId, RolloutOverview, Stepped, Target, Wish};
 pub(crate) use shadow::ShadowAnswer;
 pub(crate) use survey::{Running, Series, Sought};
 pub(crate) use tail::{Arrival, Arrived, Seen};
-pub(crate) use tokens::{Enrolment, TokenInfo};
+pub(crate) use tokens::{Admitted, Enrolment, Meant, TokenInfo};
 
 use crate::CloudError;
 use crate::records::open::Readers;
@@ -71,6 +74,7 @@ pub(crate) enum Refused {
     CertificateRevoked,
     NoSuchDevice,
     NoSuchOperator,
+    NoSuchRollout,
     /// Metadata that devices would not believe, or that lists what is not here: every sentence.
     NotBelieved(Vec<String>),
     /// The sentence.

@@ -14,7 +14,7 @@ use super::session::{Form, Session};
 use super::shown::{Mood, ago, moment, state};
 use crate::CloudError;
 use crate::plane::Plane;
-use crate::records::TokenInfo;
+use crate::records::{Meant, TokenInfo};
 use crate::secret::Secret;
 
 /// How long a token may be good for: hours, and what that is called.
@@ -44,7 +44,7 @@ pub(super) async fn make(
     let (token, now) = (Secret::make()?, (plane.clock)());
     let expires = Timestamp(now.0 + hours * 3_600_000);
     let operator = session.operator.name.clone();
-    plane.records.add_token(token.hash(), group.clone(), now, expires, operator).await?;
+    plane.records.add_token(token.hash(), Meant::Anybody(group.clone()), now, expires, operator).await??;
     // As the browser has come here: a device that sits in the same network comes by the same way.
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     let host = host.map_or_else(|| format!("localhost:{}", plane.https_port), str::to_owned);
@@ -102,10 +102,14 @@ async fn show(session: &Session, plane: &Plane, made: Markup) -> Result<Markup, 
             h2 #tokens { "Tokens" }
             @if tokens.is_empty() { p.empty { "None was made yet." } }
             @else { div.wide { table.stack {
-                thead { tr { th { "Id" } th { "Group" } th { "State" } th { "Device" } th { "Made" } th { "Expires" } } }
+                thead { tr { th { "Id" } th { "For" } th { "State" } th { "Device" } th { "Made" } th { "Expires" } } }
                 tbody { @for token in &tokens { tr {
                     td data-name="Id" { code { (token.id) } }
-                    td data-name="Group" { (token.group.as_deref().unwrap_or("–")) }
+                    td data-name="For" { @match (&token.replaces, &token.group) {
+                        (Some(thing), _) => { "the place of " a href={ "/devices/" (thing) } { (thing) } }
+                        (None, Some(group)) => { "the group " (group) }
+                        (None, None) => { "–" }
+                    } }
                     td data-name="State" { @match token.used {
                         Some(_) => { (state(Mood::Quiet, "used")) }
                         None if token.expires < now => { (state(Mood::Quiet, "expired")) }

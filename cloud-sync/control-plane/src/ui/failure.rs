@@ -124,7 +124,7 @@ impl From<Problem> for Failure {
 }
 
 /// As it stands in a page: problems are told in lower case and without an end.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first: String = letters.next().map(|first| first.to_uppercase().collect()).unwrap_or_default();
     format!("{first}{}.", letters.as_str().replace('`', ""))

@@ -9,15 +9,17 @@ use super::session::Session;
 pub(super) enum Place {
     Overview,
     Fleet,
+    Rollouts,
     Results,
     Functions,
     Enrol,
     Audit,
 }
 
-const PLACES: [(Place, &str, &str); 6] = [
+const PLACES: [(Place, &str, &str); 7] = [
     (Place::Overview, "/", "Overview"),
     (Place::Fleet, "/fleet", "Fleet"),
+    (Place::Rollouts, "/rollouts", "Rollouts"),
     (Place::Results, "/results", "Results"),
     (Place::Functions, "/functions", "Functions"),
     (Place::Enrol, "/enrol", "Enrol"),

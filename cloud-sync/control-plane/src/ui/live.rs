@@ -25,12 +25,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::device::{LINES, lines, vitals};
 use super::failure::Failure;
 use super::overview::glance;
+use super::rollouts;
 use super::session::Session;
 use crate::CloudError;
 use crate::arrivals::Watcher;
 use crate::error::chain;
 use crate::plane::{Plane, stopping};
-use crate::records::Seen;
+use crate::records::{RolloutId, Seen};
 
 /// Between two looks at what changes without a wake-up: who is connected, and whether the session lasts.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -44,14 +45,21 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Says to whatever is in between that the connection is alive.
 const ALIVE: Duration = Duration::from_secs(15);
 
+/// What is watched.
+enum What {
+    Overview,
+    /// And where one is in its streams.
+    Device(ThingName, Seen),
+    Rollout(RolloutId),
+}
+
 /// One who watches.
 struct Live {
     plane: Arc<Plane>,
     session: Session,
     shutdown: watch::Receiver<bool>,
     watcher: Watcher,
-    /// The device, and where he is in its streams.
-    device: Option<(ThingName, Seen)>,
+    what: What,
     /// The part as it was sent last.
     sent: String,
     is_first: bool,
@@ -60,7 +68,7 @@ struct Live {
 }
 
 pub(super) async fn overview(session: Session, State(plane): State<Arc<Plane>>) -> Result<Response, Failure> {
-    stream(session, plane, None)
+    stream(session, plane, What::Overview)
 }
 
 pub(super) async fn device(
@@ -72,17 +80,29 @@ pub(super) async fn device(
     if plane.records.device(name.clone()).await?.is_none() {
         return Err(Failure::no_device(&thing));
     }
-    stream(session, plane, Some(name))
+    stream(session, plane, What::Device(name, Seen::default()))
 }
 
-fn stream(session: Session, plane: Arc<Plane>, device: Option<ThingName>) -> Result<Response, Failure> {
-    let watcher = plane.arrivals.watch(device.as_ref().map(ThingName::as_str)).ok_or_else(Failure::too_many_watch)?;
+pub(super) async fn rollout(
+    session: Session,
+    State(plane): State<Arc<Plane>>,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    stream(session, plane, What::Rollout(rollouts::number(&id)?))
+}
+
+fn stream(session: Session, plane: Arc<Plane>, what: What) -> Result<Response, Failure> {
+    let device = match &what {
+        What::Device(thing, _) => Some(thing.as_str()),
+        What::Overview | What::Rollout(_) => None,
+    };
+    let watcher = plane.arrivals.watch(device).ok_or_else(Failure::too_many_watch)?;
     let live = Live {
         shutdown: plane.shutdown.clone(),
         plane,
         session,
         watcher,
-        device: device.map(|thing| (thing, Seen::default())),
+        what,
         sent: String::new(),
         is_first: true,
         waiting: VecDeque::from([Event::default().retry(RETRY)]),
@@ -131,9 +151,10 @@ impl Live {
             self.waiting.extend(event("end", "", html! {}));
             return Ok(());
         }
-        let (id, part) = match &mut self.device {
-            None => ("tiles", glance(&self.plane).await?),
-            Some((thing, seen)) => {
+        let (id, part) = match &mut self.what {
+            What::Overview => ("tiles", glance(&self.plane).await?),
+            What::Rollout(id) => ("rollout", rollouts::live(&self.plane, *id).await?.unwrap_or_default()),
+            What::Device(thing, seen) => {
                 let tail = self.plane.records.tail(thing.clone(), std::mem::take(seen), LINES).await?;
                 *seen = tail.seen;
                 // The first ones replace what the page came with, in which something may be missing by now.

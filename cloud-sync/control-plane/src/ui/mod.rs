@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `/` | the fleet at a glance |
 //! | `/fleet`, `/devices/{thing}` | devices, and one of them, with what comes from it |
+//! | `/rollouts`, `/rollouts/{id}` | rollouts, and one of them, with what can be done about it |
 //! | `/results` | series, plotted and in figures |
 //! | `/functions` | releases, and where they run |
 //! | `/enrol` | tokens for new devices |
@@ -36,6 +37,7 @@ mod guard;
 mod live;
 mod overview;
 mod results;
+mod rollouts;
 mod session;
 mod shown;
 
@@ -60,12 +62,16 @@ pub(crate) fn router() -> Router<Arc<Plane>> {
         .route("/fleet", get(fleet::page))
         .route("/devices/{thing}", get(device::page))
         .route("/devices/{thing}/revoke", get(device::ask_revoke).post(device::revoke))
+        .route("/rollouts", get(rollouts::list))
+        .route("/rollouts/{id}", get(rollouts::page))
+        .route("/rollouts/{id}/{verb}", post(rollouts::turn))
         .route("/results", get(results::page))
         .route("/functions", get(functions::page))
         .route("/enrol", get(enrol::page).post(enrol::make))
         .route("/audit", get(audit::page))
         .route("/live/overview", get(live::overview))
         .route("/live/devices/{thing}", get(live::device))
+        .route("/live/rollouts/{id}", get(live::rollout))
         .layer(map_response(guard::guarded))
         // Everybody's, and the same for everybody.
         .merge(Router::new().route("/assets/{*name}", get(assets::get)).layer(map_response(guard::guarded)))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::State as Shared;
 use maud::{Markup, html};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -10,10 +10,13 @@ use tokio::time::Instant;
 use super::failure::Failure;
 use super::frame::{Place, frame};
 use super::live::LOOK;
+use super::rollouts::table;
 use super::session::Session;
 use super::shown::{ago, count, counted, job, payload};
 use crate::CloudError;
 use crate::plane::Plane;
+use crate::records::RolloutOverview;
+use crate::rollouts::State;
 
 /// Series on the page.
 const SERIES: usize = 8;
@@ -21,15 +24,22 @@ const SERIES: usize = 8;
 /// Characters of a value.
 const VALUE: usize = 60;
 
-pub(super) async fn page(session: Session, State(plane): State<Arc<Plane>>) -> Result<Markup, Failure> {
+pub(super) async fn page(session: Session, Shared(plane): Shared<Arc<Plane>>) -> Result<Markup, Failure> {
     let now = (plane.clock)();
     let (tiles, failed, series) =
         (tiles(&plane).await?, plane.records.failed().await?, plane.records.series(None).await?);
+    let rollouts = under_way(&plane).await?;
     let body = html! {
         h1 { "Overview" }
         div data-live="/live/overview" {
             div #tiles .tiles { (tiles) }
             p.live role="status" data-live-state="" {}
+        }
+        @if !rollouts.is_empty() {
+            section aria-labelledby="rollouts" {
+                h2 #rollouts { "Rollouts under way" }
+                (table(&rollouts, now))
+            }
         }
         section aria-labelledby="failed" {
             h2 #failed { "Deployments that did not end well" }
@@ -71,6 +81,14 @@ pub(super) async fn page(session: Session, State(plane): State<Arc<Plane>>) -> R
         }
     };
     Ok(frame(&session, Place::Overview, "Overview", body))
+}
+
+async fn under_way(plane: &Plane) -> Result<Vec<RolloutOverview>, CloudError> {
+    let mut found = Vec::new();
+    for state in [State::Running, State::Paused, State::Aborting] {
+        found.extend(plane.records.rollouts(Some(state), None, None, SERIES).await?);
+    }
+    Ok(found)
 }
 
 /// The tiles as they were made last, for all who watch: adding up the fleet costs the same for one and for many.
