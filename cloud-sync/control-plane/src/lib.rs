@@ -33,6 +33,7 @@
 
 mod api;
 mod authority;
+mod backup;
 mod blobs;
 mod bus;
 mod error;
@@ -44,5 +45,6 @@ mod secret;
 mod signing;
 mod uplink;
 
+pub use backup::{Copied, backup, restore};
 pub use error::{CloudError, chain};
 pub use plane::{Options, Started, run};
