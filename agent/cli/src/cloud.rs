@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use holm_control_plane::{CloudError, Options, Started, chain};
+use holm_control_plane::{CloudError, Copied, Options, Started, backup, chain, restore};
 use holm_core::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -41,24 +41,38 @@ pub(crate) struct Cloud {
 enum Command {
     /// Make, list and end tokens of those whom a control plane lets in
     Token(Token),
+    /// Write everything that a control plane is, keys included, to one file; it may be running
+    Backup {
+        /// The file, which must not be there
+        file: PathBuf,
+    },
+    /// Make a control plane out of a backup, in a folder that is empty or not there
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 impl Cloud {
-    /// Whether it is to be one, and not to ask one.
-    pub(crate) fn is_server(&self) -> bool {
-        self.command.is_none()
+    /// Whether it is about a folder of this machine, and not to be asked of one that runs.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self.command, Some(Command::Token(_)))
     }
 
     /// Asks the control plane that is known here.
     pub(crate) async fn ask(&self, screen: &mut Screen) -> Result<(), Failure> {
         match &self.command {
             Some(Command::Token(token)) => token.run(screen).await,
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
     pub(crate) fn run(self, data: Option<PathBuf>, screen: &mut Screen) -> ExitCode {
-        match self.serve(data, screen) {
+        let ended = match &self.command {
+            Some(command) => command.run(data, screen),
+            None => self.serve(data, screen),
+        };
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 screen.complain(&failure);
@@ -99,6 +113,32 @@ impl Cloud {
         // What still blocks must not keep a control plane alive that has drained.
         runtime.shutdown_background();
         ended
+    }
+}
+
+impl Command {
+    fn run(&self, data: Option<PathBuf>, screen: &Screen) -> Result<(), Failure> {
+        let Some(data) = data else {
+            return Err(Failure::new("say where the control plane is").next("holm cloud backup FILE --data DIR"));
+        };
+        let told = |what: &str, copied: Copied| {
+            screen.note(format_args!("{what}: {} files, {}", copied.files, crate::look::bytes(copied.bytes)));
+        };
+        match self {
+            Self::Backup { file } => {
+                let copied = backup(&data, file).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} has all of {}", file.display(), data.display()), copied);
+                screen.note("keep it as secret as the folder: the keys are in it");
+            }
+            Self::Restore { file } => {
+                let copied = restore(file, &data).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} is as {} has it", data.display(), file.display()), copied);
+                screen.note(format_args!("next: holm cloud --data {}", data.display()));
+            }
+            // See `Cloud::ask`.
+            Self::Token(_) => {}
+        }
+        Ok(())
     }
 }
 

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     let mut screen = Screen::new();
     let arguments = match arguments {
         // Has a runtime of its own.
-        Arguments { data, command: Command::Cloud(cloud) } if cloud.is_server() => return cloud.run(data, &mut screen),
+        Arguments { data, command: Command::Cloud(cloud) } if cloud.is_here() => return cloud.run(data, &mut screen),
         others => others,
     };
     // One thread: a command waits for one socket at a time.

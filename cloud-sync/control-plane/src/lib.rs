@@ -36,6 +36,7 @@
 mod api;
 mod arrivals;
 mod authority;
+mod backup;
 mod blobs;
 mod bus;
 mod error;
@@ -48,5 +49,6 @@ mod signing;
 mod ui;
 mod uplink;
 
+pub use backup::{Copied, backup, restore};
 pub use error::{CloudError, chain};
 pub use plane::{Options, Started, run};

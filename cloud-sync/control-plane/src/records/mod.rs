@@ -49,7 +49,7 @@ pub(crate) use deploy::{Deploy, JobState};
 pub(crate) use devices::{Device, DeviceStatus, NewCertificate};
 pub(crate) use ingest::Ingested;
 pub(crate) use jobs::{JobAnswer, PutJob};
-pub(crate) use open::Opened;
+pub(crate) use open::{Opened, check_database, copy_database};
 pub(crate) use operators::{Operator, Role};
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
 pub(crate) use repository::{Held, Publication};

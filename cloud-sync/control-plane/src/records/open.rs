@@ -60,6 +60,29 @@ impl Opened {
     }
 }
 
+/// Copies a database as one transaction sees it, whoever else has it open. `to` is an empty file.
+pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), CloudError> {
+    let connection = connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let name = to.to_string_lossy();
+    connection.execute("VACUUM INTO ?1", [&*name]).map(|_| ()).map_err(sql("copy the database"))
+}
+
+/// Whether a file is a whole database of ours.
+pub(crate) fn check_database(path: &Path) -> Result<(), CloudError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let action = "check the database";
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sql(action))?;
+    if application != APPLICATION_ID {
+        return Err(CloudError::NotOurs { path: path.to_owned() });
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql(action))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        problem => Err(CloudError::Broken { what: format!("{} is damaged: {problem}", path.display()) }),
+    }
+}
+
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, CloudError> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql("open the database"))?;

@@ -242,6 +242,10 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             now.unknown
         ));
     }
+    if counts.iter().skip(number).all(|later| later.waiting == 0) {
+        // Nobody comes after it whom looking at it could protect.
+        return Decision::Advance;
+    }
     match soaked_ms {
         None => Decision::Soak,
         Some(soaked) if *soaked >= i64::from(plan.soak_s) * 1_000 => Decision::Advance,
@@ -291,6 +295,7 @@ mod tests {
         check(0, &[Counts { confirmed: 1, working: 1, ..NONE }, rest], Some(1), "Unsettle");
         check(0, &[Counts { confirmed: 2, ..NONE }, rest], Some(60_000), "Advance");
         check(0, &[NONE, rest], None, "Advance");
+        check(0, &[Counts { confirmed: 2, ..NONE }, NONE], None, "Advance");
         check(1, &[Counts { confirmed: 2, ..NONE }, Counts { confirmed: 18, ..NONE }], None, "Complete");
     }
 

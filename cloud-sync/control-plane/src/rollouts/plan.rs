@@ -131,7 +131,10 @@ pub(crate) fn usual_stages(devices: usize) -> Vec<Stage> {
     vec![Stage::Count(first), Stage::Share(1_000), Stage::Share(5_000), Stage::Share(WHOLE)]
         .into_iter()
         // Of a few devices, five are more than a tenth.
-        .filter(|stage| !matches!(stage, Stage::Share(part) if *part < WHOLE && share(*part) <= first as usize))
+        .filter(|stage| match stage {
+            Stage::Share(part) => *part == WHOLE || share(*part) > first as usize,
+            _ => (first as usize) < devices,
+        })
         .collect()
 }
 
@@ -236,7 +239,8 @@ pub(crate) mod tests {
     #[test]
     fn a_small_fleet_has_few_stages() {
         let usual = |devices| usual_stages(devices).iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        assert_eq!(usual(3), "5,100%");
+        assert_eq!(usual(3), "100%");
+        assert_eq!(usual(6), "5,100%");
         assert_eq!(usual(40), "5,50%,100%");
         assert_eq!(usual(1_000), "10,10%,50%,100%");
     }

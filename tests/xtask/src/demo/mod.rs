@@ -117,7 +117,12 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
     };
     welcome(address, &programs, &data, fleet.as_ref());
     let started = Instant::now();
-    let watched = watch(&programs, &data, &options, &stop, &mut node, &mut feed);
+    let watched = watch(&programs, &data, &options, &stop, &mut || {
+        node.alive()?;
+        others.iter_mut().try_for_each(Service::alive)?;
+        fleet.as_mut().map_or(Ok(()), Fleet::alive)?;
+        feed.alive()
+    });
     eprintln!("draining");
     let fed = feed.stop(FEED_DRAIN);
     let ask = |what: &str| -> anyhow::Result<Value> {
@@ -313,8 +318,7 @@ fn watch(
     data: &Path,
     options: &Options,
     stop: &AtomicBool,
-    node: &mut Service,
-    feed: &mut Service,
+    alive: &mut dyn FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut top = command(programs.join("holm"));
     top.arg("top").arg("--data").arg(data);
@@ -331,7 +335,7 @@ fn watch(
         if let Some(status) = top.try_wait()? {
             break if status.success() { Ok(()) } else { Err(anyhow::anyhow!("holm top ended: {status}")) };
         }
-        if let Err(error) = node.alive().and_then(|()| feed.alive()) {
+        if let Err(error) = alive() {
             break Err(error);
         }
         std::thread::sleep(LOOK);
