@@ -40,6 +40,11 @@ impl Failure {
         }
     }
 
+    /// Whether it speaks of this.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        matches!(self, Self::Told { what, .. } if what.contains(word))
+    }
+
     /// For the shell.
     pub(crate) fn code(&self) -> ExitCode {
         match self {

@@ -3,7 +3,7 @@
 //!
 //! # Exit codes
 //!
-//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
+//! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
 mod board;
@@ -11,6 +11,7 @@ mod buffer;
 mod build;
 mod client;
 mod cloud;
+mod config;
 mod data;
 mod deploy;
 mod device;
@@ -33,6 +34,8 @@ mod remote;
 mod reply;
 mod repository;
 mod results;
+mod rollback;
+mod rollout;
 mod screen;
 mod status;
 mod table;
@@ -102,6 +105,12 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Rollouts: changes of many devices, in stages
+    Rollout(rollout::Rollout),
+    /// Take devices back to an older version of a function
+    Rollback(rollback::Rollback),
+    /// Parameters of functions on devices
+    Config(config::Config),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -156,6 +165,9 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Login(login) => login.run(screen).await?,
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
+        Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         // Has a runtime of its own.
