@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holm_boards::{Bindings, Profile};
-use holm_core::{Document, Problem, Problems, Section, TopicFilter};
+use holm_core::{Document, Problem, Problems, Section, Timestamp, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
 use crate::cloud::CloudConfig;
@@ -34,6 +34,19 @@ pub struct Config {
     pub profile: Option<Profile>,
     /// The link to the control plane.
     pub cloud: CloudConfig,
+    /// For people who write functions. By the command line only: no file turns a device into a stage.
+    pub stage: Stage,
+}
+
+/// What a node does for people who write functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stage {
+    /// Where the clock stands until it is set forward; `None` for a clock that runs.
+    pub clock: Option<Timestamp>,
+    /// Whether what invocations did is kept.
+    pub tape: bool,
+    /// Whether the node ends when its stdin does: with the one who started it.
+    pub tether: bool,
 }
 
 /// Where messages come from: the node's own broker, or another.
@@ -152,6 +165,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// The board's profile.
     pub board: Option<String>,
+    /// What the node does for people who write functions.
+    pub stage: Stage,
 }
 
 impl Config {
@@ -192,6 +207,7 @@ impl Config {
             }
         }
         set(&mut config.data, over.data);
+        config.stage = over.stage;
         config.mqtt.listen = over.listen.or(config.mqtt.listen);
         config.board.profile = over.board.or(config.board.profile.take());
         if !config.board.is_empty() || config.board.profile.is_some() {
@@ -442,6 +458,7 @@ impl Default for Config {
             board: Bindings::default(),
             profile: None,
             cloud: CloudConfig::default(),
+            stage: Stage::default(),
         }
     }
 }

@@ -6,9 +6,9 @@
 //! goes, it is driven to its safe level. Both happen under one lock, so that an invocation that is still running when its
 //! function is taken away cannot drive the output afterwards.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use holm_boards::{Bindings, BoardError, Hardware, Listener};
@@ -26,6 +26,8 @@ pub struct Controls {
     sensors: sensor::Sensors,
     edges: gpio::Edges,
     quiet: AtomicBool,
+    /// How often functions ask for sensors, where somebody else reads them: in a rehearsal.
+    rehearsed: Option<Mutex<BTreeMap<Label, Duration>>>,
 }
 
 impl Controls {
@@ -38,7 +40,24 @@ impl Controls {
             sensors: sensor::Sensors::default(),
             edges: gpio::Edges::default(),
             quiet: AtomicBool::new(false),
+            rehearsed: None,
         }
+    }
+
+    /// For a rehearsal: no sensor is read by itself.
+    pub fn rehearse(self) -> Self {
+        Self { rehearsed: Some(Mutex::default()), ..self }
+    }
+
+    /// How often functions ask for sensors, in a rehearsal.
+    pub(crate) fn intervals(&self) -> BTreeMap<Label, Duration> {
+        let kept = self.rehearsed.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        kept.unwrap_or_default()
+    }
+
+    /// What functions watch for.
+    pub(crate) fn edges(&self) -> &gpio::Edges {
+        &self.edges
     }
 
     /// Lets samples and edges start functions from here on.
@@ -74,7 +93,11 @@ impl Controls {
         *held = in_charge;
         hardware.make_safe(|line| held.iter().any(|(_, driven)| driven == line));
         drop(held);
-        for error in hardware.plan(&self.sensors.plan(set)) {
+        let mut intervals = self.sensors.plan(set);
+        if let Some(kept) = &self.rehearsed {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut intervals);
+        }
+        for error in hardware.plan(&intervals) {
             tracing::warn!(%error, "a function is started by a sensor that this node does not have");
         }
         for error in hardware.watch(self.edges.plan(set)) {

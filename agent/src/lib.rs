@@ -13,4 +13,6 @@ pub mod dispatch;
 pub mod journal;
 pub mod node;
 mod notify;
+pub mod rehearsal;
+pub mod tape;
 mod triggers;

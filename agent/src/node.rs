@@ -20,7 +20,7 @@ use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::board::Attached;
@@ -29,6 +29,7 @@ use crate::config::{Config, External, ExternalTls, Mode, Tls};
 use crate::controls::Controls;
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
+use crate::rehearsal::Rehearsal;
 use crate::{admin, board, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
@@ -53,6 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody is told that the node is ready: who stops it at once must get a clean end.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut cut = config.stage.tether.then(tether).transpose()?;
     let mut node = Running::start(&config, stopped).await?;
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
@@ -65,6 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            Some(_) = async { Some(cut.as_mut()?.await) } => break,
             () = feed, if watchdog.is_some() => {
                 notify::watchdog();
                 if let Some(board) = &mut node.board {
@@ -90,6 +93,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.drain().await
 }
 
+/// Told when stdin ends. The thread that waits for it has nothing to clean up, and is left at the end.
+fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
+    let (cut, told) = oneshot::channel();
+    thread("tether", 64 << 10, move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = cut.send(());
+    })?;
+    Ok(told)
+}
+
 /// Everything that runs.
 struct Running {
     tasks: JoinSet<()>,
@@ -113,6 +126,11 @@ struct Addresses {
 
 impl Running {
     async fn start(config: &Config, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+        let rehearses = config.stage.clock.is_some();
+        if let Some(at) = config.stage.clock {
+            // Before anybody has asked what time it is.
+            clock::stand_still(at);
+        }
         // First of all, so that outputs are safe while the rest starts.
         let board = board::attach(config)?;
         let mut options = OpenOptions::new(&config.data);
@@ -138,9 +156,10 @@ impl Running {
             max_hops: config.functions.max_hops,
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
+            tape: config.stage.tape,
         };
-        let controls =
-            Arc::new(Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone()));
+        let controls = Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone());
+        let controls = Arc::new(if rehearses { controls.rehearse() } else { controls });
         let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);
@@ -209,9 +228,15 @@ impl Running {
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
         });
+        let rehearsal = rehearses.then(|| {
+            let sim = board.as_ref().and_then(|board| board.sim.clone());
+            Arc::new(Rehearsal::new(dispatcher.clone(), sim, workers))
+        });
         let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone(), cloud);
-        tasks.spawn(admin::serve(socket, state, stopped.clone()));
-        tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
+        tasks.spawn(admin::serve(socket, state.rehearse(rehearsal), stopped.clone()));
+        if !rehearses {
+            tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
+        }
         triggers::lifecycle(&dispatcher, "start", None);
         Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
     }

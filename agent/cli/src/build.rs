@@ -1,19 +1,15 @@
 //! `holm build`: from a function's folder to its bundle. Needs no network, no account and no node.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use holm_bundle::Bundle;
-use holm_core::Manifest;
 
 use crate::failure::Failure;
 use crate::imports::{self, Import};
 use crate::look::{self, Look, Tone};
+use crate::project::Project;
 use crate::screen::Screen;
 use crate::table::list;
-
-/// The manifest's file name.
-const MANIFEST: &str = "holm.toml";
 
 /// See `holm build --help`.
 #[derive(clap::Args)]
@@ -63,38 +59,10 @@ impl Build {
 
 /// Builds the function in `folder`. What the build command prints goes to stderr.
 pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Result<Built, Failure> {
-    let path = folder.join(MANIFEST);
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        Failure::new(format!("cannot read {}: {error}", path.display()))
-            .next("name a function's folder, one with a holm.toml: `holm build DIR`")
-    })?;
-    let manifest = Manifest::parse(&path.display().to_string(), &text)
-        .map_err(|problems| Failure::new(problems.to_string()).next("mend them all, and build again"))?;
-    if let Some(command) = &manifest.build.command {
-        screen.note(format_args!("{}: {command}", manifest.name));
-        let status = Command::new("sh")
-            .arg("-c")
-            .arg(command)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            // Stdout is for what this command answers.
-            .stdout(Stdio::from(std::io::stderr()))
-            .status()
-            .map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
-        if !status.success() {
-            let failure = Failure::new(format!("[build].command of {} failed: {status}", path.display()));
-            return Err(failure.next(format!("run it by hand: cd {} && {command}", folder.display())));
-        }
-    }
-    let source = manifest.build.source.as_ref().ok_or_else(|| {
-        Failure::new(format!("{} does not say where the component is", path.display()))
-            .next("add `source = \"target/wasm32-wasip2/release/NAME.wasm\"` to [build]")
-    })?;
-    let source = folder.join(source);
-    let component = std::fs::read(&source).map_err(|error| {
-        Failure::new(format!("cannot read the component {}: {error}", source.display()))
-            .next("see that [build].command makes the file that [build].source names")
-    })?;
+    let project = Project::read(folder)?;
+    project.compile(screen)?;
+    let (source, component) = project.component()?;
+    let Project { manifest, text, .. } = project;
     let packed = Bundle::pack(&text, &component).map_err(|error| Failure::new(chain(&error)))?;
     let file = format!("{}-{}.holm", packed.name, packed.version);
     let bundle = match output {

@@ -31,6 +31,7 @@ const DEPLOYMENT: Duration = Duration::from_secs(3_600 + 900);
 const LARGEST: usize = 256 << 20;
 
 /// A node, by its socket.
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     folder: PathBuf,
     socket: PathBuf,
@@ -65,6 +66,11 @@ impl Client {
     /// Does something.
     pub(crate) async fn post(&self, path: &str, body: Bytes) -> Result<Value, Failure> {
         self.within(PATIENCE, Method::POST, path, body).await
+    }
+
+    /// Hands over an event or a message. That it is not settled, because its function failed, is no failure of this.
+    pub(crate) async fn publish(&self, path: &str, body: Bytes) -> Result<(), Failure> {
+        self.post(path, body).await.map(drop)
     }
 
     /// Hands over a bundle and waits until it is confirmed or rolled back.

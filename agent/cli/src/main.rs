@@ -13,8 +13,10 @@ mod client;
 mod cloud;
 mod data;
 mod deploy;
+mod dev;
 mod device;
 mod dlq;
+mod embedded;
 mod failure;
 mod fleet;
 mod functions;
@@ -26,7 +28,11 @@ mod key;
 mod keys;
 mod login;
 mod look;
+mod new;
+mod own_node;
 mod password;
+mod programs;
+mod project;
 mod publish;
 mod release;
 mod remote;
@@ -36,8 +42,11 @@ mod results;
 mod screen;
 mod status;
 mod table;
+mod test;
+mod toolchain;
 mod top;
 mod tuf;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,8 +70,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a function to begin with, from a template
+    New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Run functions here, and again whenever a file changes
+    Dev(dev::Dev),
+    /// Run a function's cases
+    Test(test::Test),
     /// Deploy a bundle to the node on this machine, or a release to a device
     Deploy(deploy::Deploy),
     /// List the functions of the node, or change one
@@ -138,7 +153,10 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let client = Client::new(data::folder(arguments.data));
     match arguments.command {
+        Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Dev(dev) => return dev.run(screen).await,
+        Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,

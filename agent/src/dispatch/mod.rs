@@ -61,6 +61,8 @@ pub struct Settings {
     pub memory: u64,
     /// See `store.inbox_rows`.
     pub inbox_rows: u64,
+    /// Whether what invocations did is kept, for people to look at.
+    pub tape: bool,
 }
 
 /// Counters since start.
@@ -124,7 +126,7 @@ impl Dispatcher {
         Ok(Self {
             store,
             street,
-            journal: Journal::new(),
+            journal: Journal::new(settings.tape),
             counters: Counters::default(),
             controls,
             settings,
@@ -194,6 +196,25 @@ impl Dispatcher {
 
     fn unreserve(&self, bytes: u64) {
         self.memory.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Where all workers wait for something to run: how often there was something by then.
+    pub(crate) fn at_rest(&self, workers: usize) -> Option<u64> {
+        self.run_queue.at_rest(workers)
+    }
+
+    /// Whether the feeder has something to bring back that could run now.
+    pub(crate) fn is_hungry(&self) -> Result<bool, holm_store::StoreError> {
+        let set = self.active();
+        // One that has jobs and does not run them waits for its rate, or for a row that is not due.
+        let open = set.slots.values().filter(|slot| slot.is_runnable() && slot.waiting() == 0);
+        let open: Vec<FunctionName> = open.map(|slot| slot.name.clone()).collect();
+        if open.is_empty() {
+            return Ok(false);
+        }
+        let due = self.store.due_of(&open, crate::clock::now(), InboxId(0), 64)?;
+        let held = lock(&self.held);
+        Ok(due.iter().any(|id| !held.contains(id)))
     }
 
     /// Workers end when the run queue is empty, and the feeder at once, parking what has not settled.
