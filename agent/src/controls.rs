@@ -22,6 +22,8 @@ use crate::triggers::{gpio, sensor};
 pub struct Controls {
     hardware: Option<Hardware>,
     bindings: Bindings,
+    /// What of the world beyond the board the node's configuration names.
+    outside: Outside,
     in_charge: RwLock<HashSet<(FunctionName, Label)>>,
     sensors: sensor::Sensors,
     edges: gpio::Edges,
@@ -36,12 +38,18 @@ impl Controls {
         Self {
             hardware,
             bindings,
+            outside: Outside::default(),
             in_charge: RwLock::default(),
             sensors: sensor::Sensors::default(),
             edges: gpio::Edges::default(),
             quiet: AtomicBool::new(false),
             rehearsed: None,
         }
+    }
+
+    /// With folders, and a listener for requests.
+    pub fn with(self, outside: Outside) -> Self {
+        Self { outside, ..self }
     }
 
     /// For a rehearsal: no sensor is read by itself.
@@ -153,6 +161,15 @@ impl Controls {
                         wrong.push(format!("trigger.gpio: `{}` is an output of this node", trigger.line));
                     }
                 }
+                TriggerKind::File(trigger) => {
+                    known("trigger.file", "folder", &trigger.folder, &mut self.outside.folders.iter());
+                }
+                TriggerKind::Http(trigger) if !self.outside.http => {
+                    let path = &trigger.path;
+                    wrong.push(format!(
+                        "trigger.http: nobody can ask for {path}: this node listens for no requests ([http] listen)"
+                    ));
+                }
                 _ => {}
             }
         }
@@ -175,6 +192,15 @@ impl Controls {
         missing.extend(wrong);
         missing
     }
+}
+
+/// What a node has beyond its board that starts functions.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    /// The names of its folders.
+    pub folders: Vec<Label>,
+    /// Whether it listens for requests.
+    pub http: bool,
 }
 
 /// The board in the hands of one function.

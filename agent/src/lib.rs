@@ -15,4 +15,4 @@ pub mod node;
 mod notify;
 pub mod rehearsal;
 pub mod tape;
-mod triggers;
+pub mod triggers;

@@ -21,6 +21,8 @@ use holm_core::{FunctionName, Label, Level, Timestamp};
 
 use crate::clock;
 use crate::dispatch::Dispatcher;
+use crate::triggers::file::{self, Folders};
+use crate::triggers::http::{Asked, Door, Reply};
 use crate::triggers::schedule::Schedules;
 
 /// The longest that the node may take to come to rest, by a real clock.
@@ -59,6 +61,8 @@ pub enum RehearsalError {
 pub struct Rehearsal {
     dispatcher: Arc<Dispatcher>,
     sim: Option<Sim>,
+    folders: Arc<Folders>,
+    door: Option<Arc<Door>>,
     workers: usize,
     /// Held for the whole of a call: time passes for one at a time.
     stage: Mutex<Stage>,
@@ -75,8 +79,14 @@ struct Stage {
 
 impl Rehearsal {
     /// For a node whose clock stands still.
-    pub fn new(dispatcher: Arc<Dispatcher>, sim: Option<Sim>, workers: usize) -> Self {
-        Self { dispatcher, sim, workers, stage: Mutex::default() }
+    pub fn new(
+        dispatcher: Arc<Dispatcher>,
+        sim: Option<Sim>,
+        folders: Arc<Folders>,
+        door: Option<Arc<Door>>,
+        workers: usize,
+    ) -> Self {
+        Self { dispatcher, sim, folders, door, workers, stage: Mutex::default() }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -140,6 +150,54 @@ impl Rehearsal {
         }
         self.rest(&stage)?;
         Ok(clock::now())
+    }
+
+    /// Puts a file into a folder, whole, and waits until every function that watches for it has been told.
+    pub fn put(&self, folder: &str, name: &str, data: &[u8]) -> Result<Timestamp, RehearsalError> {
+        let path = self.folders.path(folder).ok_or_else(|| {
+            let names: Vec<&str> = self.folders.names().map(Label::as_str).collect();
+            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            RehearsalError::NotFound(format!(
+                "this node has no folder `{folder}`; it has {has}: bind it with [[folder]]"
+            ))
+        })?;
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(RehearsalError::NotFound(format!(
+                "`{name}` is not the name of a file that a function may see"
+            )));
+        }
+        let stage = self.stage();
+        let wanted = file::wanted(&self.dispatcher);
+        let concerned = |trigger: &holm_core::FileTrigger| {
+            trigger.folder.as_str() == folder && name.len() > trigger.suffix.len() && name.ends_with(&*trigger.suffix)
+        };
+        let expected = wanted.iter().filter(|(_, trigger, _)| concerned(trigger)).count() as u64;
+        let deadline = Instant::now() + REST;
+        let wait = |done: &dyn Fn() -> bool| {
+            while !done() {
+                if Instant::now() > deadline {
+                    return Err(RehearsalError::Restless);
+                }
+                std::thread::sleep(LOOK);
+            }
+            Ok(())
+        };
+        // What is there before anybody watches is nobody's new file.
+        wait(&|| self.folders.watching() >= wanted.len())?;
+        let before = self.folders.told();
+        let hidden = path.join(format!(".{name}.part"));
+        std::fs::write(&hidden, data)
+            .and_then(|()| std::fs::rename(&hidden, path.join(name)))
+            .map_err(|error| RehearsalError::NotFound(format!("cannot write into {}: {error}", path.display())))?;
+        wait(&|| self.folders.told() >= before + expected)?;
+        self.rest(&stage)?;
+        Ok(clock::now())
+    }
+
+    /// Asks as a client of the HTTP listener would.
+    pub async fn ask(&self, asked: Asked) -> Result<Reply, RehearsalError> {
+        let missing = || RehearsalError::NotFound("this node listens for no requests ([http] listen)".into());
+        Ok(self.door.as_ref().ok_or_else(missing)?.ask(asked).await)
     }
 
     fn sim(&self) -> Result<&Sim, RehearsalError> {

@@ -68,11 +68,6 @@ impl Client {
         self.within(PATIENCE, Method::POST, path, body).await
     }
 
-    /// Hands over an event or a message. That it is not settled, because its function failed, is no failure of this.
-    pub(crate) async fn publish(&self, path: &str, body: Bytes) -> Result<(), Failure> {
-        self.post(path, body).await.map(drop)
-    }
-
     /// Hands over a bundle and waits until it is confirmed or rolled back.
     pub(crate) async fn deploy(&self, bundle: Bytes) -> Result<Value, Failure> {
         self.within(DEPLOYMENT, Method::POST, "/v1/deploy", bundle).await

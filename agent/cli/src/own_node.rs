@@ -1,12 +1,13 @@
 //! A node of our own: a real `holmd` in a child process, with a data folder of ours, for `holm test` and `holm dev`.
 //! It ends with us, however we end: it is tethered to our end of its stdin.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use holm_core::Timestamp;
+use holm_core::{Manifest, Timestamp, TriggerKind};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -21,6 +22,39 @@ const BOARD: &str = "host-sim";
 
 /// What every node of ours is told: a new version is there at once, and no control plane is asked for.
 const BASE: &str = "[functions]\nhealth_window = \"0ms\"\nquarantine_after = 0\n[cloud]\nenabled = false\n";
+
+/// What manifests ask for beyond a board, unless the project's file says where it is: a listener for requests on any
+/// port, and folders in the data folder.
+pub(crate) fn outside(manifests: &[&Manifest], node: Option<&Path>) -> Result<String, Failure> {
+    let text = match node {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?,
+        None => String::new(),
+    };
+    // What is wrong with it, the node will say.
+    let said: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let bound = |name: &str| {
+        let folders = said.get("folder").and_then(toml::Value::as_array).into_iter().flatten();
+        folders.filter_map(|folder| folder.get("name")?.as_str()).any(|known| known == name)
+    };
+    let mut more = String::new();
+    let mut folders = BTreeSet::new();
+    for trigger in manifests.iter().flat_map(|manifest| &manifest.triggers) {
+        match &trigger.kind {
+            TriggerKind::Http(_) if !said.contains_key("http") && !more.contains("[http]") => {
+                more.push_str("[http]\nlisten = \"127.0.0.1:0\"\n");
+            }
+            TriggerKind::File(trigger) if !bound(trigger.folder.as_str()) => {
+                folders.insert(trigger.folder.clone());
+            }
+            _ => {}
+        }
+    }
+    for folder in folders {
+        more.push_str(&format!("[[folder]]\nname = \"{folder}\"\npath = \"folders/{folder}\"\n"));
+    }
+    Ok(more)
+}
 
 /// How a node of ours is started.
 pub(crate) struct Start<'a> {
@@ -42,6 +76,8 @@ pub(crate) struct OwnNode {
     log: PathBuf,
     /// Where MQTT is served.
     pub(crate) mqtt: String,
+    /// Where requests are listened for; empty where nobody asks for that.
+    pub(crate) http: String,
     /// Its admin socket.
     pub(crate) client: Client,
 }
@@ -77,14 +113,15 @@ impl Start<'_> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).env_remove("JOURNAL_STREAM").process_group(0);
         let child = command.spawn().map_err(|error| failed(&format!("cannot run {}", holmd.display()), &error))?;
         let client = Client::new(self.data.to_owned());
-        let mut node = OwnNode { child, log, mqtt: String::new(), client };
+        let mut node = OwnNode { child, log, mqtt: String::new(), http: String::new(), client };
         let mut line = String::new();
         if let Some(out) = node.child.stdout.take() {
             BufReader::new(out).read_line(&mut line).map_err(|error| failed("cannot hear the node", &error))?;
         }
         match serde_json::from_str::<Value>(&line) {
             Ok(ready) => {
-                node.mqtt = ready.get("mqtt").and_then(Value::as_str).unwrap_or_default().to_owned();
+                let text = |name: &str| ready.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                (node.mqtt, node.http) = (text("mqtt"), text("http"));
                 Ok(node)
             }
             Err(_) => Err(node.why()),

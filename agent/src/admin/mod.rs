@@ -105,6 +105,8 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/rehearsal/schedule/{function}/{schedule}", post(rehearsal::fire))
         .route("/v1/rehearsal/sensor/{sensor}", post(rehearsal::measure))
         .route("/v1/rehearsal/line/{line}", post(rehearsal::drive))
+        .route("/v1/rehearsal/file/{folder}/{name}", post(rehearsal::put))
+        .route("/v1/rehearsal/http", post(rehearsal::ask))
         .route("/v1/buffer", get(handlers::buffer))
         .route("/v1/buffer/rows", get(handlers::buffer_rows))
         .layer(axum::Extension(stop))

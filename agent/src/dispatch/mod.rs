@@ -16,6 +16,7 @@
 //! - Nothing here waits for a sync but guest threads that outrun the disk.
 
 mod active;
+mod ask;
 mod chain;
 mod feeder;
 mod host;
@@ -29,6 +30,7 @@ mod ticket;
 mod worker;
 
 pub use active::ActiveSet;
+pub use ask::Answer;
 pub use chain::series_stream;
 pub use host::MAX_DEPTH;
 pub use ingress::{Node, event_now};
@@ -107,6 +109,8 @@ pub struct Dispatcher {
     ids: Mutex<StateReader>,
     /// Inbox rows that have a job in memory.
     held: Mutex<HashSet<InboxId>>,
+    /// Who waits for the answer of an event.
+    asking: ask::Asking,
     /// What the feeder is told.
     signal: feeder::Signal,
     /// Bytes of linear memory that running guests may still take.
@@ -137,6 +141,7 @@ impl Dispatcher {
             arriving: Mutex::default(),
             ids: Mutex::new(ids),
             held: Mutex::default(),
+            asking: ask::Asking::default(),
             signal: feeder::Signal::default(),
             memory: std::sync::atomic::AtomicI64::new(memory),
         })

@@ -71,6 +71,7 @@ impl Dispatcher {
             let below = steps.iter().map(|step| &step.effects);
             Take::of(slot.name.shared(), clock::now(), &job.event, &outcome, below)
         });
+        let told = self.asking.is_waited_for(&job.event.id).then(|| outcome.result.clone());
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
         let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
         let durable = !matches!(job.origin, Origin::Volatile);
@@ -130,6 +131,9 @@ impl Dispatcher {
             self.note(slot, &event, fault_words, wall_us, logs);
             if let (Some(tape), Some((take, cost))) = (&self.journal.tape, take) {
                 tape.push(cost, |number| Take { number, ..take });
+            }
+            if let Some(told) = told {
+                self.asking.tell(&event.id, told);
             }
         }
         verdict

@@ -25,7 +25,7 @@ use crate::build::chain;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::look::{self, Tone};
-use crate::own_node::{NODE, OwnNode, Start};
+use crate::own_node::{self, NODE, OwnNode, Start};
 use crate::project::Project;
 use crate::screen::Screen;
 use crate::watch::Watch;
@@ -102,15 +102,14 @@ impl Dev {
         let replay = self.replay.as_ref().map(|path| replay::read(path, self.speed)).transpose()?;
         let recording = self.record.as_deref().map(Recording::new).transpose()?;
         let (data, _temporary) = self.data(&first.folder)?;
-        let node = Start {
-            data: &data,
-            node: Some(first.folder.join(NODE)).filter(|path| path.is_file()).as_deref(),
-            more: &scripts,
-            listen: &self.listen,
-            clock: None,
-        }
-        .run()?;
+        let node = Some(first.folder.join(NODE)).filter(|path| path.is_file());
+        let more = [scripts, own_node::outside(&manifests, node.as_deref())?].concat();
+        let node =
+            Start { data: &data, node: node.as_deref(), more: &more, listen: &self.listen, clock: None }.run()?;
         screen.note(format_args!("mqtt://{}  {}", node.mqtt, data.display()));
+        if !node.http.is_empty() {
+            screen.note(format_args!("http://{}", node.http));
+        }
         screen.note(format_args!("see more with: holm --data {} logs -f", data.display()));
         let publishers = self.sim.iter().filter_map(Sim::publisher).collect();
         let mut session = Session {
@@ -288,7 +287,7 @@ impl Session {
 
 async fn send(client: &Client, topic: &str, payload: String, screen: &Screen) {
     let path = format!("/v1/publish?topic={}", escape(topic));
-    if let Err(failure) = client.publish(&path, Bytes::from(payload)).await {
+    if let Err(failure) = client.post(&path, Bytes::from(payload)).await {
         screen.complain(&failure);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holm_core::{Document, Level, Problem, Problems, Qos, Section, Timestamp, TopicName};
+use holm_core::{Document, Level, METHODS, Problem, Problems, Qos, Section, Timestamp, TopicName};
 use serde_json::Value;
 
 use super::json;
@@ -79,6 +79,10 @@ pub(crate) enum Act {
     Sensor { sensor: String, readings: BTreeMap<String, f64> },
     /// An input changes.
     Gpio { line: String, level: Level },
+    /// A file appears in a folder.
+    File { folder: String, name: String, payload: Vec<u8> },
+    /// Somebody asks on a route.
+    Http { method: &'static str, path: String, query: Option<String>, content_type: Option<String>, payload: Vec<u8> },
 }
 
 impl Act {
@@ -92,6 +96,8 @@ impl Act {
             Self::Schedule(name) => format!("schedule {name}"),
             Self::Sensor { sensor, .. } => format!("sensor {sensor}"),
             Self::Gpio { line, level } => format!("gpio {line} {}", level.as_str()),
+            Self::File { folder, name, .. } => format!("file {folder}/{name}"),
+            Self::Http { method, path, .. } => format!("http {method} {path}"),
         }
     }
 }
@@ -119,6 +125,10 @@ pub(crate) struct Expect {
     pub(crate) dead_letters: Option<u64>,
     /// What lines are at.
     pub(crate) lines: Option<BTreeMap<String, Level>>,
+    /// What a request is answered with.
+    pub(crate) status: Option<u16>,
+    /// The body of that answer.
+    pub(crate) body: Option<Body>,
 }
 
 /// A message that is expected.
@@ -200,7 +210,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 pub(crate) const EARLIEST: Timestamp = Timestamp(1_767_225_600_000);
 
 /// The keys that say what happens; a step has one of them.
-const ACTS: [&str; 7] = ["mqtt", "function", "invoke", "advance", "schedule", "sensor", "gpio"];
+const ACTS: [&str; 9] = ["mqtt", "function", "invoke", "advance", "schedule", "sensor", "gpio", "file", "http"];
 
 fn step(section: &mut Section<'_>) -> Option<Step> {
     let named: Vec<&str> = ACTS.into_iter().filter(|act| section.has(act)).collect();
@@ -247,6 +257,27 @@ fn step(section: &mut Section<'_>) -> Option<Step> {
                 section.problem("level", "is missing: \"low\" or \"high\"");
             }
             name.zip(level).map(|(line, level)| Act::Gpio { line, level })
+        }
+        Some("file") => {
+            let folder = section.text("file");
+            let name = section.require("name", |text| Ok::<_, String>(text.to_owned()));
+            let payload = payload(section);
+            folder.zip(name).map(|(folder, name)| Act::File { folder, name, payload })
+        }
+        Some("http") => {
+            let target = section.text("http");
+            let methods = METHODS.map(|method| (method, method));
+            let method = section.choice("method", &methods).unwrap_or("POST");
+            let json = section.has("json").then(|| "application/json".to_owned());
+            let content_type = section.text("content_type").or(json);
+            let payload = payload(section);
+            target.map(|target| {
+                let (path, query) = match target.split_once('?') {
+                    Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+                    None => (target, None),
+                };
+                Act::Http { method, path, query, content_type, payload }
+            })
         }
         _ => None,
     };
@@ -316,6 +347,11 @@ fn expect(section: &mut Section<'_>) -> Expect {
         logs: has_logs.then_some(logs),
         dead_letters: section.integer("dead_letters", 0..=1_000_000),
         lines,
+        status: section.integer("status", 100..=599).map(|status| status as u16),
+        body: section.any("body").map(|value| match json::value(value) {
+            Value::String(text) => Body::Text(text),
+            value => Body::Json(value),
+        }),
     }
 }
 

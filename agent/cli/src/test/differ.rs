@@ -19,6 +19,8 @@ pub(crate) struct Found {
     pub(crate) dead_letters: u64,
     /// What lines are at.
     pub(crate) lines: BTreeMap<String, Level>,
+    /// What a request was answered with.
+    pub(crate) reply: Option<(u16, Value)>,
 }
 
 /// One thing that is not as expected.
@@ -134,6 +136,34 @@ pub(crate) fn differences(expect: &Expect, found: &Found, tolerance: f64) -> Vec
             let now = now.map_or("this node has no such line", |level| level.as_str());
             all.push(Difference::of("lines", format!("{line} {}", level.as_str()), format!("{line} {now}")));
         }
+    }
+    all.extend(reply(expect, found.reply.as_ref(), tolerance));
+    all
+}
+
+/// What a request was answered with.
+fn reply(expect: &Expect, found: Option<&(u16, Value)>, tolerance: f64) -> Vec<Difference> {
+    let mut all = Vec::new();
+    let none = || "it was no request".to_owned();
+    if let Some(status) = expect.status
+        && found.is_none_or(|(found, _)| *found != status)
+    {
+        let found = found.map_or_else(none, |(status, body)| format!("{status} {}", text(body)));
+        all.push(Difference::of("status", status.to_string(), found));
+    }
+    let fits = |body: &Body, found: &Value| match body {
+        Body::Text(wanted) => *found == **wanted,
+        Body::Json(wanted) => same(wanted, &parsed(found), tolerance),
+        Body::Has(wanted) => has(wanted, &parsed(found), tolerance),
+    };
+    if let Some(body) = &expect.body
+        && !found.is_some_and(|(_, found)| fits(body, found))
+    {
+        let wanted = match body {
+            Body::Text(text) => text.clone(),
+            Body::Json(value) | Body::Has(value) => value.to_string(),
+        };
+        all.push(Difference::of("body", wanted, found.map_or_else(none, |(_, body)| text(&parsed(body)))));
     }
     all
 }

@@ -17,7 +17,7 @@ use super::differ::{Difference, Found, differences};
 use crate::build::chain;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
-use crate::own_node::{NODE, OwnNode, Start};
+use crate::own_node::{self, NODE, OwnNode, Start};
 use crate::programs;
 use crate::project::Project;
 
@@ -38,6 +38,7 @@ pub(crate) struct Bench {
     function: String,
     kept: PathBuf,
     node: Option<PathBuf>,
+    more: String,
     text: String,
     component: Vec<u8>,
 }
@@ -63,7 +64,8 @@ impl Bench {
         let (_, component) = project.component()?;
         let node = Some(project.folder.join(NODE)).filter(|path| path.is_file());
         let (function, kept) = (project.manifest.name.to_string(), project.folder.join(KEPT));
-        Ok(Self { function, kept, node, text: project.text.clone(), component })
+        let more = own_node::outside(&[&project.manifest], node.as_deref())?;
+        Ok(Self { function, kept, node, more, text: project.text.clone(), component })
     }
 
     /// Makes the beginning of a case, unless it is kept from before.
@@ -130,7 +132,7 @@ impl Bench {
 
     fn start(&self, data: &Path, clock: holm_core::Timestamp) -> Result<OwnNode, Failure> {
         let node = self.node.as_deref();
-        Start { data, node, more: "", listen: "127.0.0.1:0", clock: Some(clock) }.run()
+        Start { data, node, more: &self.more, listen: "127.0.0.1:0", clock: Some(clock) }.run()
     }
 
     /// Runs a case from its beginning.
@@ -152,9 +154,9 @@ impl Bench {
         let mut after = 0;
         self.takes(client, &mut after).await?;
         for (index, step) in case.steps.iter().enumerate() {
-            self.act(client, &step.act).await?;
+            let reply = self.act(client, &step.act).await?;
             client.post("/v1/rehearsal/settle", Bytes::new()).await?;
-            let found = self.look(client, step, &mut after).await?;
+            let found = Found { reply, ..self.look(client, step, &mut after).await? };
             for take in &found.takes {
                 let figure = |name: &str| take.get(name).and_then(Value::as_u64).unwrap_or_default();
                 passed.invocations += 1;
@@ -171,34 +173,55 @@ impl Bench {
         Ok(passed)
     }
 
-    async fn act(&self, client: &Client, act: &Act) -> Result<(), Failure> {
+    /// Lets it happen; what a request was answered with.
+    async fn act(&self, client: &Client, act: &Act) -> Result<Option<(u16, Value)>, Failure> {
         let function = escape(&self.function);
         let (path, body) = match act {
             Act::Mqtt { topic, payload, qos, retain } => {
                 let topic = escape(topic.as_str());
                 let path = format!("/v1/publish?topic={topic}&qos={}&retain={retain}", Qos::level(*qos));
-                return client.publish(&path, payload.clone().into()).await;
+                client.post(&path, payload.clone().into()).await?;
+                return Ok(None);
             }
             Act::Function { from, payload } => {
                 let from = escape(from);
                 let path = format!("/v1/functions/{function}/invoke?source=function&subject={from}");
-                return client.publish(&path, payload.clone().into()).await;
+                client.post(&path, payload.clone().into()).await?;
+                return Ok(None);
             }
             Act::Invoke { subject, payload } => {
                 let subject = escape(subject);
                 let path = format!("/v1/functions/{function}/invoke?subject={subject}");
-                return client.publish(&path, payload.clone().into()).await;
+                client.post(&path, payload.clone().into()).await?;
+                return Ok(None);
             }
             Act::Advance(by) => (format!("/v1/rehearsal/advance?ms={}", by.as_millis()), String::new()),
             Act::Schedule(name) => (format!("/v1/rehearsal/schedule/{function}/{}", escape(name)), String::new()),
             Act::Sensor { sensor, readings } => {
                 (format!("/v1/rehearsal/sensor/{}", escape(sensor)), serde_json::json!(readings).to_string())
             }
+            Act::File { folder, name, payload } => {
+                let path = format!("/v1/rehearsal/file/{}/{}", escape(folder), escape(name));
+                client.post(&path, payload.clone().into()).await?;
+                return Ok(None);
+            }
+            Act::Http { method, path, query, content_type, payload } => {
+                let mut target = format!("/v1/rehearsal/http?method={method}&path={}", escape(path));
+                for (name, value) in [("query", query), ("content_type", content_type)] {
+                    if let Some(value) = value {
+                        target.push_str(&format!("&{name}={}", escape(value)));
+                    }
+                }
+                let answer = client.post(&target, payload.clone().into()).await?;
+                let status = answer.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+                return Ok(Some((status.unwrap_or_default(), answer.get("body").cloned().unwrap_or_default())));
+            }
             Act::Gpio { line, level } => {
                 (format!("/v1/rehearsal/line/{}?level={}", escape(line), level.as_str()), String::new())
             }
         };
-        client.post(&path, body.into()).await.map(drop)
+        client.post(&path, body.into()).await?;
+        Ok(None)
     }
 
     /// What there is after a step.

@@ -86,6 +86,34 @@ fn act(step: &Step, manifest: &Manifest) -> Option<(&'static str, String)> {
             let known = started.chain(manifest.permissions.gpio.iter().map(|(line, _)| line.as_str()));
             missing("gpio", "the manifest names no such line", line, known)
         }
+        Act::File { folder, name, .. } => {
+            let mut known = Vec::new();
+            for kind in triggers() {
+                if let TriggerKind::File(trigger) = kind {
+                    known.push((trigger.folder.as_str(), &*trigger.suffix));
+                }
+            }
+            let matched = known.iter().any(|(of, suffix)| of == folder && name.ends_with(suffix));
+            let shown: Vec<String> = known.iter().map(|(folder, suffix)| format!("{folder}/*{suffix}")).collect();
+            (!matched && step.expect.invocations != Some(0)).then(|| {
+                let words = format!("no [[trigger.file]] is for `{folder}/{name}`");
+                ("file", there_is(&words, shown.iter().map(String::as_str)))
+            })
+        }
+        Act::Http { path, .. } => {
+            let mut known = Vec::new();
+            for kind in triggers() {
+                if let TriggerKind::Http(trigger) = kind {
+                    known.push(trigger);
+                }
+            }
+            let matched = known.iter().any(|trigger| trigger.matches(path).is_some());
+            // What is no route is answered, too.
+            (!matched && step.expect.status.is_none()).then(|| {
+                let words = format!("no [[trigger.http]] is for `{path}`");
+                ("http", there_is(&words, known.iter().map(|trigger| &*trigger.path)))
+            })
+        }
         Act::Advance(_) | Act::Invoke { .. } => None,
     }
 }
