@@ -16,6 +16,7 @@ mod deploy;
 mod dev;
 mod device;
 mod dlq;
+mod doctor;
 mod embedded;
 mod failure;
 mod fleet;
@@ -31,6 +32,7 @@ mod look;
 mod new;
 mod own_node;
 mod password;
+mod plot;
 mod programs;
 mod project;
 mod publish;
@@ -98,6 +100,8 @@ enum Command {
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
     Invoke(invoke::Invoke),
+    /// Look for what keeps you from working here, with a fix per line
+    Doctor(doctor::Doctor),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -168,6 +172,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
+        Command::Doctor(doctor) => return doctor.run(&client, screen).await,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,

@@ -48,6 +48,8 @@ pub struct Build {
     pub command: Option<String>,
     /// Where the component is afterwards, relative to the manifest.
     pub source: Option<String>,
+    /// The bytes that the component is meant to have at most, for `holm build` to say.
+    pub budget: Option<u64>,
 }
 
 /// One thing that starts a function.
@@ -302,7 +304,11 @@ fn read(root: &mut Section<'_>) -> Option<Manifest> {
     };
     let build = root
         .section("build")
-        .map(|mut section| Build { command: section.text("command"), source: section.text("source") })
+        .map(|mut section| Build {
+            command: section.text("command"),
+            source: section.text("source"),
+            budget: section.bytes("budget", 1..=64 * MIB),
+        })
         .unwrap_or_default();
     let triggers = root.section("trigger").map(|mut section| triggers(&mut section)).unwrap_or_default();
     let permissions = root.section("permissions").map(|mut section| permissions(&mut section)).unwrap_or_default();

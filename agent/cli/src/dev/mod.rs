@@ -111,9 +111,10 @@ impl Dev {
             screen.note(format_args!("http://{}", node.http));
         }
         screen.note(format_args!("see more with: holm --data {} logs -f", data.display()));
+        let made: Vec<&Path> = self.record.as_deref().into_iter().collect();
         let publishers = self.sim.iter().filter_map(Sim::publisher).collect();
         let mut session = Session {
-            watches: self.dirs.iter().map(|dir| Watch::new(dir)).collect(),
+            watches: self.dirs.iter().map(|dir| Watch::new(dir, &made)).collect(),
             dirs: self.dirs.clone(),
             dirty: (0..self.dirs.len()).collect(),
             running: vec![false; self.dirs.len()],
@@ -216,6 +217,9 @@ impl Session {
         let dir = self.dirs.get(index)?;
         // Read anew: the manifest may be what has changed.
         let project = Project::read(dir);
+        if let (Ok(project), Some(watch)) = (&project, self.watches.get_mut(index)) {
+            watch.spare(project);
+        }
         if let Ok(Some(command)) = project.as_ref().map(|project| project.manifest.build.command.as_ref()) {
             screen.note(format_args!("{}: {command}", dir.display()));
         }

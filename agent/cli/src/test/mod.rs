@@ -62,7 +62,8 @@ impl Test {
             return self.once(screen);
         }
         loop {
-            let mut watch = Watch::new(&self.dir);
+            let made: Vec<&Path> = self.junit.as_deref().into_iter().collect();
+            let mut watch = Watch::new(&self.dir, &made);
             if let Err(failure) = self.once(screen) {
                 screen.complain(&failure);
             }
@@ -146,6 +147,8 @@ impl Test {
         }
         let (mut files, mut problems) = (Vec::new(), Vec::new());
         for path in &paths {
+            // As people name them.
+            let path = path.strip_prefix(".").unwrap_or(path);
             match read(path, project) {
                 Ok(file) => files.push(file),
                 Err(found) => problems.push(found.to_string()),
