@@ -33,11 +33,23 @@ pub(crate) fn draw(name: &str, points: &[Point], columns: usize, rows: usize, lo
     let y = |value: f64| ((top - value) / (top - bottom) * (height - 1) as f64).round() as usize;
     // The highest and the lowest dot of each column.
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; width];
-    for (time, value) in &finite {
-        let dot = y(*value);
-        if let Some(span) = spans.get_mut(x(*time)) {
+    let mut mark = |column: usize, dot: usize| {
+        if let Some(span) = spans.get_mut(column) {
             *span = Some(span.map_or((dot, dot), |(above, below)| (above.min(dot), below.max(dot))));
         }
+    };
+    let mut before: Option<Point> = None;
+    for (time, value) in &finite {
+        // A straight line from the point before, so that few points are a curve, too.
+        if let Some((start, from)) = before.filter(|(start, _)| x(*start) < x(*time)) {
+            let (left, right) = (x(start), x(*time));
+            for column in left + 1..right {
+                let part = (column - left) as f64 / (right - left) as f64;
+                mark(column, y(from + (value - from) * part));
+            }
+        }
+        mark(x(*time), y(*value));
+        before = Some((*time, *value));
     }
     let mut cells = vec![vec![0_u8; columns.max(1)]; rows.max(1)];
     for (column, span) in spans.iter().enumerate() {
@@ -67,8 +79,11 @@ pub(crate) fn draw(name: &str, points: &[Point], columns: usize, rows: usize, lo
             _ => String::new(),
         };
         let dots: String = row.iter().map(|bits| char::from_u32(0x2800 + u32::from(*bits)).unwrap_or(' ')).collect();
-        let dots = look.paint(Tone::Good, dots.trim_end_matches('\u{2800}'));
-        text.push_str(&format!("{} {dots}\n", look.paint(Tone::Dim, &format!("{label:>MARGIN$}"))));
+        let dots = dots.trim_end_matches('\u{2800}');
+        let dots = if dots.is_empty() { String::new() } else { look.paint(Tone::Good, dots) };
+        let line = format!("{} {dots}", look.paint(Tone::Dim, &format!("{label:>MARGIN$}")));
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     let (from, to) = (look.moment(begin), look.moment(last.0));
     let gap = columns.saturating_sub(from.chars().count() + to.chars().count()).max(2);
