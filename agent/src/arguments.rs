@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use holm_core::Timestamp;
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
@@ -18,7 +19,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the node until SIGTERM or Ctrl-C.
-    Run(Options),
+    Run(Run),
     /// Read the configuration, list all problems, and do nothing else.
     CheckConfig(Options),
     /// Drive all outputs to their safe levels, and do nothing else. For who notices that the node has died, such as
@@ -49,6 +50,28 @@ pub struct Enrol {
     /// The data folder, instead of the configured one.
     #[arg(long)]
     pub data: Option<PathBuf>,
+}
+
+#[expect(missing_docs, reason = "clap would show it instead of what the commands say")]
+#[derive(clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub options: Options,
+    /// The clock stands still here, in milliseconds since 1970, until it is set forward over the admin socket: for
+    /// `holm test`.
+    #[arg(long, hide = true, value_name = "MS", value_parser = moment)]
+    pub clock: Option<Timestamp>,
+    /// Keep what invocations are given and do, payloads and all, for whoever may ask the admin socket: for `holm dev`.
+    #[arg(long, hide = true)]
+    pub tape: bool,
+    /// End when stdin ends, and so with the one who started this.
+    #[arg(long, hide = true)]
+    pub tether: bool,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let milliseconds: i64 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if milliseconds > 0 { Ok(Timestamp(milliseconds)) } else { Err("that is before 1970".into()) }
 }
 
 #[expect(missing_docs, reason = "clap would show it instead of what the commands say")]

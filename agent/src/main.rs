@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use holm_agent::arguments::{Arguments, Command, Enrol, Options};
-use holm_agent::config::{Config, Overrides};
+use holm_agent::arguments::{Arguments, Command, Enrol, Options, Run};
+use holm_agent::config::{Config, Overrides, Stage};
 use holm_agent::{board, cloud, node};
 use holm_cloud_sync::Invitation;
 
 fn main() -> ExitCode {
+    let mut stage = Stage::default();
     let (options, action): (Options, fn(Config) -> ExitCode) = match Arguments::parse().command {
-        Command::Run(options) => (options, run),
+        Command::Run(Run { options, clock, tape, tether }) => {
+            stage = Stage { clock, tape: tape || clock.is_some(), tether };
+            (options, run)
+        }
         Command::CheckConfig(options) => (options, |_| {
             println!("the configuration is good");
             ExitCode::SUCCESS
@@ -19,9 +23,9 @@ fn main() -> ExitCode {
         Command::SafeOutputs(options) => (options, safe_outputs),
         Command::Enrol(arguments) => return enrol(arguments),
     };
-    let file = options.config.or_else(standard_config);
-    match Config::read(file.as_deref(), Overrides { data: options.data, listen: options.listen, board: options.board })
-    {
+    let file = options.config.clone().or_else(standard_config);
+    let Options { data, listen, board, .. } = options;
+    match Config::read(file.as_deref(), Overrides { data, listen, board, stage }) {
         Ok(config) => action(config),
         Err(problems) => {
             eprintln!("holmd: {problems}");

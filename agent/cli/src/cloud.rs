@@ -1,4 +1,4 @@
-//! `holm cloud`: the control plane, in this process.
+//! `holm cloud`: the control plane, in this process; and what is asked of one that runs.
 //!
 //! On stdout it writes one JSON line when something was made that is told only once, and one when it is ready; on stderr it
 //! tells people, and logs.
@@ -8,17 +8,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use holm_control_plane::{CloudError, Options, Started, chain};
+use holm_control_plane::{CloudError, Copied, Options, Started, backup, chain, restore};
 use holm_core::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::token::Token;
 
 /// See `holm cloud --help`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cloud {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where to serve people, commands and enrolment
     #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDR")]
     https: SocketAddr,
@@ -33,9 +37,42 @@ pub(crate) struct Cloud {
     new_token: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make, list and end tokens of those whom a control plane lets in
+    Token(Token),
+    /// Write everything that a control plane is, keys included, to one file; it may be running
+    Backup {
+        /// The file, which must not be there
+        file: PathBuf,
+    },
+    /// Make a control plane out of a backup, in a folder that is empty or not there
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
+}
+
 impl Cloud {
+    /// Whether it is about a folder of this machine, and not to be asked of one that runs.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self.command, Some(Command::Token(_)))
+    }
+
+    /// Asks the control plane that is known here.
+    pub(crate) async fn ask(&self, screen: &mut Screen) -> Result<(), Failure> {
+        match &self.command {
+            Some(Command::Token(token)) => token.run(screen).await,
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn run(self, data: Option<PathBuf>, screen: &mut Screen) -> ExitCode {
-        match self.serve(data, screen) {
+        let ended = match &self.command {
+            Some(command) => command.run(data, screen),
+            None => self.serve(data, screen),
+        };
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 screen.complain(&failure);
@@ -79,6 +116,32 @@ impl Cloud {
     }
 }
 
+impl Command {
+    fn run(&self, data: Option<PathBuf>, screen: &Screen) -> Result<(), Failure> {
+        let Some(data) = data else {
+            return Err(Failure::new("say where the control plane is").next("holm cloud backup FILE --data DIR"));
+        };
+        let told = |what: &str, copied: Copied| {
+            screen.note(format_args!("{what}: {} files, {}", copied.files, crate::look::bytes(copied.bytes)));
+        };
+        match self {
+            Self::Backup { file } => {
+                let copied = backup(&data, file).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} has all of {}", file.display(), data.display()), copied);
+                screen.note("keep it as secret as the folder: the keys are in it");
+            }
+            Self::Restore { file } => {
+                let copied = restore(file, &data).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} is as {} has it", data.display(), file.display()), copied);
+                screen.note(format_args!("next: holm cloud --data {}", data.display()));
+            }
+            // See `Cloud::ask`.
+            Self::Token(_) => {}
+        }
+        Ok(())
+    }
+}
+
 fn failure(error: &CloudError) -> Failure {
     let failure = Failure::new(format!("the control plane cannot go on: {}", chain(error)));
     match error {
@@ -102,6 +165,7 @@ fn announce(started: &Started, screen: &mut Screen) {
             .note("       its key, root.key beside it, is needed again in two years: better kept elsewhere until then");
         screen.note(format_args!("next:  holm login https://localhost:{} --ca {}", https.port(), root.display()));
         screen.note("then:  holm device enrol-token --group GROUP");
+        screen.note(format_args!("pages: https://localhost:{}, with the same token", https.port()));
     }
     let ready = serde_json::json!({
         "event": "ready",

@@ -3,7 +3,7 @@
 //!
 //! # Exit codes
 //!
-//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
+//! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
 mod board;
@@ -11,11 +11,15 @@ mod buffer;
 mod build;
 mod client;
 mod cloud;
+mod config;
 mod data;
 mod deploy;
+mod dev;
 mod device;
 mod dlq;
+mod doctor;
 mod documents;
+mod embedded;
 mod failure;
 mod fleet;
 mod functions;
@@ -27,18 +31,29 @@ mod key;
 mod keys;
 mod login;
 mod look;
+mod new;
+mod own_node;
 mod password;
+mod plot;
+mod programs;
+mod project;
 mod publish;
 mod release;
 mod remote;
 mod reply;
 mod repository;
 mod results;
+mod rollback;
+mod rollout;
 mod screen;
 mod status;
 mod table;
+mod test;
+mod token;
+mod toolchain;
 mod top;
 mod tuf;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,8 +77,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a function to begin with, from a template
+    New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Run functions here, and again whenever a file changes
+    Dev(dev::Dev),
+    /// Run a function's cases
+    Test(test::Test),
     /// Deploy a bundle to the node on this machine, or a release to a device
     Deploy(deploy::Deploy),
     /// List the functions of the node, or change one
@@ -84,6 +105,8 @@ enum Command {
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
     Invoke(invoke::Invoke),
+    /// Look for what keeps you from working here, with a fix per line
+    Doctor(doctor::Doctor),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -91,7 +114,7 @@ enum Command {
     /// The client of the code repository, for suites that test it
     #[command(hide = true)]
     Tuf(tuf::Tuf),
-    /// Run a control plane, until SIGTERM or Ctrl-C
+    /// Run a control plane, until SIGTERM or Ctrl-C; or look after the tokens of one that runs
     Cloud(cloud::Cloud),
     /// Remember a control plane and its token for the commands below
     Login(login::Login),
@@ -103,6 +126,12 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Rollouts: changes of many devices, in stages
+    Rollout(rollout::Rollout),
+    /// Take devices back to an older version of a function
+    Rollback(rollback::Rollback),
+    /// Parameters of functions on devices
+    Config(config::Config),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -116,9 +145,11 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut screen = Screen::new();
-    if let Command::Cloud(cloud) = arguments.command {
-        return cloud.run(arguments.data, &mut screen);
-    }
+    let arguments = match arguments {
+        // Has a runtime of its own.
+        Arguments { data, command: Command::Cloud(cloud) } if cloud.is_here() => return cloud.run(data, &mut screen),
+        others => others,
+    };
     // One thread: a command waits for one socket at a time.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -142,7 +173,10 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let client = Client::new(data::folder(arguments.data));
     match arguments.command {
+        Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Dev(dev) => return dev.run(screen).await,
+        Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
@@ -154,16 +188,19 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
+        Command::Doctor(doctor) => return doctor.run(&client, screen).await,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,
         Command::Login(login) => login.run(screen).await?,
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
+        Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
-        // Has a runtime of its own.
-        Command::Cloud(_) => {}
+        Command::Cloud(cloud) => cloud.ask(screen).await?,
         Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

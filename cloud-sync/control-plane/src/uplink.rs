@@ -14,23 +14,27 @@ use holm_protocol::{
 };
 
 use crate::CloudError;
+use crate::arrivals::Arrivals;
 use crate::bus::Bus;
 use crate::error::chain;
 use crate::records::{Ingested, JobAnswer, Records, ShadowAnswer};
+use crate::rollouts::Rollouts;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Uplink {
     records: Records,
     bus: Bus,
+    arrivals: Arc<Arrivals>,
+    rollouts: Rollouts,
 }
 
 /// Called when a message is settled: an error means that it was not, and may be sent again.
 type Done = Box<dyn FnOnce(Result<(), CloudError>) + Send>;
 
 impl Uplink {
-    pub(crate) fn new(records: Records, bus: Bus) -> Self {
-        Self { records, bus }
+    pub(crate) fn new(records: Records, bus: Bus, arrivals: Arc<Arrivals>, rollouts: Rollouts) -> Self {
+        Self { records, bus, arrivals, rollouts }
     }
 
     /// Takes a message. `done` is called once, here or on the writer's thread; where it is dropped instead, nothing was stored.
@@ -42,8 +46,12 @@ impl Uplink {
         now: Timestamp,
         done: impl FnOnce(Result<(), CloudError>) + Send + 'static,
     ) {
-        let done: Done = Box::new(done);
         let thing = address.thing.clone();
+        let (arrivals, from) = (self.arrivals.clone(), thing.clone());
+        let done: Done = Box::new(move |settled| {
+            done(settled);
+            arrivals.came(from.as_str());
+        });
         let taken = match &address.subject {
             Subject::Results { .. } => self.records_of(address, payload, now, done),
             Subject::GetJob(target, Exchange::Request) => self.job_get(&thing, target.clone(), &payload, now, done),
@@ -67,6 +75,7 @@ impl Uplink {
     /// A device came or went.
     pub(crate) fn presence(&self, thing: &str, now: Timestamp) {
         self.records.note_seen(thing, now);
+        self.arrivals.came(thing);
     }
 
     /// Rings the bell.
@@ -140,6 +149,7 @@ impl Uplink {
             done(result.map(|answer| match answer {
                 JobAnswer::Updated { answer, next } => {
                     this.down(&to, Subject::UpdateJob(id, Exchange::Accepted), answer.write());
+                    this.rollouts.wake();
                     if let Some(next) = next {
                         this.notify_next(&to, &next);
                     }

@@ -1,7 +1,10 @@
 //! Devices, their groups and their certificates.
 
+use std::collections::BTreeSet;
+
 use holm_core::Timestamp;
-use holm_protocol::{AgentBuild, ThingName};
+use holm_protocol::limits::MAX_GROUPS;
+use holm_protocol::{AgentBuild, GroupName, ThingName};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
@@ -82,7 +85,8 @@ pub(crate) struct Renewed {
     pub(crate) ended: Vec<Hash>,
 }
 
-const COLUMNS: &str = "d.id, d.name, d.status, d.enrolled, d.seen, d.version, d.arch, d.engine, d.profile, d.reported, \
+/// What [`of_row`] reads of `device d`.
+pub(super) const COLUMNS: &str = "d.id, d.name, d.status, d.enrolled, d.seen, d.version, d.arch, d.engine, d.profile, d.reported, \
     d.reported_at, d.reported_version, \
     (SELECT max(c.expires) FROM certificate c WHERE c.device = d.id AND c.ended IS NULL)";
 
@@ -194,16 +198,45 @@ impl Records {
             connection
                 .execute("UPDATE device SET status = 'revoked' WHERE id = ?1", [device.id])
                 .map_err(sql(action))?;
-            let statement =
-                "UPDATE certificate SET ended = coalesce(ended, ?2) WHERE device = ?1 RETURNING fingerprint";
-            let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
-            let ended = statement
-                .query_map(params![device.id, now.0], |row| Ok(Hash(row.get(0)?)))
-                .map_err(sql(action))?
-                .collect::<Result<_, _>>()
-                .map_err(sql(action))?;
+            let ended = end_certificates(connection, device.id, now)?;
             audit(connection, now, &operator, "revoke", thing.as_str())?;
             Ok(Ok(ended))
+        })
+        .await
+    }
+
+    /// Takes a device into groups and out of others. Answers all that it is in then.
+    pub(crate) async fn change_groups(
+        &self,
+        thing: ThingName,
+        add: Vec<GroupName>,
+        remove: Vec<GroupName>,
+        operator: String,
+        now: Timestamp,
+    ) -> Result<Result<Vec<String>, Refused>, CloudError> {
+        self.write(move |connection| {
+            let action = "change the groups of a device";
+            let Some(device) = find(connection, &thing)? else { return Ok(Err(Refused::NoSuchDevice)) };
+            let before = groups(connection, device.id)?;
+            let mut after: BTreeSet<String> = before.iter().cloned().collect();
+            after.extend(add.iter().map(ToString::to_string));
+            for group in &remove {
+                after.remove(group.as_str());
+            }
+            if after.len() > MAX_GROUPS {
+                let sentence = format!("{thing} would be in {} groups, and {MAX_GROUPS} are the most", after.len());
+                return Ok(Err(Refused::Conflict(sentence)));
+            }
+            connection.execute("DELETE FROM membership WHERE device = ?1", [device.id]).map_err(sql(action))?;
+            let statement = "INSERT INTO membership (device, \"group\") VALUES (?1, ?2)";
+            for group in &after {
+                connection.execute(statement, params![device.id, group]).map_err(sql(action))?;
+            }
+            let after: Vec<String> = after.into_iter().collect();
+            if after != before {
+                audit(connection, now, &operator, "change groups", &format!("{thing}: {}", after.join(" ")))?;
+            }
+            Ok(Ok(after))
         })
         .await
     }
@@ -220,7 +253,8 @@ impl Records {
     }
 }
 
-fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
+/// Its id, and the device but for what [`complete`] adds.
+pub(super) fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
     let status: String = row.get(2)?;
     let reported: Option<String> = row.get(9)?;
     let device = Device {
@@ -239,7 +273,7 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
     Ok((row.get(0)?, device))
 }
 
-fn complete(connection: &Connection, (id, mut device): (i64, Device)) -> Result<Device, CloudError> {
+pub(super) fn complete(connection: &Connection, (id, mut device): (i64, Device)) -> Result<Device, CloudError> {
     device.groups = groups(connection, id)?;
     let statement = "SELECT generation, id, status FROM job WHERE device = ?1 ORDER BY generation DESC LIMIT 1";
     let mut statement = connection.prepare_cached(statement).map_err(sql("read a job"))?;
@@ -310,6 +344,15 @@ pub(super) fn insert_certificate(
         .execute(statement, params![serial, device, fingerprint.0, key.0, issued.0.min(now.0), expires.0])
         .map(|_| ())
         .map_err(sql("keep a certificate"))
+}
+
+/// Ends all certificates of a device. Answers the fingerprints of all that it ever had.
+pub(super) fn end_certificates(connection: &Connection, device: i64, now: Timestamp) -> Result<Vec<Hash>, CloudError> {
+    let action = "end the certificates of a device";
+    let statement = "UPDATE certificate SET ended = coalesce(ended, ?2) WHERE device = ?1 RETURNING fingerprint";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let ended = statement.query_map(params![device, now.0], |row| Ok(Hash(row.get(0)?))).map_err(sql(action))?;
+    ended.collect::<Result<_, _>>().map_err(sql(action))
 }
 
 pub(super) fn groups(connection: &Connection, device: i64) -> Result<Vec<String>, CloudError> {
