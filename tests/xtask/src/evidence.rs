@@ -25,8 +25,11 @@ const PROOFS: [Proof; 2] = [
 /// A proof that is a suite of others.
 const SUITE: &str = "tuf-conformance";
 
+/// What there is to say, and whether all went well.
+type Prove = fn() -> anyhow::Result<(String, bool)>;
+
 /// What is proven without a count: how, by its name.
-const OTHERS: [(&str, fn() -> anyhow::Result<(String, bool)>); 2] = [("arm", emulate::run), ("deb", install::run)];
+const OTHERS: [(&str, Prove); 2] = [("arm", emulate::run), ("deb", install::run)];
 
 /// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
