@@ -53,6 +53,15 @@ impl Failure {
         }
     }
 
+    /// As plain text; empty when there is nothing to tell.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Told { what, next: Some(next) } => format!("{what}\nnext: {next}"),
+            Self::Told { what, next: None } => what.clone(),
+            Self::Unheard => String::new(),
+        }
+    }
+
     /// For people; empty when there is nothing to tell.
     pub(crate) fn render(&self, look: &Look) -> String {
         match self {

@@ -14,8 +14,11 @@ mod cloud;
 mod config;
 mod data;
 mod deploy;
+mod dev;
 mod device;
 mod dlq;
+mod doctor;
+mod embedded;
 mod failure;
 mod fleet;
 mod functions;
@@ -27,7 +30,12 @@ mod key;
 mod keys;
 mod login;
 mod look;
+mod new;
+mod own_node;
 mod password;
+mod plot;
+mod programs;
+mod project;
 mod publish;
 mod release;
 mod remote;
@@ -39,8 +47,11 @@ mod rollout;
 mod screen;
 mod status;
 mod table;
+mod test;
+mod toolchain;
 mod top;
 mod tuf;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,8 +75,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a function to begin with, from a template
+    New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Run functions here, and again whenever a file changes
+    Dev(dev::Dev),
+    /// Run a function's cases
+    Test(test::Test),
     /// Deploy a bundle to the node on this machine, or a release to a device
     Deploy(deploy::Deploy),
     /// List the functions of the node, or change one
@@ -86,6 +103,8 @@ enum Command {
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
     Invoke(invoke::Invoke),
+    /// Look for what keeps you from working here, with a fix per line
+    Doctor(doctor::Doctor),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -147,7 +166,10 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let client = Client::new(data::folder(arguments.data));
     match arguments.command {
+        Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Dev(dev) => return dev.run(screen).await,
+        Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
@@ -159,6 +181,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
+        Command::Doctor(doctor) => return doctor.run(&client, screen).await,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,
