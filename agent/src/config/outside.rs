@@ -83,6 +83,6 @@ mod tests {
         let folder = "[[folder]]\nname = \"camera\"\npath = \"/srv/camera\"\n";
         check(folder, &[]);
         check(&folder.repeat(2), &["folder[1].name"]);
-        check("[[folder]]\nname = \"Camera\"", &["folder[0].name", "folder[0].path"]);
+        check("[[folder]]\nname = \"Camera\"", &["folder[0].path", "folder[0].name"]);
     }
 }
