@@ -18,6 +18,7 @@ mod dev;
 mod device;
 mod dlq;
 mod doctor;
+mod documents;
 mod embedded;
 mod failure;
 mod fleet;
@@ -136,6 +137,9 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Documents(documents::Documents),
 }
 
 fn main() -> ExitCode {
@@ -197,6 +201,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Cloud(cloud) => cloud.ask(screen).await?,
+        Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);

@@ -5,9 +5,9 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 
-use crate::conformance;
 use crate::shell::{cargo, command, output, root, run as execute};
 use crate::test::MUTANTS;
+use crate::{conformance, emulate, install};
 
 /// A proof: its name, the test that is it, and the variable that makes it long.
 struct Proof {
@@ -25,6 +25,9 @@ const PROOFS: [Proof; 2] = [
 /// A proof that is a suite of others.
 const SUITE: &str = "tuf-conformance";
 
+/// What is proven without a count: how, by its name.
+const OTHERS: [(&str, fn() -> anyhow::Result<(String, bool)>); 2] = [("arm", emulate::run), ("deb", install::run)];
+
 /// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     if name == SUITE {
@@ -32,8 +35,14 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
         let (told, passed) = conformance::run(count)?;
         return write(name, name, &commit, passed, &told);
     }
+    if let Some((name, prove)) = OTHERS.iter().find(|(other, _)| *other == name) {
+        let commit = commit()?;
+        let (told, passed) = prove()?;
+        return write(name, name, &commit, passed, &told);
+    }
     let Some(proof) = PROOFS.iter().find(|proof| proof.name == name) else {
-        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain([SUITE]).collect();
+        let others = OTHERS.iter().map(|(name, _)| *name).chain([SUITE]);
+        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain(others).collect();
         bail!("there is no proof `{name}`: {}", names.join(", "));
     };
     let count = count.unwrap_or(proof.count);
