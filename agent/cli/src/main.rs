@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod apply;
 mod board;
 mod buffer;
 mod build;
@@ -128,6 +129,8 @@ enum Command {
     Publish(publish::Publish),
     /// Rollouts: changes of many devices, in stages
     Rollout(rollout::Rollout),
+    /// Make groups and deployments what a file says
+    Apply(apply::Apply),
     /// Take devices back to an older version of a function
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
@@ -196,6 +199,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
         Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
