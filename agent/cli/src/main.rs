@@ -16,9 +16,11 @@ mod deploy;
 mod device;
 mod dlq;
 mod failure;
+mod flash;
 mod fleet;
 mod functions;
 mod http;
+mod image;
 mod imports;
 mod invoke;
 mod journal;
@@ -27,6 +29,7 @@ mod keys;
 mod login;
 mod look;
 mod password;
+mod progress;
 mod publish;
 mod release;
 mod remote;
@@ -34,6 +37,7 @@ mod reply;
 mod repository;
 mod results;
 mod screen;
+mod seed;
 mod status;
 mod table;
 mod top;
@@ -102,6 +106,10 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Write a card for a device: an image, and what the device is told
+    Flash(flash::Flash),
+    /// Make images of cards, and boot them in QEMU
+    Image(image::Image),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -158,6 +166,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Device(device) => device.run(screen).await?,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
+        Command::Flash(flash) => flash.run(screen).await?,
+        Command::Image(image) => return image.run(screen),
         // Has a runtime of its own.
         Command::Cloud(_) => {}
         Command::Completions { shell } => {

@@ -47,6 +47,11 @@ pub enum Phase {
     Verify,
 }
 
+/// Whether a file has the partition table of a card.
+pub fn is_card(path: &std::path::Path) -> bool {
+    std::fs::File::open(path).is_ok_and(|file| fat::of(&file, path).is_ok())
+}
+
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
