@@ -1,13 +1,15 @@
 //! `holm image`: make the image of a card, look at one, and boot one in QEMU.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::{Child, ChildStdout, ExitCode, Stdio};
 
 use holm_image::build::{Board, Recipe};
 use holm_image::run::{Machine, Taken};
 use holm_image::{Image as File, Manifest};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::failure::Failure;
 use crate::flash::failure;
@@ -21,6 +23,12 @@ const PROGRAMS: &str = "target/dist/aarch64-unknown-linux-musl";
 
 /// What init says before it restarts into a slot that is on trial.
 const INTO_TRIAL: &str = "restarting into slot";
+
+/// What it says before it restarts otherwise.
+const RESTARTS: &str = "holm-init: restarting";
+
+/// Lines that wait to be shown.
+const LINES: usize = 256;
 
 /// See `holm image --help`.
 #[derive(clap::Args)]
@@ -96,7 +104,7 @@ struct Run {
 }
 
 impl Image {
-    pub(crate) fn run(&self, screen: &mut Screen) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(&self, screen: &mut Screen) -> Result<ExitCode, Failure> {
         match &self.command {
             Command::Build(build) => build.run(screen)?,
             Command::Show { file, json } => {
@@ -106,7 +114,7 @@ impl Image {
                 drop(bar);
                 show(&image.manifest, *json, screen)?;
             }
-            Command::Run(run) => return run.run(screen),
+            Command::Run(run) => return run.run(screen).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -153,7 +161,7 @@ impl Build {
 }
 
 impl Run {
-    fn run(&self, screen: &mut Screen) -> Result<ExitCode, Failure> {
+    async fn run(&self, screen: &mut Screen) -> Result<ExitCode, Failure> {
         let image = || self.image.clone().unwrap_or_else(|| PathBuf::from("holm-qemu-virt.img"));
         let card = self.card.clone().unwrap_or_else(image);
         let machine =
@@ -161,31 +169,61 @@ impl Run {
         let cannot = |error: std::io::Error| Failure::new(format!("cannot run QEMU: {error}"));
         let folder = tempfile::tempdir().map_err(cannot)?;
         let more = if self.quiet { "" } else { "console=ttyAMA0,115200 loglevel=7" };
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let mut trial = false;
         loop {
             let taken = Taken::from(&machine.card, trial).map_err(|error| failure(&error))?;
             screen.note(format_args!("booting {}{}", taken.prefix, if trial { ", on trial" } else { "" }));
             let mut command = machine.command(&taken, more, folder.path()).map_err(|error| failure(&error))?;
-            let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
+            let mut qemu = Qemu(child);
+            let mut lines = read_lines(qemu.0.stdout.take()).map_err(cannot)?;
             let (mut restarts, mut tries) = (false, false);
-            if let Some(out) = child.stdout.take() {
-                for line in BufReader::new(out).split(b'\n') {
-                    let line = line.map_err(cannot)?;
-                    let text = String::from_utf8_lossy(&line);
-                    tries |= text.contains(INTO_TRIAL);
-                    restarts |= text.contains("holm-init: restarting");
-                    screen.line(text.trim_end())?;
-                }
+            loop {
+                let line = tokio::select! {
+                    line = lines.recv() => line,
+                    _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+                    _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+                };
+                let Some(line) = line else { break };
+                tries |= line.contains(INTO_TRIAL);
+                restarts |= line.contains(RESTARTS);
+                screen.line(line.trim_end())?;
             }
-            let status = child.wait().map_err(cannot)?;
+            let status = qemu.0.wait().map_err(cannot)?;
             // A machine whose memory alone it was has nothing to come back to.
             if !status.success() || !restarts || machine.discard {
                 return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             trial = tries;
-            let _ = std::io::stderr().flush();
         }
     }
+}
+
+/// Ends with us, however we end, but for SIGKILL.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The lines of the serial line, as they come.
+fn read_lines(out: Option<ChildStdout>) -> std::io::Result<mpsc::Receiver<String>> {
+    let (sender, receiver) = mpsc::channel(LINES);
+    let read = move || {
+        let Some(out) = out else { return };
+        for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
+            if sender.blocking_send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("serial".to_owned()).spawn(read)?;
+    Ok(receiver)
 }
 
 fn show(manifest: &Manifest, as_json: bool, screen: &mut Screen) -> Result<(), Failure> {

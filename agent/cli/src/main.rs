@@ -167,7 +167,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,
-        Command::Image(image) => return image.run(screen),
+        Command::Image(image) => return image.run(screen).await,
         // Has a runtime of its own.
         Command::Cloud(_) => {}
         Command::Completions { shell } => {

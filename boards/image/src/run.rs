@@ -94,7 +94,8 @@ impl Machine {
             self.forward.iter().map(|(host, port)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{port}")).collect();
         command.args(["-netdev", &format!("user,id=net{forward}"), "-device", "virtio-net-device,netdev=net"]);
         command.args(["-device", "virtio-rng-device", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-        command.arg("-no-reboot");
+        // The hardware watchdog: it resets the machine, which then ends.
+        command.args(["-device", "i6300esb", "-no-reboot"]);
         Ok(command)
     }
 }

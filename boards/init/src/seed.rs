@@ -15,6 +15,9 @@ use crate::InitError;
 /// The seed's name on the FAT partition.
 pub const FILE: &str = "holm-seed.toml";
 
+/// Where `holmd` finds what comes of it, once the system is the root.
+const CONFIG: &str = "/data/config";
+
 /// No seed is longer.
 pub const MOST_BYTES: u64 = 256 * 1024;
 
@@ -148,9 +151,8 @@ impl Seed {
             write(&config.join("mqtt.key"), key.as_bytes())?;
             let (user, hash) = (quoted(user), quoted(password_hash));
             let layer = format!(
-                "[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\ncertificate = \"{0}/mqtt.crt\"\nkey = \"{0}/mqtt.key\"\n\
-                 [[mqtt.user]]\nname = {user}\npassword_hash = {hash}\n",
-                config.display()
+                "[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\ncertificate = \"{CONFIG}/mqtt.crt\"\nkey = \"{CONFIG}/mqtt.key\"\n\
+                 [[mqtt.user]]\nname = {user}\npassword_hash = {hash}\n"
             );
             write(&layers.join("50-mqtt.toml"), layer.as_bytes())?;
         }
@@ -350,7 +352,8 @@ mod tests {
             let read = |name: &str| fs::read_to_string(data.path().join(name)).unwrap();
             assert_eq!(read("config/hostname"), "pi3\n");
             assert!(read("holm/enrol.toml").contains("token = \"secret\"\n"));
-            assert!(read("config/agent.d/50-mqtt.toml").contains("name = \"field\""));
+            let layer = read("config/agent.d/50-mqtt.toml");
+            assert!(layer.contains("name = \"field\"") && layer.contains("\"/data/config/mqtt.key\""), "{layer}");
             assert_eq!(read("config/agent.d/60-card.toml"), "[board]\nled = true\n");
             assert!(read("config/wpa_supplicant.conf").contains("ssid=466122726d5cc3a9\n"));
         }

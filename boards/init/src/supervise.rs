@@ -51,6 +51,12 @@ const WELL_AFTER: Duration = Duration::from_secs(300);
 /// A node that has not lived for so long has the board reset.
 const RESET_AFTER: Duration = Duration::from_secs(900);
 
+/// Starts that fail before the node was ever ready, until it is tried without what the card was given.
+const FAILURES_WITH_CARD: u32 = 5;
+
+/// How often the board's watchdog is fed, which waits for ten seconds or longer.
+const FEED_EVERY: Duration = Duration::from_secs(2);
+
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -90,6 +96,7 @@ pub struct Supervisor {
     terminate: Arc<AtomicBool>,
     restart: Arc<AtomicBool>,
     config: &'static str,
+    was_ready: bool,
 }
 
 impl Supervisor {
@@ -113,7 +120,7 @@ impl Supervisor {
         let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
         let watchdog = File::options().write(true).open("/dev/watchdog0").ok();
         say(if watchdog.is_some() { "the board's watchdog runs" } else { "the board has no watchdog" });
-        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG })
+        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false })
     }
 
     /// Runs until the end.
@@ -122,7 +129,7 @@ impl Supervisor {
         let began = Instant::now();
         let (mut lived, mut failures) = (Instant::now(), 0_u32);
         let mut process = self.start();
-        let mut pause_until = Instant::now();
+        let (mut pause_until, mut feed) = (Instant::now(), Instant::now());
         let end = loop {
             self.listen(process.as_mut());
             let now = Instant::now();
@@ -137,6 +144,10 @@ impl Supervisor {
                         pause.as_secs()
                     ));
                     self.make_safe();
+                    if failures >= FAILURES_WITH_CARD && !self.was_ready && self.config == CONFIG {
+                        complain("the node is tried without the configuration that the card was given");
+                        self.config = PLAIN_CONFIG;
+                    }
                     pause_until = now + pause;
                 }
             }
@@ -150,7 +161,7 @@ impl Supervisor {
                         let _ = kill_process(process.pid, Signal::KILL);
                         process.alive = now;
                     } else if process.ready {
-                        lived = now;
+                        (lived, self.was_ready) = (now, true);
                     }
                 }
             }
@@ -167,8 +178,10 @@ impl Supervisor {
             }
             if let Some(watchdog) = &mut self.watchdog
                 && now - lived < RESET_AFTER
+                && now >= feed
             {
                 let _ = watchdog.write_all(&[0]);
+                feed = now + FEED_EVERY;
             }
             if self.restart.load(Ordering::Relaxed) {
                 break End::Restart;

@@ -9,6 +9,7 @@ mod cross;
 mod demo;
 mod evidence;
 mod flags;
+mod image;
 mod layers;
 mod shell;
 mod test;
@@ -33,7 +34,7 @@ cargo xtask <chore>
   cross-check
            check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
-           a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
+           a proof that takes too long for CI: kills, power, image-power; writes docs/evidence/NAME.log
   evidence tuf-conformance DIR
            the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
