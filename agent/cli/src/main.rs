@@ -107,7 +107,7 @@ enum Command {
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
     /// Write a card for a device: an image, and what the device is told
-    Flash(flash::Flash),
+    Flash(Box<flash::Flash>),
     /// Make images of cards, and boot them in QEMU
     Image(image::Image),
     /// Print a completion script for a shell

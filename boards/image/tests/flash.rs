@@ -1,5 +1,7 @@
 //! Writing cards: files here, and a loop device where the machine has one to give.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
