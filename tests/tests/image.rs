@@ -134,11 +134,10 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
     field.connected();
     let begin = Instant::now();
     let release = field.release();
-    let told = field.laptop.ok(
-        &field.cloud,
-        &["deploy", &release, "--device", "pi3", "--watch", "--timeout", "200s", "--health-window", "1s"],
-    );
-    assert!(told.ends_with("confirmed\n"), "{told}");
+    let words = ["deploy", &release, "--device", "pi3", "--watch", "--timeout", "200s", "--health-window", "1s"];
+    let output = field.laptop.run(&field.cloud, &words);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.ends_with("confirmed\n"), "{output:?}\n{}", tail(&field.card.said()));
     println!("deployed over the air in {} ms", begin.elapsed().as_millis());
     let mut client = field.card.client("field");
     field.publish(&mut client, 5);
