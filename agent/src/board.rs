@@ -20,13 +20,15 @@ pub struct Attached {
     pub hardware: Hardware,
     /// LED and watchdog.
     pub guard: Guard,
+    /// The world behind it, where it is simulated.
+    pub sim: Option<Sim>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Takes the board, if the configuration binds anything on it: from here on outputs are at their safe levels.
 pub fn attach(config: &Config) -> anyhow::Result<Option<Attached>> {
     let Some(profile) = config.profile.as_ref().filter(|_| !config.board.is_empty()) else { return Ok(None) };
-    let board = board(profile, &config.board)?;
+    let (board, sim) = board(profile, &config.board)?;
     let bindings = &config.board;
     if profile.simulated {
         tracing::warn!(profile = profile.name, "the board is simulated: no reading is real, and no output is driven");
@@ -41,7 +43,7 @@ pub fn attach(config: &Config) -> anyhow::Result<Option<Attached>> {
         threads.push(thread.with_context(|| format!("cannot start the thread `{name}`"))?);
         anyhow::Ok(())
     })?;
-    Ok(Some(Attached { hardware, guard, threads }))
+    Ok(Some(Attached { hardware, guard, sim, threads }))
 }
 
 /// Drives all outputs to their safe levels, and lets them go. False if one of them could not be.
@@ -50,16 +52,16 @@ pub fn safe_outputs(config: &Config) -> anyhow::Result<bool> {
     let outputs = Bindings { lines, sim: config.board.sim.clone(), ..Bindings::default() };
     let Some(profile) = config.profile.as_ref().filter(|_| !outputs.is_empty()) else { return Ok(true) };
     let none = |name: &str, _| Err(anyhow::anyhow!("an output needs no thread `{name}`"));
-    let hardware = Hardware::start(board(profile, &outputs)?, &outputs, Arc::new(clock::now), none)?;
+    let hardware = Hardware::start(board(profile, &outputs)?.0, &outputs, Arc::new(clock::now), none)?;
     Ok(hardware.line_reports().into_iter().all(|line| line.level.is_ok()))
 }
 
-fn board(profile: &Profile, bindings: &Bindings) -> anyhow::Result<Arc<dyn Board>> {
+fn board(profile: &Profile, bindings: &Bindings) -> anyhow::Result<(Arc<dyn Board>, Option<Sim>)> {
     if profile.simulated {
         let sim = Sim::new(bindings, Clock::Monotonic).context("cannot make the simulated board")?;
-        return Ok(Arc::new(sim));
+        return Ok((Arc::new(sim.clone()), Some(sim)));
     }
-    Ok(Arc::new(Linux::new(profile.clone())))
+    Ok((Arc::new(Linux::new(profile.clone())), None))
 }
 
 impl Attached {

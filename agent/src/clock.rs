@@ -1,5 +1,8 @@
 //! The node's clock: the only place that asks the system for the time of day.
+//!
+//! In a rehearsal ([`crate::rehearsal`]) it stands still until it is set forward, for the whole process.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holm_core::Timestamp;
@@ -27,14 +30,47 @@ const UPTIME: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const UPTIME: ClockId = ClockId::Monotonic;
 
+/// What [`STANDS_AT`] holds while the system's clock counts.
+const RUNS: i64 = i64::MIN;
+
+/// Where a clock stands that is set by hand.
+static STANDS_AT: AtomicI64 = AtomicI64::new(RUNS);
+
 /// The time since the boot. It is never set, and counts through sleep.
 pub fn uptime() -> Duration {
     clock_gettime(UPTIME).try_into().unwrap_or_default()
 }
 
 /// Now, in milliseconds since 1970; 0 when the clock is set before that.
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now() -> Timestamp {
+    match STANDS_AT.load(Ordering::Relaxed) {
+        RUNS => system(),
+        at => Timestamp(at),
+    }
+}
+
+/// The time since some moment, for rates and intervals: nobody sets it, unless it stands still.
+pub fn steady() -> Duration {
+    match STANDS_AT.load(Ordering::Relaxed) {
+        RUNS => clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default(),
+        at => Duration::from_millis(u64::try_from(at).unwrap_or_default()),
+    }
+}
+
+/// From now on the clock stands at `at`, or where [`set_forward`] sets it. Once, before anything is started.
+pub fn stand_still(at: Timestamp) {
+    STANDS_AT.store(at.0, Ordering::SeqCst);
+}
+
+/// Sets a clock that stands still forward; never back, and never one that runs.
+pub fn set_forward(to: Timestamp) {
+    if STANDS_AT.load(Ordering::SeqCst) != RUNS {
+        STANDS_AT.fetch_max(to.0, Ordering::SeqCst);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn system() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,11 +1,12 @@
 //! `agent.toml` and `agent.d/*.toml`: read raw, checked once, before any task starts.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holm_boards::{Bindings, Profile};
-use holm_core::{Document, Problem, Problems, Section, TopicFilter};
+use holm_core::{Document, Label, Problem, Problems, Section, Timestamp, TopicFilter};
 use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
 use crate::cloud::CloudConfig;
@@ -30,10 +31,27 @@ pub struct Config {
     pub store: StoreConfig,
     /// Sensors, lines and buses.
     pub board: Bindings,
+    /// Folders whose files start functions, by name.
+    pub folders: BTreeMap<Label, PathBuf>,
+    /// Where requests are listened for. `None`: nowhere.
+    pub http: Option<Http>,
     /// Where they are. `None` when nothing of a board is used.
     pub profile: Option<Profile>,
     /// The link to the control plane.
     pub cloud: CloudConfig,
+    /// For people who write functions. By the command line only: no file turns a device into a stage.
+    pub stage: Stage,
+}
+
+/// What a node does for people who write functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stage {
+    /// Where the clock stands until it is set forward; `None` for a clock that runs.
+    pub clock: Option<Timestamp>,
+    /// Whether what invocations did is kept.
+    pub tape: bool,
+    /// Whether the node ends when its stdin does: with the one who started it.
+    pub tether: bool,
 }
 
 /// Where messages come from: the node's own broker, or another.
@@ -107,6 +125,21 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// The listener for requests that start functions.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Where. Off-host addresses need a token.
+    pub listen: SocketAddr,
+    /// File with the token that every request must carry; white space at its end is not part of it.
+    pub token_file: Option<PathBuf>,
+    /// The largest body of a request, in bytes.
+    pub max_body: u64,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+    /// Connections at once.
+    pub connections: usize,
+}
+
 /// How functions run.
 #[derive(Debug, Clone)]
 pub struct Functions {
@@ -152,6 +185,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// The board's profile.
     pub board: Option<String>,
+    /// What the node does for people who write functions.
+    pub stage: Stage,
 }
 
 impl Config {
@@ -192,6 +227,11 @@ impl Config {
             }
         }
         set(&mut config.data, over.data);
+        // A folder without a place of its own is in the data folder.
+        for path in config.folders.values_mut() {
+            *path = config.data.join(&*path);
+        }
+        config.stage = over.stage;
         config.mqtt.listen = over.listen.or(config.mqtt.listen);
         config.board.profile = over.board.or(config.board.profile.take());
         if !config.board.is_empty() || config.board.profile.is_some() {
@@ -238,6 +278,19 @@ impl Config {
             set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
         }
         self.board.apply(&mut root);
+        for mut folder in root.sections("folder") {
+            let name = folder.require("name", Label::new);
+            let path = folder.require("path", |text| Ok::<_, String>(PathBuf::from(text)));
+            if let (Some(name), Some(path)) = (name, path)
+                && self.folders.insert(name.clone(), path).is_some()
+            {
+                folder.problem("name", format_args!("names `{name}` twice"));
+            }
+        }
+        if let Some(mut section) = root.section("http") {
+            let read = Http::read(&mut section);
+            self.http = read.or(self.http.take());
+        }
         if let Some(mut section) = root.section("cloud") {
             self.cloud.apply(&mut section);
         }
@@ -285,6 +338,12 @@ impl Config {
                 "mqtt.listen",
                 format!("{listen} is not a loopback address: listen there with [mqtt.tls] and [[mqtt.user]]"),
             );
+        }
+        if let Some(http) = &self.http
+            && !http.listen.ip().is_loopback()
+            && http.token_file.is_none()
+        {
+            problem("http.listen", format!("{} is open to other hosts but there is no token_file", http.listen));
         }
         if let Some(tls) = &self.mqtt.tls
             && !tls.listen.ip().is_loopback()
@@ -335,6 +394,20 @@ impl Mqtt {
             set(&mut own.max_queue_messages, limits.integer("queue_messages", 1..=60_000).map(|n| n as usize));
             set(&mut own.max_queue_bytes, limits.bytes("queue", 1024..=1 << 30).map(|n| n as usize));
         }
+    }
+}
+
+impl Http {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let listen = section.require("listen", str::parse::<SocketAddr>);
+        let second = Duration::from_secs(1);
+        Some(Self {
+            token_file: section.text("token_file").map(PathBuf::from),
+            max_body: section.bytes("max_body", 0..=4 * MIB).unwrap_or(MIB / 4),
+            timeout: section.duration_in("timeout", Duration::from_millis(10)..=300 * second).unwrap_or(10 * second),
+            connections: section.integer("connections", 1..=4096).map_or(64, |n| n as usize),
+            listen: listen?,
+        })
     }
 }
 
@@ -441,7 +514,10 @@ impl Default for Config {
             },
             board: Bindings::default(),
             profile: None,
+            folders: BTreeMap::new(),
+            http: None,
             cloud: CloudConfig::default(),
+            stage: Stage::default(),
         }
     }
 }

@@ -6,9 +6,9 @@
 //! goes, it is driven to its safe level. Both happen under one lock, so that an invocation that is still running when its
 //! function is taken away cannot drive the output afterwards.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use holm_boards::{Bindings, BoardError, Hardware, Listener};
@@ -22,10 +22,14 @@ use crate::triggers::{gpio, sensor};
 pub struct Controls {
     hardware: Option<Hardware>,
     bindings: Bindings,
+    /// What of the world beyond the board the node's configuration names.
+    outside: Outside,
     in_charge: RwLock<HashSet<(FunctionName, Label)>>,
     sensors: sensor::Sensors,
     edges: gpio::Edges,
     quiet: AtomicBool,
+    /// How often functions ask for sensors, where somebody else reads them: in a rehearsal.
+    rehearsed: Option<Mutex<BTreeMap<Label, Duration>>>,
 }
 
 impl Controls {
@@ -34,11 +38,34 @@ impl Controls {
         Self {
             hardware,
             bindings,
+            outside: Outside::default(),
             in_charge: RwLock::default(),
             sensors: sensor::Sensors::default(),
             edges: gpio::Edges::default(),
             quiet: AtomicBool::new(false),
+            rehearsed: None,
         }
+    }
+
+    /// With folders, and a listener for requests.
+    pub fn with(self, outside: Outside) -> Self {
+        Self { outside, ..self }
+    }
+
+    /// For a rehearsal: no sensor is read by itself.
+    pub fn rehearse(self) -> Self {
+        Self { rehearsed: Some(Mutex::default()), ..self }
+    }
+
+    /// How often functions ask for sensors, in a rehearsal.
+    pub(crate) fn intervals(&self) -> BTreeMap<Label, Duration> {
+        let kept = self.rehearsed.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        kept.unwrap_or_default()
+    }
+
+    /// What functions watch for.
+    pub(crate) fn edges(&self) -> &gpio::Edges {
+        &self.edges
     }
 
     /// Lets samples and edges start functions from here on.
@@ -74,7 +101,11 @@ impl Controls {
         *held = in_charge;
         hardware.make_safe(|line| held.iter().any(|(_, driven)| driven == line));
         drop(held);
-        for error in hardware.plan(&self.sensors.plan(set)) {
+        let mut intervals = self.sensors.plan(set);
+        if let Some(kept) = &self.rehearsed {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut intervals);
+        }
+        for error in hardware.plan(&intervals) {
             tracing::warn!(%error, "a function is started by a sensor that this node does not have");
         }
         for error in hardware.watch(self.edges.plan(set)) {
@@ -130,6 +161,15 @@ impl Controls {
                         wrong.push(format!("trigger.gpio: `{}` is an output of this node", trigger.line));
                     }
                 }
+                TriggerKind::File(trigger) => {
+                    known("trigger.file", "folder", &trigger.folder, &mut self.outside.folders.iter());
+                }
+                TriggerKind::Http(trigger) if !self.outside.http => {
+                    let path = &trigger.path;
+                    wrong.push(format!(
+                        "trigger.http: nobody can ask for {path}: this node listens for no requests ([http] listen)"
+                    ));
+                }
                 _ => {}
             }
         }
@@ -152,6 +192,15 @@ impl Controls {
         missing.extend(wrong);
         missing
     }
+}
+
+/// What a node has beyond its board that starts functions.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    /// The names of its folders.
+    pub folders: Vec<Label>,
+    /// Whether it listens for requests.
+    pub http: bool,
 }
 
 /// The board in the hands of one function.

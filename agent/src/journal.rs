@@ -1,11 +1,14 @@
 //! The last events and log lines, in memory: what `holm events` and `holm logs` show. Bounded by bytes, outside the
-//! database, and lost at a restart: what must last is in the store and in the system's log.
+//! database, and lost at a restart: what must last is in the store and in the system's log. With them the tape, on nodes
+//! that keep one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holm_core::{FunctionName, LogLevel, Source, Timestamp};
 use tokio::sync::Notify;
+
+use crate::tape::{TAPE_BYTES, Take};
 
 /// Bytes that each of the two rings may hold.
 const RING_BYTES: usize = 192 * 1024;
@@ -64,12 +67,14 @@ pub struct Ring<T> {
 struct Inner<T> {
     entries: VecDeque<(usize, T)>,
     bytes: usize,
+    most: usize,
     next: u64,
 }
 
 impl<T: Clone> Ring<T> {
-    fn new() -> Self {
-        Self { inner: Mutex::new(Inner { entries: VecDeque::new(), bytes: 0, next: 1 }), grown: Notify::new() }
+    /// An empty one that holds so many bytes.
+    fn new(most: usize) -> Self {
+        Self { inner: Mutex::new(Inner { entries: VecDeque::new(), bytes: 0, most, next: 1 }), grown: Notify::new() }
     }
 
     /// Adds what `make` builds from its number; `cost` is its size in bytes.
@@ -79,7 +84,7 @@ impl<T: Clone> Ring<T> {
         inner.next += 1;
         inner.entries.push_back((cost, make(number)));
         inner.bytes += cost;
-        while inner.bytes > RING_BYTES {
+        while inner.bytes > inner.most {
             match inner.entries.pop_front() {
                 Some((cost, _)) => inner.bytes -= cost,
                 None => inner.bytes = 0,
@@ -106,18 +111,21 @@ impl<T: Clone> Ring<T> {
     }
 }
 
-/// Both rings.
+/// All rings.
 pub struct Journal {
     /// Invocations.
     pub events: Ring<EventEntry>,
     /// Log lines.
     pub logs: Ring<LogEntry>,
+    /// What invocations did, where that is kept.
+    pub tape: Option<Ring<Take>>,
 }
 
 impl Journal {
     /// Empty rings.
-    pub fn new() -> Self {
-        Self { events: Ring::new(), logs: Ring::new() }
+    pub fn new(tape: bool) -> Self {
+        let tape = tape.then(|| Ring::new(TAPE_BYTES));
+        Self { events: Ring::new(RING_BYTES), logs: Ring::new(RING_BYTES), tape }
     }
 
     /// Takes a function's lines.
@@ -134,11 +142,5 @@ impl Journal {
                 message: line.message,
             });
         }
-    }
-}
-
-impl Default for Journal {
-    fn default() -> Self {
-        Self::new()
     }
 }

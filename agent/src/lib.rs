@@ -13,4 +13,6 @@ pub mod dispatch;
 pub mod journal;
 pub mod node;
 mod notify;
-mod triggers;
+pub mod rehearsal;
+pub mod tape;
+pub mod triggers;

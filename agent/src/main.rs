@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use holm_agent::config::{Config, Overrides};
+use holm_agent::config::{Config, Overrides, Stage};
 use holm_agent::{board, cloud, node};
 use holm_cloud_sync::Invitation;
+use holm_core::Timestamp;
 
 /// The Holm agent: runs sandboxed functions on local events.
 #[derive(Parser)]
@@ -20,7 +21,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the node until SIGTERM or Ctrl-C.
-    Run(Options),
+    Run(Run),
     /// Read the configuration, list all problems, and do nothing else.
     CheckConfig(Options),
     /// Drive all outputs to their safe levels, and do nothing else. For who notices that the node has died, such as
@@ -53,6 +54,27 @@ struct Enrol {
 }
 
 #[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    options: Options,
+    /// The clock stands still here, in milliseconds since 1970, until it is set forward over the admin socket: for
+    /// `holm test`.
+    #[arg(long, hide = true, value_name = "MS", value_parser = moment)]
+    clock: Option<Timestamp>,
+    /// Keep what invocations are given and do, payloads and all, for whoever may ask the admin socket: for `holm dev`.
+    #[arg(long, hide = true)]
+    tape: bool,
+    /// End when stdin ends, and so with the one who started this.
+    #[arg(long, hide = true)]
+    tether: bool,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let milliseconds: i64 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if milliseconds > 0 { Ok(Timestamp(milliseconds)) } else { Err("that is before 1970".into()) }
+}
+
+#[derive(clap::Args)]
 struct Options {
     /// agent.toml; agent.d/*.toml beside it is read too. Without it, /etc/holm/agent.toml if there is one.
     #[arg(long)]
@@ -69,8 +91,12 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    let mut stage = Stage::default();
     let (options, action): (Options, fn(Config) -> ExitCode) = match Arguments::parse().command {
-        Command::Run(options) => (options, run),
+        Command::Run(Run { options, clock, tape, tether }) => {
+            stage = Stage { clock, tape: tape || clock.is_some(), tether };
+            (options, run)
+        }
         Command::CheckConfig(options) => (options, |_| {
             println!("the configuration is good");
             ExitCode::SUCCESS
@@ -78,9 +104,9 @@ fn main() -> ExitCode {
         Command::SafeOutputs(options) => (options, safe_outputs),
         Command::Enrol(arguments) => return enrol(arguments),
     };
-    let file = options.config.or_else(standard_config);
-    match Config::read(file.as_deref(), Overrides { data: options.data, listen: options.listen, board: options.board })
-    {
+    let file = options.config.clone().or_else(standard_config);
+    let Options { data, listen, board, .. } = options;
+    match Config::read(file.as_deref(), Overrides { data, listen, board, stage }) {
         Ok(config) => action(config),
         Err(problems) => {
             eprintln!("holmd: {problems}");

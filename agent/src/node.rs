@@ -16,19 +16,22 @@ use anyhow::Context as _;
 use holm_boards::Health;
 use holm_mqtt::{Broker, BrokerConfig, ExternalClient, ExternalConfig};
 use holm_runtime::{Engine, EngineOptions, Profile, WASM_STACK};
-use holm_store::{OpenOptions, Opened, OutboxCaps, Store};
+use holm_store::{OpenOptions, Opened, OutboxCaps, Reading, Store};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::board::Attached;
 use crate::breadcrumb::Blame;
-use crate::config::{Config, External, ExternalTls, Mode, Tls};
-use crate::controls::Controls;
+use crate::config::{Config, External, ExternalTls, Http, Mode, Tls};
+use crate::controls::{Controls, Outside};
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
+use crate::rehearsal::Rehearsal;
+use crate::triggers::file::{self, Folders};
+use crate::triggers::http::{self, Door};
 use crate::{admin, board, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
@@ -53,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Before anybody is told that the node is ready: who stops it at once must get a clean end.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut cut = config.stage.tether.then(tether).transpose()?;
     let mut node = Running::start(&config, stopped).await?;
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
@@ -65,6 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            Some(_) = async { Some(cut.as_mut()?.await) } => break,
             () = feed, if watchdog.is_some() => {
                 notify::watchdog();
                 if let Some(board) = &mut node.board {
@@ -90,6 +95,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.drain().await
 }
 
+/// Told when stdin ends. The thread that waits for it has nothing to clean up, and is left at the end.
+fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
+    let (cut, told) = oneshot::channel();
+    thread("tether", 64 << 10, move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = cut.send(());
+    })?;
+    Ok(told)
+}
+
 /// Everything that runs.
 struct Running {
     tasks: JoinSet<()>,
@@ -109,10 +124,16 @@ struct Addresses {
     mqtt: Option<SocketAddr>,
     mqtts: Option<SocketAddr>,
     external: Option<String>,
+    http: Option<SocketAddr>,
 }
 
 impl Running {
     async fn start(config: &Config, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+        let rehearses = config.stage.clock.is_some();
+        if let Some(at) = config.stage.clock {
+            // Before anybody has asked what time it is.
+            clock::stand_still(at);
+        }
         // First of all, so that outputs are safe while the rest starts.
         let board = board::attach(config)?;
         let mut options = OpenOptions::new(&config.data);
@@ -131,6 +152,11 @@ impl Running {
         if blame.unclean {
             tracing::warn!(strikes = ?blame.strikes, "the last exit was not clean");
         }
+        let writer = match rehearses {
+            // Or what is written would be as old as the clocks are apart.
+            true => writer.with_clock(|| Reading { wall: clock::now().0, uptime: clock::steady() }),
+            false => writer,
+        };
         let writer = thread("store", 512 << 10, move || writer.run())?;
         let (street, client) = street(config, &store)?;
         let settings = Settings {
@@ -138,9 +164,12 @@ impl Running {
             max_hops: config.functions.max_hops,
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
+            tape: config.stage.tape,
         };
-        let controls =
-            Arc::new(Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone()));
+        let controls = Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone());
+        let outside = Outside { folders: config.folders.keys().cloned().collect(), http: config.http.is_some() };
+        let controls = controls.with(outside);
+        let controls = Arc::new(if rehearses { controls.rehearse() } else { controls });
         let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);
@@ -209,9 +238,30 @@ impl Running {
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
         });
+        let folders = Arc::new(Folders::new(config.folders.clone()));
+        for (folder, path) in &config.folders {
+            if path.starts_with(&config.data) {
+                std::fs::create_dir_all(path).with_context(|| format!("cannot make the folder `{folder}`"))?;
+            }
+        }
+        if !config.folders.is_empty() {
+            tasks.spawn(file::run(dispatcher.clone(), folders.clone(), stopped.clone()));
+        }
+        let door = config.http.as_ref().map(|http| door(http, &dispatcher)).transpose()?;
+        if let (Some(http), Some(door)) = (&config.http, &door) {
+            let listener = bind(http.listen).await?;
+            addresses.http = Some(listener.local_addr()?);
+            tasks.spawn(http::serve(listener, door.clone(), stopped.clone()));
+        }
+        let rehearsal = rehearses.then(|| {
+            let sim = board.as_ref().and_then(|board| board.sim.clone());
+            Arc::new(Rehearsal::new(dispatcher.clone(), sim, folders, door, workers))
+        });
         let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone(), cloud);
-        tasks.spawn(admin::serve(socket, state, stopped.clone()));
-        tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
+        tasks.spawn(admin::serve(socket, state.rehearse(rehearsal), stopped.clone()));
+        if !rehearses {
+            tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
+        }
         triggers::lifecycle(&dispatcher, "start", None);
         Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
     }
@@ -223,6 +273,7 @@ impl Running {
             "mqtt": self.addresses.mqtt.map(|address| address.to_string()),
             "mqtts": self.addresses.mqtts.map(|address| address.to_string()),
             "external": self.addresses.external,
+            "http": self.addresses.http.map(|address| address.to_string()),
             "admin": config.data.join(admin::SOCKET),
             "functions": self.dispatcher.active().slots.len(),
             "pid": std::process::id(),
@@ -282,6 +333,20 @@ impl Running {
         tracing::info!(events = counters.events.load(Ordering::Relaxed), "ended");
         Ok(())
     }
+}
+
+/// The way in for requests.
+fn door(http: &Http, dispatcher: &Arc<Dispatcher>) -> anyhow::Result<Arc<Door>> {
+    let token = match &http.token_file {
+        Some(path) => {
+            let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let token = text.trim_ascii_end().to_vec();
+            anyhow::ensure!(!token.is_empty(), "{} holds no token", path.display());
+            Some(token)
+        }
+        None => None,
+    };
+    Ok(Arc::new(Door::new(dispatcher.clone(), http.clone(), token)))
 }
 
 /// The way to local clients, and the task behind it if it needs one.

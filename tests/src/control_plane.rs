@@ -104,6 +104,15 @@ impl ControlPlane {
         self.restart();
     }
 
+    /// SIGKILL; something is done to its folder, and it is started again where it was.
+    pub fn replace(mut self, work: impl FnOnce(&Path)) -> Self {
+        signal(self.child.id(), "KILL");
+        let _ = self.child.wait();
+        work(&self.data);
+        self.restart();
+        self
+    }
+
     fn restart(&mut self) {
         let _ = self.child.wait();
         let folder = self.data.parent().unwrap().to_owned();

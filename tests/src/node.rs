@@ -15,6 +15,8 @@ pub struct Node {
     pub mqtt: String,
     /// Where MQTT is served with TLS.
     pub mqtts: Option<String>,
+    /// Where requests are listened for, on a node that is told to.
+    pub http: Option<String>,
     /// Its admin socket.
     pub admin: Admin,
 }
@@ -77,6 +79,7 @@ impl<'a> Start<'a> {
             pid,
             mqtt: text("mqtt").unwrap_or_default(),
             mqtts: text("mqtts"),
+            http: text("http"),
             admin: Admin::new(self.data),
         })
     }

@@ -120,7 +120,7 @@ fn a_contact_that_bounces_is_one_event_in_order() {
     node.admin.deploy(&guest("both", "edge = \"both\"\ndebounce = \"20ms\""));
     node.admin.deploy(&guest("opened", "edge = \"rising\"\ndebounce = \"20ms\""));
     let (mut both, mut opened) = (Vec::new(), 0);
-    while both.len() < 12 {
+    while both.len() < 12 || opened < 4 {
         let (topic, report) = watcher.next();
         let data: Value = serde_json::from_str(report["data"].as_str().unwrap()).unwrap();
         assert_eq!((&report["source"], &report["subject"]), (&"gpio".into(), &"door".into()));
@@ -138,7 +138,8 @@ fn a_contact_that_bounces_is_one_event_in_order() {
         // Where the contact came to rest is where its last bounce was, every time.
         assert!((99_000..=101_000).contains(&(pair[1].1 - pair[0].1)), "{both:?}");
     }
-    assert!((4..=7).contains(&opened), "{opened} of {both:?}");
+    // The one was deployed a moment after the other, and may be a moment ahead of it now.
+    assert!(opened <= both.len() / 2 + 1, "{opened} of {both:?}");
     node.stop();
 }
 

@@ -40,7 +40,7 @@ fn an_interval_and_a_cron_expression_with_seconds_fire_in_time() {
             other => panic!("{other}"),
         }
     }
-    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     for at in &second {
         assert!(at % 1000 < 400, "not at a whole second but at {at}");
     }

@@ -1,19 +1,18 @@
 //! `holm build`: from a function's folder to its bundle. Needs no network, no account and no node.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use holm_bundle::Bundle;
-use holm_core::Manifest;
 
 use crate::failure::Failure;
 use crate::imports::{self, Import};
 use crate::look::{self, Look, Tone};
+use crate::project::Project;
 use crate::screen::Screen;
 use crate::table::list;
 
-/// The manifest's file name.
-const MANIFEST: &str = "holm.toml";
+/// What a component may have in bytes where its manifest says nothing: a function in Rust with JSON takes 170 to 210 KiB.
+const BUDGET: u64 = 256 << 10;
 
 /// See `holm build --help`.
 #[derive(clap::Args)]
@@ -39,6 +38,9 @@ pub(crate) struct Built {
     pub(crate) digest: String,
     pub(crate) component_digest: String,
     pub(crate) component_bytes: u64,
+    /// Bytes that the component may have before somebody looks into it.
+    pub(crate) budget_bytes: u64,
+    pub(crate) over_budget: bool,
     pub(crate) bundle_bytes: u64,
     /// Bytes of native code for this machine; `None` where there is no `holm-compile`.
     pub(crate) native_bytes: Option<u64>,
@@ -63,38 +65,10 @@ impl Build {
 
 /// Builds the function in `folder`. What the build command prints goes to stderr.
 pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Result<Built, Failure> {
-    let path = folder.join(MANIFEST);
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        Failure::new(format!("cannot read {}: {error}", path.display()))
-            .next("name a function's folder, one with a holm.toml: `holm build DIR`")
-    })?;
-    let manifest = Manifest::parse(&path.display().to_string(), &text)
-        .map_err(|problems| Failure::new(problems.to_string()).next("mend them all, and build again"))?;
-    if let Some(command) = &manifest.build.command {
-        screen.note(format_args!("{}: {command}", manifest.name));
-        let status = Command::new("sh")
-            .arg("-c")
-            .arg(command)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            // Stdout is for what this command answers.
-            .stdout(Stdio::from(std::io::stderr()))
-            .status()
-            .map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
-        if !status.success() {
-            let failure = Failure::new(format!("[build].command of {} failed: {status}", path.display()));
-            return Err(failure.next(format!("run it by hand: cd {} && {command}", folder.display())));
-        }
-    }
-    let source = manifest.build.source.as_ref().ok_or_else(|| {
-        Failure::new(format!("{} does not say where the component is", path.display()))
-            .next("add `source = \"target/wasm32-wasip2/release/NAME.wasm\"` to [build]")
-    })?;
-    let source = folder.join(source);
-    let component = std::fs::read(&source).map_err(|error| {
-        Failure::new(format!("cannot read the component {}: {error}", source.display()))
-            .next("see that [build].command makes the file that [build].source names")
-    })?;
+    let project = Project::read(folder)?;
+    project.compile(screen)?;
+    let (source, component) = project.component()?;
+    let Project { manifest, text, .. } = project;
     let packed = Bundle::pack(&text, &component).map_err(|error| Failure::new(chain(&error)))?;
     let file = format!("{}-{}.holm", packed.name, packed.version);
     let bundle = match output {
@@ -105,10 +79,18 @@ pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Re
     let compiled = imports::inspect(&source)?;
     write_whole(&bundle, &packed.bytes)?;
     let held = compiled.as_ref().map(|compiled| imports::hold(&compiled.imports, &manifest));
-    let remarks = match &held {
+    let mut remarks = match &held {
         Some(held) => imports::remarks(held, &manifest),
         None => vec!["holm-compile is neither beside holm nor on the PATH: the component was not looked into".into()],
     };
+    let budget_bytes = manifest.build.budget.unwrap_or(BUDGET);
+    let over_budget = component.len() as u64 > budget_bytes;
+    if over_budget {
+        let (bytes, budget) = (look::bytes(component.len() as u64), look::bytes(budget_bytes));
+        remarks.push(format!(
+            "the component has {bytes}, over its budget of {budget}: see what it brings, or raise [build] budget"
+        ));
+    }
     Ok(Built {
         name: packed.name.to_string(),
         version: packed.version.to_string(),
@@ -116,6 +98,8 @@ pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Re
         digest: packed.digest.to_string(),
         component_digest: packed.component_digest.to_string(),
         component_bytes: component.len() as u64,
+        budget_bytes,
+        over_budget,
         bundle_bytes: packed.bytes.len() as u64,
         native_bytes: compiled.as_ref().map(|compiled| compiled.bytes),
         profile: compiled.map(|compiled| format!("{}, in {} ms", compiled.profile, compiled.ms)),
@@ -137,6 +121,9 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 
 /// What people see of a bundle that was made.
 pub(crate) fn render(built: &Built, look: &Look) -> String {
+    let (bytes, budget) = (look::bytes(built.component_bytes), look::bytes(built.budget_bytes));
+    let tone = if built.over_budget { Tone::Warn } else { Tone::Plain };
+    let size = format!("{} of a budget of {budget}", look.paint(tone, &bytes));
     let native = match (built.native_bytes, &built.profile) {
         (Some(bytes), Some(profile)) => format!("{} ({profile})", look::bytes(bytes)),
         _ => String::new(),
@@ -161,7 +148,7 @@ pub(crate) fn render(built: &Built, look: &Look) -> String {
         look,
         &[
             ("function", format!("{} {}", look.paint(Tone::Strong, &built.name), built.version)),
-            ("component", look::bytes(built.component_bytes)),
+            ("component", size),
             ("native", native),
             ("imports", imports.unwrap_or_default()),
             ("digest", built.digest.clone()),
@@ -199,6 +186,8 @@ mod tests {
             digest: "d1".into(),
             component_digest: "d2".into(),
             component_bytes: 84_000,
+            budget_bytes: 256 << 10,
+            over_budget: false,
             bundle_bytes: 31_000,
             native_bytes: Some(200_000),
             profile: Some("x64-v1, in 90 ms".into()),
@@ -211,7 +200,7 @@ mod tests {
         };
         let expected = "\
 function   scale 0.1.0
-component  82.0 KiB
+component  82.0 KiB of a budget of 256.0 KiB
 native     195.3 KiB (x64-v1, in 90 ms)
 imports    holm:function/publish, wasi:keyvalue/store (denied), 1 that need no permission
 digest     d1

@@ -31,6 +31,7 @@ const DEPLOYMENT: Duration = Duration::from_secs(3_600 + 900);
 const LARGEST: usize = 256 << 20;
 
 /// A node, by its socket.
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     folder: PathBuf,
     socket: PathBuf,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use holm_control_plane::{CloudError, Options, Started, chain};
+use holm_control_plane::{CloudError, Copied, Options, Started, backup, chain, restore};
 use holm_core::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,7 +18,10 @@ use crate::screen::Screen;
 
 /// See `holm cloud --help`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cloud {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where to serve people, commands and enrolment
     #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDR")]
     https: SocketAddr,
@@ -33,9 +36,27 @@ pub(crate) struct Cloud {
     new_token: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Write everything that a control plane is, keys included, to one file; it may be running
+    Backup {
+        /// The file, which must not be there
+        file: PathBuf,
+    },
+    /// Make a control plane out of a backup, in a folder that is empty or not there
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
+}
+
 impl Cloud {
     pub(crate) fn run(self, data: Option<PathBuf>, screen: &mut Screen) -> ExitCode {
-        match self.serve(data, screen) {
+        let ended = match &self.command {
+            Some(command) => command.run(data, screen),
+            None => self.serve(data, screen),
+        };
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 screen.complain(&failure);
@@ -76,6 +97,30 @@ impl Cloud {
         // What still blocks must not keep a control plane alive that has drained.
         runtime.shutdown_background();
         ended
+    }
+}
+
+impl Command {
+    fn run(&self, data: Option<PathBuf>, screen: &Screen) -> Result<(), Failure> {
+        let Some(data) = data else {
+            return Err(Failure::new("say where the control plane is").next("holm cloud backup FILE --data DIR"));
+        };
+        let told = |what: &str, copied: Copied| {
+            screen.note(format_args!("{what}: {} files, {}", copied.files, crate::look::bytes(copied.bytes)));
+        };
+        match self {
+            Self::Backup { file } => {
+                let copied = backup(&data, file).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} has all of {}", file.display(), data.display()), copied);
+                screen.note("keep it as secret as the folder: the keys are in it");
+            }
+            Self::Restore { file } => {
+                let copied = restore(file, &data).map_err(|error| Failure::new(chain(&error)))?;
+                told(&format!("{} is as {} has it", data.display(), file.display()), copied);
+                screen.note(format_args!("next: holm cloud --data {}", data.display()));
+            }
+        }
+        Ok(())
     }
 }
 

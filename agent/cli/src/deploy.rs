@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::build;
 use crate::client::{Client, parse};
 use crate::failure::Failure;
 use crate::look::{self, Look, Tone};
 use crate::release::Release;
+use crate::remote::Remote;
 use crate::reply::Report;
+use crate::rollout::{Staging, begin};
 use crate::screen::Screen;
 
 /// The exit code of a command that was called wrongly.
@@ -26,16 +30,24 @@ pub(crate) struct Deploy {
     #[arg(value_name = "WHAT")]
     what: PathBuf,
     /// To this device of the control plane
-    #[arg(long, value_name = "NAME", conflicts_with = "local")]
+    #[arg(long, value_name = "NAME", conflicts_with = "local", group = "cloud")]
     device: Option<String>,
+    /// To the devices of this group, in stages: a rollout
+    #[arg(long, value_name = "NAME", conflicts_with = "local", group = "cloud")]
+    group: Option<String>,
+    #[command(flatten)]
+    staging: Staging,
+    /// Why, for those who look at the rollout later
+    #[arg(short, long = "message", value_name = "TEXT", requires = "group")]
+    message: Option<String>,
     /// Follow it until it is confirmed, refused or rolled back
-    #[arg(long, requires = "device")]
+    #[arg(long, requires = "cloud")]
     watch: bool,
     /// Stop following after this time; the deployment goes on
     #[arg(long, requires = "watch", default_value = "15m", value_parser = holm_core::parse_duration, value_name = "TIME")]
     timeout: Duration,
     /// How long the device watches the new version before it is confirmed
-    #[arg(long, requires = "device", value_parser = holm_core::parse_duration, value_name = "TIME")]
+    #[arg(long, requires = "cloud", value_parser = holm_core::parse_duration, value_name = "TIME")]
     health_window: Option<Duration>,
     /// To the node on this machine
     #[arg(long)]
@@ -47,12 +59,20 @@ pub(crate) struct Deploy {
 
 impl Deploy {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        if let Some(group) = &self.group {
+            return self.rollout(group, screen).await;
+        }
+        if self.staging.is_given() {
+            screen.complain(&Failure::new("stages are of a rollout to a group").next("name one with --group NAME"));
+            return Ok(ExitCode::from(USAGE));
+        }
         if let Some(device) = &self.device {
             return self.release(device, screen).await;
         }
         if !self.local {
-            let failure = Failure::new("say to whom: --device NAME, or --local for the node on this machine");
-            screen.complain(&failure.next("holm deploy FUNCTION@VERSION --device NAME --watch"));
+            let failure =
+                Failure::new("say to whom: --group NAME, --device NAME, or --local for the node on this machine");
+            screen.complain(&failure.next("holm deploy FUNCTION@VERSION --group NAME --canary 5% --watch"));
             return Ok(ExitCode::from(USAGE));
         }
         let path = match self.what.is_dir() {
@@ -83,12 +103,38 @@ impl Deploy {
 }
 
 impl Deploy {
-    async fn release(&self, device: &str, screen: &mut Screen) -> Result<ExitCode, Failure> {
-        let Some((function, version)) = self.what.to_str().and_then(|what| what.split_once('@')) else {
+    /// What is to be deployed by way of a control plane.
+    fn named(&self, screen: &Screen) -> Option<(&str, &str)> {
+        let named = self.what.to_str().and_then(|what| what.split_once('@'));
+        if named.is_none() {
             let failure = Failure::new(format!("{} is not FUNCTION@VERSION", self.what.display()));
             screen.complain(&failure.next("publish a bundle with `holm publish BUNDLE`, and deploy what that says"));
-            return Ok(ExitCode::from(USAGE));
-        };
+        }
+        named
+    }
+
+    async fn rollout(&self, group: &str, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        let Some((function, version)) = self.named(screen) else { return Ok(ExitCode::from(USAGE)) };
+        let mut fields = self.staging.fields();
+        let window = self.health_window.map(|window| window.as_secs());
+        for (name, value) in [
+            ("group", json!(group)),
+            ("function", json!(function)),
+            ("version", json!(version)),
+            ("why", json!(self.message)),
+            ("health_window_s", json!(window)),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
+        let begun = begin(&Remote::open()?, fields, self.watch.then_some(self.timeout), self.json, screen).await;
+        begun.map_err(|failure| match failure.mentions("needs a permit") {
+            true => failure.next(format!("holm rollback {function} --to {version} --group {group} -m WHY")),
+            false => failure,
+        })
+    }
+
+    async fn release(&self, device: &str, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        let Some((function, version)) = self.named(screen) else { return Ok(ExitCode::from(USAGE)) };
         let watch = self.watch.then_some(self.timeout);
         let health_window = self.health_window;
         Release { function, version, device, health_window, watch, json: self.json }.run(screen).await

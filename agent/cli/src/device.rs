@@ -32,6 +32,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a token for a device that takes the place of another: its name, groups and functions. The old one's certificates end
+    /// when the new one comes
+    Replace {
+        /// The device whose place it takes
+        name: String,
+        /// How long it is good for
+        #[arg(long, default_value = "24h", value_parser = holm_core::parse_duration, value_name = "TIME")]
+        ttl: Duration,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List enrolment tokens, without the tokens themselves
     Tokens {
         /// As JSON, one object a line
@@ -44,6 +56,20 @@ enum Command {
     Show {
         /// Its name
         name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the groups that a device is in, or change them
+    Groups {
+        /// Its name
+        name: String,
+        /// Into this group; may be given several times
+        #[arg(long, value_name = "GROUP")]
+        add: Vec<String>,
+        /// Out of this group; may be given several times
+        #[arg(long, value_name = "GROUP")]
+        remove: Vec<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -63,7 +89,16 @@ impl Device {
         let remote = Remote::open()?;
         match &self.command {
             Command::EnrolToken { group, ttl, json } => {
-                enrol_token(&remote, group.as_deref(), *ttl, *json, screen).await
+                let body = json!({ "group": group, "ttl": ttl.as_secs() });
+                let answer = remote.post("/v1/enrolment-tokens", &body).await?;
+                show_token(&remote, &answer, *json, screen)
+            }
+            Command::Replace { name, ttl, json } => {
+                let path = format!("/v1/devices/{}/replace", escape(name));
+                let answer = remote.post(&path, &json!({ "ttl": ttl.as_secs() })).await?;
+                show_token(&remote, &answer, *json, screen)?;
+                screen.note(format_args!("it is {name} then, and the one that is {name} now is turned away"));
+                Ok(())
             }
             Command::Tokens { json } => tokens(&remote, *json, screen).await,
             Command::Show { name, json } => {
@@ -74,6 +109,18 @@ impl Device {
                         let text = render(&device, &screen.look);
                         screen.text(&text)
                     }
+                }
+            }
+            Command::Groups { name, add, remove, json } => {
+                let path = format!("/v1/devices/{}", escape(name));
+                let answer = match add.is_empty() && remove.is_empty() {
+                    true => remote.get(&path).await?,
+                    false => remote.post(&format!("{path}/groups"), &json!({ "add": add, "remove": remove })).await?,
+                };
+                let groups: Vec<String> = crate::client::parse(answer, &path, "groups")?;
+                match json {
+                    true => screen.json(&json!({ "thing": name, "groups": groups })),
+                    false => groups.iter().try_for_each(|group| screen.line(group)),
                 }
             }
             Command::Revoke { name } => {
@@ -90,17 +137,9 @@ impl Device {
     }
 }
 
-async fn enrol_token(
-    remote: &Remote,
-    group: Option<&str>,
-    ttl: Duration,
-    as_json: bool,
-    screen: &mut Screen,
-) -> Result<(), Failure> {
-    let body = json!({ "group": group, "ttl": ttl.as_secs() });
-    let answer = remote.post("/v1/enrolment-tokens", &body).await?;
+fn show_token(remote: &Remote, answer: &Value, as_json: bool, screen: &mut Screen) -> Result<(), Failure> {
     if as_json {
-        return screen.json(&answer);
+        return screen.json(answer);
     }
     let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (token, hash) = (text("token"), text("ca_hash"));
@@ -167,6 +206,15 @@ fn render(device: &Value, look: &Look) -> String {
             format!("{} {} {}", part("name"), part("version"), part("state"))
         })
         .collect();
+    let desired: Vec<String> = at("/desired/functions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|function| {
+            let part = |name: &str| function.get(name).and_then(Value::as_str).unwrap_or_default();
+            format!("{} {}", part("name"), part("version"))
+        })
+        .collect();
     let entries = [
         ("device", text("/thing")),
         ("groups", groups.join(", ")),
@@ -191,6 +239,7 @@ fn render(device: &Value, look: &Look) -> String {
         ("generation", text("/reported/generation")),
         ("phase", phase),
         ("functions", functions.join(", ")),
+        ("shall run", desired.join(", ")),
         ("backlog", text("/reported/health/backlog")),
         ("dead letters", text("/reported/health/dead_letters")),
     ];
@@ -208,6 +257,7 @@ mod tests {
             "agent": { "version": "0.1.0", "arch": "aarch64", "engine": "48.0.8", "profile": "generic" },
             "certificate": { "expires": 31_536_000_000_i64 },
             "job": { "generation": 4, "id": "generation-4", "status": "FAILED" }, "reported_at": null,
+            "desired": { "functions": [{ "name": "flow", "version": "1.2.0" }] },
             "reported": {
                 "generation": 4, "phase": "rolled-back", "reason": "trapped",
                 "functions": [{ "name": "flow", "version": "1.2.0", "state": "confirmed" }],
@@ -224,7 +274,8 @@ mod tests {
              job           generation-4, FAILED\n\
              generation    4\n\
              phase         rolled-back (trapped)\n\
-             functions     flow 1.2.0 confirmed\n"
+             functions     flow 1.2.0 confirmed\n\
+             shall run     flow 1.2.0\n"
         );
     }
 }

@@ -40,11 +40,25 @@ impl Failure {
         }
     }
 
+    /// Whether it speaks of this.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        matches!(self, Self::Told { what, .. } if what.contains(word))
+    }
+
     /// For the shell.
     pub(crate) fn code(&self) -> ExitCode {
         match self {
             Self::Told { .. } => ExitCode::FAILURE,
             Self::Unheard => ExitCode::SUCCESS,
+        }
+    }
+
+    /// As plain text; empty when there is nothing to tell.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Told { what, next: Some(next) } => format!("{what}\nnext: {next}"),
+            Self::Told { what, next: None } => what.clone(),
+            Self::Unheard => String::new(),
         }
     }
 

@@ -1,15 +1,16 @@
 //! What a component imports, held against what its manifest grants.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use holm_core::Manifest;
 
 use crate::failure::Failure;
+use crate::programs;
 use crate::reply::Compiled;
 
 /// The program that looks a component through.
-const COMPILER: &str = "holm-compile";
+pub(crate) const COMPILER: &str = "holm-compile";
 
 /// One import.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -24,7 +25,7 @@ pub(crate) struct Import {
 
 /// Runs `holm-compile`, which is found beside `holm` or on the path. `None` if it is not there.
 pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
-    let Some(compiler) = compiler() else { return Ok(None) };
+    let Some(compiler) = programs::find(COMPILER) else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
     let output = Command::new(&compiler)
@@ -38,16 +39,6 @@ pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
         return Err(Failure::new(format!("{} does not compile: {words}", component.display())));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
-}
-
-/// Where `holm-compile` is.
-pub(crate) fn compiler() -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(COMPILER)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    beside
-        .into_iter()
-        .chain(std::env::split_paths(&path).map(|folder| folder.join(COMPILER)))
-        .find(|path| path.is_file())
 }
 
 /// Holds every import against the manifest.

@@ -16,6 +16,9 @@ pub(crate) struct Invoke {
     name: String,
     /// The payload: a file, or `-` for stdin. Without it, stdin where that is no terminal
     file: Option<PathBuf>,
+    /// Every line is an event of its own: a payload, or `[topic] payload`
+    #[arg(long)]
+    lines: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -24,8 +27,32 @@ pub(crate) struct Invoke {
 impl Invoke {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
         let body = self.payload()?;
+        if !self.lines {
+            return self.one(None, body, client, screen).await;
+        }
+        let text = String::from_utf8(body).map_err(|error| Failure::new(format!("the lines are no text: {error}")))?;
+        let mut failed = None;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let (topic, payload) = split(line);
+            // What comes after one that fails is as good as it was.
+            if let Err(failure) = self.one(topic, payload.as_bytes().to_vec(), client, screen).await {
+                failed.get_or_insert(failure);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Hands over one event, and says how it ended.
+    async fn one(
+        &self,
+        topic: Option<&str>,
+        body: Vec<u8>,
+        client: &Client,
+        screen: &mut Screen,
+    ) -> Result<(), Failure> {
         let name = escape(&self.name);
-        let answer = client.post(&format!("/v1/functions/{name}/invoke"), body.into()).await?;
+        let guise = topic.map(|topic| format!("?source=mqtt&subject={}", escape(topic))).unwrap_or_default();
+        let answer = client.post(&format!("/v1/functions/{name}/invoke{guise}"), body.into()).await?;
         let id = answer.get("event").and_then(serde_json::Value::as_str).unwrap_or_default();
         // Settled means done, or safe in the inbox: the journal tells which.
         let mut lines = client.stream(&format!("/v1/events?limit=1000000&function={name}")).await?;
@@ -53,6 +80,7 @@ impl Invoke {
         }
     }
 
+    /// What there is to hand over.
     fn payload(&self) -> Result<Vec<u8>, Failure> {
         let stdin = || {
             let mut bytes = Vec::new();
@@ -68,6 +96,34 @@ impl Invoke {
             }
             None if std::io::stdin().is_terminal() => Ok(Vec::new()),
             None => stdin(),
+        }
+    }
+}
+
+/// `[topic] payload`, or a payload alone.
+fn split(line: &str) -> (Option<&str>, &str) {
+    match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        // JSON may begin with a bracket, too: a topic is no JSON.
+        Some((topic, payload)) if !topic.is_empty() && !topic.contains(['"', '[', '{', ',']) => (Some(topic), payload),
+        _ => (None, line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_a_topic_if_it_begins_with_one() {
+        for (line, expected) in [
+            ("[a/b] {\"x\":1}", (Some("a/b"), "{\"x\":1}")),
+            ("{\"x\":1}", (None, "{\"x\":1}")),
+            ("[1, 2] 3", (None, "[1, 2] 3")),
+            ("[\"a\"] x", (None, "[\"a\"] x")),
+            ("[] x", (None, "[] x")),
+            ("[a]", (None, "[a]")),
+        ] {
+            assert_eq!(split(line), expected);
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! # Exit codes
 //!
-//! 0 done, 1 failed, 2 wrong usage, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
+//! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
 mod board;
@@ -11,10 +11,14 @@ mod buffer;
 mod build;
 mod client;
 mod cloud;
+mod config;
 mod data;
 mod deploy;
+mod dev;
 mod device;
 mod dlq;
+mod doctor;
+mod embedded;
 mod failure;
 mod flash;
 mod fleet;
@@ -28,20 +32,30 @@ mod key;
 mod keys;
 mod login;
 mod look;
+mod new;
+mod own_node;
 mod password;
+mod plot;
+mod programs;
 mod progress;
+mod project;
 mod publish;
 mod release;
 mod remote;
 mod reply;
 mod repository;
 mod results;
+mod rollback;
+mod rollout;
 mod screen;
 mod seed;
 mod status;
 mod table;
+mod test;
+mod toolchain;
 mod top;
 mod tuf;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,8 +79,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a function to begin with, from a template
+    New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Run functions here, and again whenever a file changes
+    Dev(dev::Dev),
+    /// Run a function's cases
+    Test(test::Test),
     /// Deploy a bundle to the node on this machine, or a release to a device
     Deploy(deploy::Deploy),
     /// List the functions of the node, or change one
@@ -87,6 +107,8 @@ enum Command {
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
     Invoke(invoke::Invoke),
+    /// Look for what keeps you from working here, with a fix per line
+    Doctor(doctor::Doctor),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -110,6 +132,12 @@ enum Command {
     Flash(Box<flash::Flash>),
     /// Make images of cards, and boot them in QEMU
     Image(image::Image),
+    /// Rollouts: changes of many devices, in stages
+    Rollout(rollout::Rollout),
+    /// Take devices back to an older version of a function
+    Rollback(rollback::Rollback),
+    /// Parameters of functions on devices
+    Config(config::Config),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -146,7 +174,10 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Failure> {
     let client = Client::new(data::folder(arguments.data));
     match arguments.command {
+        Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Dev(dev) => return dev.run(screen).await,
+        Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
@@ -158,12 +189,16 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
+        Command::Doctor(doctor) => return doctor.run(&client, screen).await,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,
         Command::Login(login) => login.run(screen).await?,
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
+        Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,

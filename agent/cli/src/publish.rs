@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use crate::build::chain;
 use crate::failure::Failure;
-use crate::imports::compiler;
+use crate::imports::COMPILER;
 use crate::keys::{self, Keys};
 use crate::look::{self, Look, Tone};
+use crate::programs;
 use crate::remote::Remote;
 use crate::repository::{refresh, sign_targets, upload};
 use crate::screen::Screen;
@@ -184,7 +185,7 @@ fn covers(granted: &str, wanted: &str) -> bool {
 
 /// Native code of the bundle's component, made by `holm-compile`.
 fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
-    let compiler = compiler().ok_or_else(|| {
+    let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH")
             .next("publish without --profile, or install it")
     })?;

@@ -1,10 +1,13 @@
 //! `holm results`: the rows of a function's series that the node still has, or those that the control plane got.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::client::{Client, escape, parse};
 use crate::failure::Failure;
 use crate::look::Look;
+use crate::plot::{self, Point};
 use crate::remote::{Remote, query};
 use crate::screen::Screen;
 
@@ -37,6 +40,9 @@ pub(crate) struct Results {
     /// Only of the devices of this group
     #[arg(long, requires = "cloud", value_name = "NAME")]
     group: Option<String>,
+    /// Draw numbers over time
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    plot: bool,
     /// As JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -61,6 +67,7 @@ impl Results {
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut after = self.after;
         let mut any = false;
+        let mut drawn = Drawn::default();
         while left > 0 {
             let path = format!("/v1/results/{}?after={after}&limit={PAGE}{only}", escape(&self.name));
             let rows: Vec<Value> = parse(client.get(&path).await?, &path, "results")?;
@@ -68,13 +75,17 @@ impl Results {
             for row in rows.into_iter().take(left) {
                 any = true;
                 left -= 1;
-                self.show(&row.value, screen)?;
+                match self.plot {
+                    true => drawn.add(&row.value),
+                    false => self.show(&row.value, screen)?,
+                }
             }
             match next {
                 Some(next) => after = next,
                 None => break,
             }
         }
+        drawn.show(screen)?;
         if !any {
             screen.note(format_args!("{} has no rows here: none were recorded, or all are in the cloud", self.name));
         }
@@ -92,7 +103,7 @@ impl Results {
         let now = jiff::Timestamp::now().as_millisecond();
         let since = self.since.map(|since| now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
         let mut left = self.limit.unwrap_or(usize::MAX);
-        let (mut after, mut head, mut any) = (None, self.csv, false);
+        let (mut after, mut head, mut any, mut drawn) = (None, self.csv, false, Drawn::default());
         while left > 0 {
             let path = query(
                 "/v1/results",
@@ -119,9 +130,10 @@ impl Results {
                 left = left.saturating_sub(rows.len());
                 for row in &rows {
                     any = true;
-                    match self.json {
-                        true => screen.json(row)?,
-                        false => screen.line(cloud_line(row, &screen.look))?,
+                    match () {
+                        () if self.plot => drawn.add(row),
+                        () if self.json => screen.json(row)?,
+                        () => screen.line(cloud_line(row, &screen.look))?,
                     }
                 }
                 page.get_mut("next").and_then(|next| next.as_str().map(str::to_owned))
@@ -132,6 +144,7 @@ impl Results {
                 None => break,
             }
         }
+        drawn.show(screen)?;
         if !any {
             screen.note(format_args!("the control plane has no rows of {series} here"));
         }
@@ -153,6 +166,42 @@ impl Results {
             }
         }
     }
+}
+
+/// Series that are to be drawn.
+#[derive(Default)]
+struct Drawn(BTreeMap<String, Vec<Point>>);
+
+impl Drawn {
+    /// Takes a row. One that is no number is nothing to draw.
+    fn add(&mut self, row: &Value) {
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        let series = match (text("device"), text("series")) {
+            (Some(device), Some(series)) => format!("{series} of {device}"),
+            (_, series) => series.unwrap_or_default().to_owned(),
+        };
+        let time = row.get("time").and_then(Value::as_i64);
+        if let (Some(time), Some(value)) = (time, row.get("value").and_then(Value::as_f64)) {
+            self.0.entry(series).or_default().push((time, value));
+        }
+    }
+
+    /// Draws each, one below the other.
+    fn show(mut self, screen: &mut Screen) -> Result<(), Failure> {
+        let (columns, rows) = size();
+        for (name, points) in &mut self.0 {
+            points.sort_by_key(|(time, _)| *time);
+            let text = plot::draw(name, points, columns, rows, &screen.look);
+            screen.text(&text)?;
+        }
+        Ok(())
+    }
+}
+
+/// As much of the terminal as a plot takes; where there is none, what fits everywhere.
+fn size() -> (usize, usize) {
+    let (columns, rows) = ratatui::crossterm::terminal::size().unwrap_or((80, 24));
+    (usize::from(columns).saturating_sub(14).clamp(20, 160), usize::from(rows).saturating_sub(8).clamp(4, 16))
 }
 
 /// Puts the rows of one answer in order. A node gives up to `limit` rows of every series: where a series is full, rows

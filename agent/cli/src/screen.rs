@@ -14,7 +14,8 @@ pub(crate) struct Screen {
     out: std::io::BufWriter<std::io::Stdout>,
     /// How to write on stdout.
     pub(crate) look: Look,
-    errors: Look,
+    /// How to write on stderr.
+    pub(crate) errors: Look,
     /// Whether stdout is a terminal.
     pub(crate) tty: bool,
 }

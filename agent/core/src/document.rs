@@ -169,6 +169,34 @@ impl<'a> Section<'a> {
         parse(&text).map_err(|error| self.wrong(key, span, error)).ok()
     }
 
+    /// Where it begins: 1-based, 0 if nobody can say.
+    pub fn line(&self) -> usize {
+        if self.span.is_empty() { 0 } else { self.report.line(self.span.start) }
+    }
+
+    /// Whether `key` is there. Asking does not make it known.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name.get_ref() == key)
+    }
+
+    /// A value of any kind, as it is: for what is handed on or compared, and not read.
+    pub fn any(&mut self, key: &'static str) -> Option<DeValue<'a>> {
+        Some(self.take(key)?.into_inner())
+    }
+
+    /// Every entry, as it is: for tables whose keys are names of the author's choice.
+    pub fn entries(&mut self) -> Vec<(String, DeValue<'a>)> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries.map(|(key, value)| (key.into_inner(), value.into_inner())).collect()
+    }
+
+    /// The tables of an array of them in a list, `key = [{ ... }]`, or `[[key]]`; whether the key is there.
+    pub fn tables(&mut self, key: &'static str) -> Option<Vec<Section<'a>>> {
+        let there = self.has(key);
+        let sections = self.sections(key);
+        there.then_some(sections)
+    }
+
     /// A text.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         Some(self.value(key, "a text", text)?.0)

@@ -69,6 +69,10 @@ pub enum Source {
     Sensor,
     /// A line changed.
     Gpio,
+    /// A file is complete.
+    File,
+    /// A request on a route.
+    Http,
     /// Another function finished.
     Function,
     /// The node started, was deployed to, connected.
@@ -87,6 +91,8 @@ impl Source {
             Self::Schedule => "schedule",
             Self::Sensor => "sensor",
             Self::Gpio => "gpio",
+            Self::File => "file",
+            Self::Http => "http",
             Self::Function => "function",
             Self::Lifecycle => "lifecycle",
             Self::Invoke => "invoke",
@@ -101,6 +107,8 @@ impl Source {
             Self::Schedule,
             Self::Sensor,
             Self::Gpio,
+            Self::File,
+            Self::Http,
             Self::Function,
             Self::Lifecycle,
             Self::Invoke,

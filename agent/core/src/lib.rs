@@ -19,8 +19,9 @@ mod units;
 pub use document::{Document, Problem, Problems, Section};
 pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
 pub use manifest::{
-    ConfigKind, ConfigParameter, ConfigValue, GpioTrigger, Limits, Manifest, MissedRun, Permissions, Retry, RetryOrder,
-    ScheduleWhen, SensorTrigger, SeriesDecl, Threshold, Trigger, TriggerKind, When, Zone,
+    ConfigKind, ConfigParameter, ConfigValue, FileTrigger, GpioTrigger, HttpTrigger, Limits, METHODS, Manifest,
+    MissedRun, Permissions, Retry, RetryOrder, ScheduleWhen, SensorTrigger, SeriesDecl, Threshold, Trigger,
+    TriggerKind, When, Zone,
 };
 pub use name::{FunctionName, Label, NameError};
 pub use outcome::{

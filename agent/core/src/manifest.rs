@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::{Document, FunctionName, Label, Problems, Qos, Section, TopicFilter};
 
 mod board;
+mod outside;
 
 pub use board::{GpioTrigger, SensorTrigger, Threshold, Zone};
+pub use outside::{FileTrigger, HttpTrigger, METHODS};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -46,6 +48,8 @@ pub struct Build {
     pub command: Option<String>,
     /// Where the component is afterwards, relative to the manifest.
     pub source: Option<String>,
+    /// The bytes that the component is meant to have at most, for `holm build` to say.
+    pub budget: Option<u64>,
 }
 
 /// One thing that starts a function.
@@ -83,6 +87,10 @@ pub enum TriggerKind {
     Sensor(SensorTrigger),
     /// Changes of an input.
     Gpio(GpioTrigger),
+    /// Files in a folder.
+    File(FileTrigger),
+    /// Requests on a route.
+    Http(HttpTrigger),
     /// Another function's end.
     Function {
         /// Whose.
@@ -296,7 +304,11 @@ fn read(root: &mut Section<'_>) -> Option<Manifest> {
     };
     let build = root
         .section("build")
-        .map(|mut section| Build { command: section.text("command"), source: section.text("source") })
+        .map(|mut section| Build {
+            command: section.text("command"),
+            source: section.text("source"),
+            budget: section.bytes("budget", 1..=64 * MIB),
+        })
         .unwrap_or_default();
     let triggers = root.section("trigger").map(|mut section| triggers(&mut section)).unwrap_or_default();
     let permissions = root.section("permissions").map(|mut section| permissions(&mut section)).unwrap_or_default();
@@ -379,6 +391,19 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         let durable = gpio.boolean("durable").unwrap_or(true);
         if let Some(trigger) = board::gpio(&mut gpio) {
             triggers.push(Trigger { kind: TriggerKind::Gpio(trigger), durable });
+        }
+    }
+    for mut file in section.sections("file") {
+        let durable = file.boolean("durable").unwrap_or(true);
+        if let Some(trigger) = outside::file(&mut file) {
+            triggers.push(Trigger { kind: TriggerKind::File(trigger), durable });
+        }
+    }
+    for mut http in section.sections("http") {
+        // Who asks waits for the answer, unless the function has all the time in the world.
+        let durable = http.boolean("durable").unwrap_or(false);
+        if let Some(trigger) = outside::http(&mut http) {
+            triggers.push(Trigger { kind: TriggerKind::Http(trigger), durable });
         }
     }
     for mut function in section.sections("function") {

@@ -20,7 +20,7 @@ use crate::dispatch::{Street, event_now};
 use crate::journal::Ring;
 
 /// An answer that is not the one that was asked for.
-pub(super) struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -52,14 +52,14 @@ impl From<DeployError> for Failure {
     }
 }
 
-type Answer = Result<Json<Value>, Failure>;
+pub(super) type Answer = Result<Json<Value>, Failure>;
 
-fn name(text: &str) -> Result<FunctionName, Failure> {
+pub(super) fn name(text: &str) -> Result<FunctionName, Failure> {
     FunctionName::new(text).map_err(|error| Failure(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 /// Reads of the database happen on a thread that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, holm_store::StoreError> + Send + 'static,
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
@@ -170,13 +170,26 @@ pub(super) async fn release(Extract(state): Extract<State>, Path(function): Path
     Ok(Json(json!({ "released": function })))
 }
 
+/// What an event that is handed over says of itself.
+#[derive(serde::Deserialize)]
+pub(super) struct Guise {
+    source: Option<Source>,
+    subject: Option<String>,
+}
+
 /// Hands the body to a function as an event of its own, durable; answers when it is settled.
-pub(super) async fn invoke(Extract(state): Extract<State>, Path(function): Path<String>, body: Bytes) -> Answer {
+pub(super) async fn invoke(
+    Extract(state): Extract<State>,
+    Path(function): Path<String>,
+    Query(guise): Query<Guise>,
+    body: Bytes,
+) -> Answer {
     let slot = state
         .dispatcher
         .slot(&name(&function)?)
         .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("there is no function `{function}`")))?;
-    let mut event = event_now(state.dispatcher.new_id(), Source::Admin, "invoke".into());
+    let subject = guise.subject.map_or_else(|| "invoke".into(), Arc::from);
+    let mut event = event_now(state.dispatcher.new_id(), guise.source.unwrap_or(Source::Admin), subject);
     event.data = body;
     let id = event.id.clone();
     match state.dispatcher.trigger(&slot, event, true, Vec::new()).await {
@@ -205,7 +218,7 @@ pub(super) async fn events(
     Extension(stop): Extension<watch::Receiver<bool>>,
     Query(query): Query<Follow>,
 ) -> Response {
-    stream(state, stop, query, |state| &state.dispatcher.journal.events, |entry| (entry.number, &entry.function))
+    stream(state, stop, query, |state| Some(&state.dispatcher.journal.events), |entry| (entry.number, &entry.function))
 }
 
 pub(super) async fn logs(
@@ -213,57 +226,61 @@ pub(super) async fn logs(
     Extension(stop): Extension<watch::Receiver<bool>>,
     Query(query): Query<Follow>,
 ) -> Response {
-    stream(state, stop, query, |state| &state.dispatcher.journal.logs, |entry| (entry.number, &entry.function))
+    stream(state, stop, query, |state| Some(&state.dispatcher.journal.logs), |entry| (entry.number, &entry.function))
 }
 
 /// Entries of a ring as NDJSON, with `{"gap": n}` where the reader was too slow for it.
-fn stream<T: Clone + serde::Serialize + Send + 'static>(
+pub(super) fn stream<T: Clone + serde::Serialize + Send + 'static>(
     state: State,
     stop: watch::Receiver<bool>,
     query: Follow,
-    ring: fn(&State) -> &Ring<T>,
+    ring: impl Fn(&State) -> Option<&Ring<T>> + Send + 'static,
     key: fn(&T) -> (u64, &Arc<str>),
 ) -> Response {
-    let cursor = (state, stop, query, 0_u64, true);
-    let body = futures_util::stream::unfold(cursor, move |(state, mut stop, query, mut last, first)| async move {
-        loop {
-            let entries = {
-                let ring = ring(&state);
-                let grown = ring.grown();
-                let after = if first { query.after } else { last };
-                let limit = if first { query.limit } else { 1024 };
-                let entries = ring.since(after.max(last), limit);
-                if entries.is_empty() && query.follow && !*stop.borrow() {
-                    if first && last == 0 && query.after == 0 {
-                        // Nothing yet: whatever comes is new.
+    let cursor = (state, stop, query, 0_u64, true, ring);
+    let body =
+        futures_util::stream::unfold(cursor, move |(state, mut stop, query, mut last, first, ring)| async move {
+            loop {
+                let entries = {
+                    let ring = ring(&state)?;
+                    let grown = ring.grown();
+                    let after = if first { query.after } else { last };
+                    let limit = if first { query.limit } else { 1024 };
+                    let entries = ring.since(after.max(last), limit);
+                    if entries.is_empty() && query.follow && !*stop.borrow() {
+                        if first && last == 0 && query.after == 0 {
+                            // Nothing yet: whatever comes is new.
+                        }
+                        tokio::select! {
+                            () = grown => {}
+                            _ = stop.changed() => return None,
+                            () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                        }
+                        continue;
                     }
-                    tokio::select! {
-                        () = grown => {}
-                        _ = stop.changed() => return None,
-                        () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                    entries
+                };
+                if entries.is_empty() || (!query.follow && !first) {
+                    return None;
+                }
+                let mut text = String::new();
+                for entry in &entries {
+                    let (number, function) = key(entry);
+                    if last != 0 && number > last + 1 {
+                        text.push_str(&format!("{{\"gap\":{}}}\n", number - last - 1));
                     }
-                    continue;
+                    last = number;
+                    if query.function.as_deref().is_none_or(|wanted| wanted == &**function) {
+                        text.push_str(&serde_json::to_string(entry).unwrap_or_default());
+                        text.push('\n');
+                    }
                 }
-                entries
-            };
-            if entries.is_empty() || (!query.follow && !first) {
-                return None;
+                return Some((
+                    Ok::<_, std::convert::Infallible>(Bytes::from(text)),
+                    (state, stop, query, last, false, ring),
+                ));
             }
-            let mut text = String::new();
-            for entry in &entries {
-                let (number, function) = key(entry);
-                if last != 0 && number > last + 1 {
-                    text.push_str(&format!("{{\"gap\":{}}}\n", number - last - 1));
-                }
-                last = number;
-                if query.function.as_deref().is_none_or(|wanted| wanted == &**function) {
-                    text.push_str(&serde_json::to_string(entry).unwrap_or_default());
-                    text.push('\n');
-                }
-            }
-            return Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (state, stop, query, last, false)));
-        }
-    });
+        });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
 }
 
@@ -320,7 +337,7 @@ fn letter(letter: &DeadLetter, whole: bool) -> Value {
 }
 
 /// Text where it is text, else an array of numbers.
-fn text_or_bytes(data: &[u8]) -> Value {
+pub(super) fn text_or_bytes(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
         Ok(text) => json!(text),
         Err(_) => json!(data),

@@ -5,6 +5,8 @@
 
 mod board;
 mod handlers;
+mod rehearsal;
+mod workshop;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
+use crate::rehearsal::Rehearsal;
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -32,6 +35,7 @@ pub struct State {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) device: Arc<str>,
     pub(crate) cloud: Option<Cloud>,
+    pub(crate) rehearsal: Option<Arc<Rehearsal>>,
     pub(crate) started: std::time::Instant,
     /// Held while a dead letter is taken out.
     pub(crate) letters: Arc<tokio::sync::Mutex<()>>,
@@ -41,7 +45,12 @@ impl State {
     /// For one node.
     pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String, cloud: Option<Cloud>) -> Self {
         let (device, started, letters) = (device.into(), std::time::Instant::now(), Arc::default());
-        Self { deployer, dispatcher, device, cloud, started, letters }
+        Self { deployer, dispatcher, device, cloud, rehearsal: None, started, letters }
+    }
+
+    /// The same for a node whose clock stands still.
+    pub fn rehearse(self, rehearsal: Option<Arc<Rehearsal>>) -> Self {
+        Self { rehearsal, ..self }
     }
 }
 
@@ -88,6 +97,16 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/dlq", get(handlers::dlq))
         .route("/v1/dlq/{id}", get(handlers::dead_letter).delete(handlers::drop_letter))
         .route("/v1/dlq/{id}/replay", post(handlers::replay))
+        .route("/v1/publish", post(workshop::publish))
+        .route("/v1/state/{function}", get(workshop::state))
+        .route("/v1/tape", get(workshop::tape))
+        .route("/v1/rehearsal/settle", post(rehearsal::settle))
+        .route("/v1/rehearsal/advance", post(rehearsal::advance))
+        .route("/v1/rehearsal/schedule/{function}/{schedule}", post(rehearsal::fire))
+        .route("/v1/rehearsal/sensor/{sensor}", post(rehearsal::measure))
+        .route("/v1/rehearsal/line/{line}", post(rehearsal::drive))
+        .route("/v1/rehearsal/file/{folder}/{name}", post(rehearsal::put))
+        .route("/v1/rehearsal/http", post(rehearsal::ask))
         .route("/v1/buffer", get(handlers::buffer))
         .route("/v1/buffer/rows", get(handlers::buffer_rows))
         .layer(axum::Extension(stop))

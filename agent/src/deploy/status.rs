@@ -95,6 +95,8 @@ fn describe(trigger: &holm_core::Trigger) -> String {
             text
         }
         TriggerKind::Gpio(trigger) => format!("gpio {} {}", trigger.line, trigger.edge.as_str()),
+        TriggerKind::File(trigger) => format!("file {}/*{}", trigger.folder, trigger.suffix),
+        TriggerKind::Http(trigger) => format!("http {} {}", trigger.methods.join(","), trigger.path),
         TriggerKind::Function { from, on: When::Success } => format!("after {from}"),
         TriggerKind::Function { from, on: When::Failure } => format!("when {from} fails"),
         TriggerKind::Lifecycle { on } => format!("on {}", on.join(", ")),

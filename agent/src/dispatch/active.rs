@@ -58,6 +58,8 @@ impl ActiveSet {
                 TriggerKind::Schedule { .. }
                 | TriggerKind::Sensor(_)
                 | TriggerKind::Gpio(_)
+                | TriggerKind::File(_)
+                | TriggerKind::Http(_)
                 | TriggerKind::Lifecycle { .. } => {}
             }
         }

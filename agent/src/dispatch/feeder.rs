@@ -250,7 +250,7 @@ impl Dispatcher {
     }
 
     /// Puts a slot back into the run queue if it has something to run.
-    pub(super) fn rouse(&self, slot: &Arc<Slot>) {
+    pub(crate) fn rouse(&self, slot: &Arc<Slot>) {
         if slot.rouse() {
             self.run_queue.push(slot.clone());
         }

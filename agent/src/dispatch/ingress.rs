@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use holm_core::{Event, EventId, Message, Qos, SessionWrite, TriggerKind};
+use holm_core::{ClientId, Event, EventId, Message, Qos, SessionWrite, TriggerKind};
 use holm_mqtt::{Backend, Incoming, Refusal, Settled};
 use holm_store::{DedupeKey, Settlement, Write};
 use tokio::sync::oneshot;
 
 use super::chain::{HOPS_PROPERTY, ID_PROPERTY, event_of};
 use super::job::{Completion, Member, TicketState};
-use super::{Dispatcher, Job, Origin, Slot, Ticket, lock};
+use super::{Dispatcher, Job, Origin, Slot, Street, Ticket, lock};
 use crate::clock;
 
 /// The broker's backend.
@@ -65,6 +65,16 @@ impl Dispatcher {
             }
         }
         self.publish_durable(message, volatile, durable, plan, base, None, None, ack, answer)
+    }
+
+    /// A message of the node's owner, on the way that a client's takes. `None` where the broker is somebody else's.
+    pub fn publish_own(self: &Arc<Self>, message: Message, client: &str) -> Option<Settled> {
+        let Street::Embedded(broker) = &self.street else { return None };
+        let message = Arc::new(message);
+        let plan = broker.plan(message.clone());
+        let client = ClientId(client.into());
+        let incoming = Incoming { message, client, user: None, plan, writes: Vec::new(), duplicate: false };
+        Some(self.publish(incoming))
     }
 
     /// QoS 0: nobody waits for anything.

@@ -16,6 +16,7 @@
 //! - Nothing here waits for a sync but guest threads that outrun the disk.
 
 mod active;
+mod ask;
 mod chain;
 mod feeder;
 mod host;
@@ -29,6 +30,7 @@ mod ticket;
 mod worker;
 
 pub use active::ActiveSet;
+pub use ask::Answer;
 pub use chain::series_stream;
 pub use host::MAX_DEPTH;
 pub use ingress::{Node, event_now};
@@ -61,6 +63,8 @@ pub struct Settings {
     pub memory: u64,
     /// See `store.inbox_rows`.
     pub inbox_rows: u64,
+    /// Whether what invocations did is kept, for people to look at.
+    pub tape: bool,
 }
 
 /// Counters since start.
@@ -105,6 +109,8 @@ pub struct Dispatcher {
     ids: Mutex<StateReader>,
     /// Inbox rows that have a job in memory.
     held: Mutex<HashSet<InboxId>>,
+    /// Who waits for the answer of an event.
+    asking: ask::Asking,
     /// What the feeder is told.
     signal: feeder::Signal,
     /// Bytes of linear memory that running guests may still take.
@@ -124,7 +130,7 @@ impl Dispatcher {
         Ok(Self {
             store,
             street,
-            journal: Journal::new(),
+            journal: Journal::new(settings.tape),
             counters: Counters::default(),
             controls,
             settings,
@@ -135,6 +141,7 @@ impl Dispatcher {
             arriving: Mutex::default(),
             ids: Mutex::new(ids),
             held: Mutex::default(),
+            asking: ask::Asking::default(),
             signal: feeder::Signal::default(),
             memory: std::sync::atomic::AtomicI64::new(memory),
         })
@@ -194,6 +201,25 @@ impl Dispatcher {
 
     fn unreserve(&self, bytes: u64) {
         self.memory.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Where all workers wait for something to run: how often there was something by then.
+    pub(crate) fn at_rest(&self, workers: usize) -> Option<u64> {
+        self.run_queue.at_rest(workers)
+    }
+
+    /// Whether the feeder has something to bring back that could run now.
+    pub(crate) fn is_hungry(&self) -> Result<bool, holm_store::StoreError> {
+        let set = self.active();
+        // One that has jobs and does not run them waits for its rate, or for a row that is not due.
+        let open = set.slots.values().filter(|slot| slot.is_runnable() && slot.waiting() == 0);
+        let open: Vec<FunctionName> = open.map(|slot| slot.name.clone()).collect();
+        if open.is_empty() {
+            return Ok(false);
+        }
+        let due = self.store.due_of(&open, crate::clock::now(), InboxId(0), 64)?;
+        let held = lock(&self.held);
+        Ok(due.iter().any(|id| !held.contains(id)))
     }
 
     /// Workers end when the run queue is empty, and the feeder at once, parking what has not settled.

@@ -16,6 +16,8 @@ pub(super) struct RunQueue {
 struct Inner {
     slots: VecDeque<Arc<Slot>>,
     idle: usize,
+    /// Slots that were ever put in.
+    pushed: u64,
     closed: bool,
 }
 
@@ -23,6 +25,7 @@ impl RunQueue {
     pub(super) fn push(&self, slot: Arc<Slot>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.slots.push_back(slot);
+        inner.pushed += 1;
         let wake = inner.idle > 0;
         drop(inner);
         // A notify without a waiter is still a system call.
@@ -50,6 +53,12 @@ impl RunQueue {
             inner = self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.idle -= 1;
         }
+    }
+
+    /// Where `workers` of them all wait for something to run: how many slots were put in by then.
+    pub(super) fn at_rest(&self, workers: usize) -> Option<u64> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner.slots.is_empty() && inner.idle >= workers).then_some(inner.pushed)
     }
 
     pub(super) fn close(&self) {

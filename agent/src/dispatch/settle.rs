@@ -13,6 +13,7 @@ use super::host::Step;
 use super::{Dispatcher, Job, Loaded, Origin, Slot, lock};
 use crate::clock;
 use crate::journal::EventEntry;
+use crate::tape::Take;
 
 /// Whether the worker is done with a job.
 pub(super) enum Verdict {
@@ -66,6 +67,11 @@ impl Dispatcher {
     ) -> Verdict {
         let account = account(&job.event, &outcome);
         let wall_us = account.wall_us;
+        let take = self.journal.tape.as_ref().map(|_| {
+            let below = steps.iter().map(|step| &step.effects);
+            Take::of(slot.name.shared(), clock::now(), &job.event, &outcome, below)
+        });
+        let told = self.asking.is_waited_for(&job.event.id).then(|| outcome.result.clone());
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
         let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
         let durable = !matches!(job.origin, Origin::Volatile);
@@ -123,6 +129,12 @@ impl Dispatcher {
                 self.store.account(&slot.name, &account);
             }
             self.note(slot, &event, fault_words, wall_us, logs);
+            if let (Some(tape), Some((take, cost))) = (&self.journal.tape, take) {
+                tape.push(cost, |number| Take { number, ..take });
+            }
+            if let Some(told) = told {
+                self.asking.tell(&event.id, told);
+            }
         }
         verdict
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holm_bundle::Digest;
 use holm_core::{FunctionName, Manifest, RetryOrder};
@@ -11,6 +11,7 @@ use holm_runtime::{Function, Prepared, RuntimeError};
 use holm_store::InboxId;
 
 use super::{Job, Origin, lock};
+use crate::clock;
 
 /// Bytes of events that wait in memory for one function, beside the manifest's limit on their number: large events wait
 /// in the inbox. One event always fits.
@@ -141,7 +142,8 @@ struct Queue {
     workers: u32,
     /// Token bucket, one second deep.
     tokens: f64,
-    refilled: Instant,
+    /// By [`clock::steady`].
+    refilled: Duration,
     /// With `retry.order = "block"`: nothing but this row runs.
     blocked_on: Option<InboxId>,
 }
@@ -168,7 +170,7 @@ impl Slot {
                 waiting: Jobs::default(),
                 workers: 0,
                 tokens: 1.0,
-                refilled: Instant::now(),
+                refilled: clock::steady(),
                 blocked_on: None,
             }),
         }
@@ -232,9 +234,9 @@ impl Slot {
             return Next::Empty;
         }
         if let Some(rate) = loaded.manifest.limits.rate {
-            let now = Instant::now();
+            let now = clock::steady();
             let depth = rate.max(1.0);
-            queue.tokens = (queue.tokens + now.duration_since(queue.refilled).as_secs_f64() * rate).min(depth);
+            queue.tokens = (queue.tokens + now.saturating_sub(queue.refilled).as_secs_f64() * rate).min(depth);
             queue.refilled = now;
             if queue.tokens < 1.0 {
                 queue.workers = queue.workers.saturating_sub(1);

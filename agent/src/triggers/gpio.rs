@@ -16,6 +16,7 @@ use crate::dispatch::{ActiveSet, Dispatcher, Slot, event_now};
 pub struct Edges {
     watches: RwLock<Vec<Watched>>,
     next: AtomicU64,
+    told: AtomicU64,
 }
 
 /// One trigger of one function.
@@ -65,6 +66,19 @@ impl Edges {
         all.iter().map(|watched| watched.watch.clone()).collect()
     }
 
+    /// How many watch for a line to come to rest at a level.
+    pub fn watching(&self, line: &str, level: Level) -> u64 {
+        let all = self.watches.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted =
+            all.iter().filter(|watched| watched.watch.line.as_str() == line && watched.watch.edge.includes(level));
+        wanted.count() as u64
+    }
+
+    /// How many edges were told so far.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
     /// A line changed.
     pub fn edge(&self, dispatcher: &Arc<Dispatcher>, fired: &Fired) {
         let all = self.watches.read().unwrap_or_else(PoisonError::into_inner);
@@ -83,5 +97,6 @@ impl Edges {
         event.data = Bytes::from(data);
         // Nobody waits for it: a durable one is in the dispatcher's books from here on.
         drop(dispatcher.trigger(&watched.slot, event, watched.durable, Vec::new()));
+        self.told.fetch_add(1, Ordering::SeqCst);
     }
 }

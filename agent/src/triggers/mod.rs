@@ -1,6 +1,8 @@
 //! Triggers other than MQTT. Each is one file, and a task, a call or a listener that hands events to the dispatcher.
 
+pub mod file;
 pub mod gpio;
+pub mod http;
 pub mod schedule;
 pub mod sensor;
 

@@ -45,16 +45,40 @@ type Key = (FunctionName, Arc<str>);
 
 /// Fires schedules until `shutdown`.
 pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool>) {
-    let mut plans: HashMap<(Key, u64), Plan> = HashMap::new();
-    let mut before = clock::now();
+    let mut schedules = Schedules::default();
     loop {
+        let wake = match schedules.turn(&dispatcher) {
+            Some(next) => {
+                let left = u64::try_from(next.saturating_sub(clock::now().0)).unwrap_or(0);
+                NAP.min(Duration::from_millis(left.max(1)))
+            }
+            // Nothing to wait for but a deployment; a look every nap costs next to nothing.
+            None => NAP * 2,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wake) => {}
+            _ = shutdown.changed() => return,
+        }
+    }
+}
+
+/// All schedules of the active functions, with what each waits for.
+#[derive(Default)]
+pub struct Schedules {
+    plans: HashMap<(Key, u64), Plan>,
+    /// When the clock was last looked at.
+    before: Option<i64>,
+}
+
+impl Schedules {
+    /// Fires what is due; says when the next is, in milliseconds since 1970.
+    pub fn turn(&mut self, dispatcher: &Arc<Dispatcher>) -> Option<i64> {
+        let plans = &mut self.plans;
         let now = clock::now();
-        if before.0 - now.0 > STEP_BACK {
+        if self.before.replace(now.0).is_some_and(|before| before - now.0 > STEP_BACK) {
             // What was planned by the old clock is as wrong as that was.
             plans.clear();
         }
-        before = now;
-        let mut wake = NAP;
         let mut known = Vec::new();
         for slot in dispatcher.active().slots.values() {
             let Some(loaded) = slot.loaded() else { continue };
@@ -63,7 +87,7 @@ pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool
                 let key = ((slot.name.clone(), name.clone()), loaded.generation);
                 known.push(key.clone());
                 if !plans.contains_key(&key) {
-                    match plan(&dispatcher, &key.0, when, *missed, now) {
+                    match plan(dispatcher, &key.0, when, *missed, now) {
                         Ok(plan) => {
                             plans.insert(key.clone(), plan);
                         }
@@ -79,7 +103,7 @@ pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool
                     let due = plan.next;
                     plan.next = plan.when.after(now.0, due);
                     if now.0 - due <= LATE || *missed == MissedRun::RunOnce {
-                        fire(&dispatcher, slot, name, due, trigger.durable);
+                        fire(dispatcher, slot, name, due, trigger.durable);
                     }
                 } else if let When::Interval(every) = plan.when
                     && plan.next - now.0 > every
@@ -87,19 +111,24 @@ pub async fn run(dispatcher: Arc<Dispatcher>, mut shutdown: watch::Receiver<bool
                     // The clock was set back: an interval goes on from here.
                     plan.next = now.0.saturating_add(every);
                 }
-                let left = u64::try_from(plan.next.saturating_sub(now.0)).unwrap_or(0);
-                wake = wake.min(Duration::from_millis(left.max(1)));
             }
         }
         plans.retain(|key, _| known.contains(key));
-        if plans.is_empty() {
-            // Nothing to wait for but a deployment; a look every nap costs next to nothing.
-            wake = NAP * 2;
+        plans.values().map(|plan| plan.next).min()
+    }
+
+    /// When a schedule of a function fires next. `Err` has the names of those that it has.
+    pub fn next_of(&self, function: &FunctionName, name: &str) -> Result<i64, Vec<Arc<str>>> {
+        let own = self.plans.iter().filter(|(((of, _), _), _)| of == function);
+        let mut names = Vec::new();
+        for (((_, known), _), plan) in own {
+            if **known == *name {
+                return Ok(plan.next);
+            }
+            names.push(known.clone());
         }
-        tokio::select! {
-            () = tokio::time::sleep(wake) => {}
-            _ = shutdown.changed() => return,
-        }
+        names.sort();
+        Err(names)
     }
 }
 

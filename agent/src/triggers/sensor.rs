@@ -9,11 +9,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holm_core::{Label, Quality, Reading, SensorTrigger, Source, TriggerKind, Zone};
 
+use crate::clock;
 use crate::dispatch::{ActiveSet, Dispatcher, Slot, event_now};
 
 /// What functions ask of sensors.
@@ -34,8 +35,8 @@ struct Watch {
 
 #[derive(Default)]
 struct State {
-    /// When the next reading is wanted.
-    due: Option<Instant>,
+    /// When the next reading is wanted, by [`clock::steady`].
+    due: Option<Duration>,
     zone: Zone,
 }
 
@@ -85,7 +86,7 @@ impl Sensors {
 
     /// A sensor was read.
     pub fn sample(&self, dispatcher: &Arc<Dispatcher>, sensor: &Label, readings: &[Reading]) {
-        let now = Instant::now();
+        let now = clock::steady();
         let all = self.watches.read().unwrap_or_else(PoisonError::into_inner);
         for watch in all.get(sensor).into_iter().flatten() {
             let Some((crossing, readings)) = watch.take(readings, now) else { continue };
@@ -102,7 +103,7 @@ impl Sensors {
 
 impl Watch {
     /// What of a sample is an event, if anything.
-    fn take<'a>(&self, readings: &'a [Reading], now: Instant) -> Option<(Option<Zone>, Vec<&'a Reading>)> {
+    fn take<'a>(&self, readings: &'a [Reading], now: Duration) -> Option<(Option<Zone>, Vec<&'a Reading>)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.due.is_some_and(|due| now + self.slack < due) {
             return None;
@@ -147,7 +148,7 @@ mod tests {
             slack: ms(50),
             state: Arc::default(),
         };
-        let begin = Instant::now();
+        let begin = ms(1_000_000);
         let found: Vec<u64> = samples
             .iter()
             .filter(|(at, value, quality)| {

@@ -4,6 +4,7 @@ use holm_core::{Event, FunctionName, SessionWrite};
 use rusqlite::{Connection, params};
 
 use crate::book::{OutboxBook, next_sequence};
+use crate::turns::Turns;
 use crate::{Account, Lane, StoreError, Write, codec, sql};
 
 /// One more than the highest id of a table. Ids beyond any that can have been given out are damage, and left alone.
@@ -14,7 +15,12 @@ pub(crate) fn next_id(connection: &Connection, table: &str) -> Result<i64, Store
 }
 
 /// Applies one write.
-pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Write) -> Result<(), StoreError> {
+pub(crate) fn apply(
+    connection: &Connection,
+    book: &mut OutboxBook,
+    turns: &mut Turns,
+    write: &Write,
+) -> Result<(), StoreError> {
     match write {
         Write::State(state) => match &state.value {
             Some(value) => run(
@@ -81,12 +87,7 @@ pub(crate) fn apply(connection: &Connection, book: &mut OutboxBook, write: &Writ
         Write::LocalDone(id) => {
             run(connection, "clear the local lane", "DELETE FROM local WHERE id = ?1", params![id.0])
         }
-        Write::Remember { key, seen } => run(
-            connection,
-            "remember a message id",
-            "INSERT OR IGNORE INTO dedupe (key, seen) VALUES (?1, ?2)",
-            params![key.bytes(), seen.0],
-        ),
+        Write::Remember { key, seen } => turns.remember(connection, key, seen.0),
         Write::Session(write) => session(connection, write),
         Write::Fired { function, name, at } => run(
             connection,

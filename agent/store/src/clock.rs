@@ -107,9 +107,14 @@ impl Jump {
         let never = i64::MAX - self.by.max(0);
         let mut rows = 0;
         // By the times of the inbox, the next start will see whether the clock was set back meanwhile.
-        for (table, column) in
-            [("dedupe", "seen"), ("outbox", "created"), ("gap", "at"), ("session", "away"), ("inbox", "time")]
-        {
+        for (table, column) in [
+            ("dedupe", "seen"),
+            ("dedupe_2", "seen"),
+            ("outbox", "created"),
+            ("gap", "at"),
+            ("session", "away"),
+            ("inbox", "time"),
+        ] {
             rows += connection
                 .execute(
                     &format!("UPDATE {table} SET {column} = {column} + ?1 WHERE {column} BETWEEN ?2 AND ?3"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::book::{self, OutboxBook};
+use crate::turns::Turns;
 use crate::{Lane, OutboxCaps, StoreError, sql};
 
 /// Rows of a table that go in one transaction: a moment's work, so that nobody waits long behind it.
@@ -23,20 +24,20 @@ pub(crate) struct Bounds {
     pub(crate) dead_rows: u64,
 }
 
-/// Rows of the tables that have a bound.
-#[derive(Debug, Clone, Copy, Default)]
+/// What the tables hold that have a bound.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
-    pub(crate) dedupe: u64,
+    pub(crate) ids: Turns,
+    /// Rows of dead letters.
     pub(crate) dead: u64,
 }
 
 impl Held {
     pub(crate) fn count(connection: &Connection) -> Result<Self, StoreError> {
-        let count = |statement| -> Result<u64, StoreError> {
-            let rows: i64 = connection.query_row(statement, [], |row| row.get(0)).map_err(sql("count the rows"))?;
-            Ok(u64::try_from(rows).unwrap_or_default())
-        };
-        Ok(Self { dedupe: count("SELECT count(*) FROM dedupe")?, dead: count("SELECT count(*) FROM dead")? })
+        let dead: i64 = connection
+            .query_row("SELECT count(*) FROM dead", [], |row| row.get(0))
+            .map_err(sql("count the dead letters"))?;
+        Ok(Self { ids: Turns::load(connection)?, dead: u64::try_from(dead).unwrap_or_default() })
     }
 }
 
@@ -61,20 +62,7 @@ pub(crate) fn expire(
 ) -> Result<Dropped, StoreError> {
     let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     // Those that only free space come first: a gap record of the outbox may need some.
-    let old_ids = delete(
-        connection,
-        "forget old message ids",
-        "DELETE FROM dedupe WHERE key IN (SELECT key FROM dedupe WHERE seen < ?1 ORDER BY seen LIMIT ?2)",
-        &[&before(bounds.dedupe_window), &(BATCH as i64)],
-    )?;
-    held.dedupe = held.dedupe.saturating_sub(old_ids);
-    let ids = delete(
-        connection,
-        "forget message ids",
-        "DELETE FROM dedupe WHERE key IN (SELECT key FROM dedupe ORDER BY seen LIMIT ?1)",
-        &[&beyond(held.dedupe, bounds.dedupe_rows)],
-    )?;
-    held.dedupe = held.dedupe.saturating_sub(ids);
+    let ids = held.ids.turn(connection, now, bounds.dedupe_window, bounds.dedupe_rows)?;
     let old_dead = delete(
         connection,
         "drop old dead letters",
@@ -89,7 +77,7 @@ pub(crate) fn expire(
         &[&beyond(held.dead, bounds.dead_rows)],
     )?;
     held.dead = held.dead.saturating_sub(dead);
-    let mut more = [old_ids, ids, old_dead, dead].contains(&BATCH);
+    let mut more = [old_dead, dead].contains(&BATCH);
     for (lane, age) in [(Lane::Results, bounds.caps.results_age), (Lane::Logs, bounds.caps.logs_age)] {
         more |= age_out(connection, book, lane, before(age), now)?;
     }

@@ -41,6 +41,7 @@ mod salvage;
 mod schema;
 mod settle;
 mod store;
+mod turns;
 mod writer;
 
 pub use clock::Reading;

@@ -32,8 +32,8 @@ pub struct OpenOptions {
     pub caps: OutboxCaps,
     /// How long message ids are remembered.
     pub dedupe_window: Duration,
-    /// The most message ids that are remembered; beyond it, the oldest are forgotten before their time. A million by
-    /// default, which is eleven a second for a day, and takes some 100 MB.
+    /// So many message ids are remembered at least, and twice as many at most; of more, the oldest are forgotten before
+    /// their time. A million by default, which is eleven a second for a day; two million take some 100 MB.
     pub dedupe_rows: u64,
     /// The most dead letters that are kept; beyond it, the oldest are dropped, counted and logged. Ten thousand by
     /// default: more than anybody will look at, of functions that nobody looks after.

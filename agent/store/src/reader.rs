@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -73,10 +74,15 @@ impl StateReader {
 
     /// Whether a message id was settled within the window. Ids between arrival and commit are the caller's to know.
     pub fn seen(&self, key: &crate::DedupeKey) -> Result<bool, StoreError> {
-        self.connection
-            .prepare_cached("SELECT 1 FROM dedupe WHERE key = ?1")
-            .and_then(|mut statement| statement.exists([key.bytes()]))
-            .map_err(sql("look up a message id"))
+        let horizon = || self.shared.horizon.load(Ordering::SeqCst);
+        // Before and after the look: dates may be changed meanwhile, and in doubt an id counts.
+        let before = horizon();
+        let seen: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT seen FROM dedupe WHERE key = ?1 UNION ALL SELECT seen FROM dedupe_2 WHERE key = ?1 ORDER BY 1 DESC LIMIT 1")
+            .and_then(|mut statement| statement.query_row([key.bytes()], |row| row.get(0)).optional())
+            .map_err(sql("look up a message id"))?;
+        Ok(seen.is_some_and(|seen| seen >= before.min(horizon())))
     }
 
     /// Bytes of key and value of every committed key of a namespace.

@@ -12,7 +12,11 @@ pub(crate) const APPLICATION_ID: i64 = 0x484F_4C4D;
 const MAJOR: i64 = 1;
 
 /// Each step brings the database from the version before it to `version`.
-const STEPS: &[(i64, &str)] = &[(1000, include_str!("schema/1000.sql")), (1001, include_str!("schema/1001.sql"))];
+const STEPS: &[(i64, &str)] = &[
+    (1000, include_str!("schema/1000.sql")),
+    (1001, include_str!("schema/1001.sql")),
+    (1002, include_str!("schema/1002.sql")),
+];
 
 /// Refuses what is not ours or not known, without writing. [`StoreError::Row`] is damage.
 pub(crate) fn inspect(connection: &Connection, path: &str) -> Result<(), StoreError> {

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) idle_reader: Mutex<Option<rusqlite::Connection>>,
     /// Word of new rows for the cloud.
     pub(crate) news: crate::news::News,
+    /// Message ids that were seen before this are forgotten, in milliseconds since 1970: set by the writer.
+    pub(crate) horizon: AtomicI64,
     next_inbox: AtomicI64,
     next_local: AtomicI64,
 }
@@ -105,6 +107,7 @@ impl Shared {
             counters: Counters::default(),
             idle_reader: Mutex::default(),
             news: crate::news::News::default(),
+            horizon: AtomicI64::new(i64::MIN),
             next_inbox: AtomicI64::new(next_inbox),
             next_local: AtomicI64::new(next_local),
         }

@@ -1,5 +1,6 @@
 //! The one thread that writes: group commit.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -21,7 +22,7 @@ const GROUP_MAX: usize = 256;
 /// [`Store::LINGER`].
 pub(crate) const GROUP_TARGET: usize = 48;
 
-/// How long accounts of events that are not durable may wait for a commit to travel with.
+/// How long accounts may wait for a commit to travel with. Not every commit takes them: they are a page of their own.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(5);
 
 /// How often old rows are looked for, and the clock is looked at.
@@ -35,6 +36,8 @@ pub struct Writer {
     pub(crate) bounds: Bounds,
     pub(crate) held: Held,
     pub(crate) clock: Clock,
+    /// When the accounts were last written.
+    accounted: Instant,
     /// When old rows were last looked for, by the clock's uptime.
     tidied: Option<Duration>,
     /// Rows are left that should go.
@@ -54,7 +57,7 @@ struct Early {
 #[derive(Default)]
 struct Grown {
     inbox: i64,
-    dedupe: u64,
+    ids: u64,
     buried: u64,
     exhumed: u64,
     lanes: [u64; crate::Lane::ALL.len()],
@@ -68,27 +71,44 @@ impl Writer {
         bounds: Bounds,
         held: Held,
     ) -> Self {
-        let clock = Clock::of_system();
-        Self { shared, connection, book, bounds, held, clock, tidied: None, more: false, early: Early::default() }
+        let mut writer = Self {
+            shared,
+            connection,
+            book,
+            bounds,
+            held,
+            clock: Clock::of_system(),
+            accounted: Instant::now(),
+            tidied: None,
+            more: false,
+            early: Early::default(),
+        };
+        writer.look();
+        writer
     }
 
     /// Reads the time from `read` instead of the system's clocks.
     pub fn with_clock(mut self, read: impl Fn() -> Reading + Send + 'static) -> Self {
         self.clock = Clock::new(read);
+        self.look();
         self
+    }
+
+    /// So that ids past the window do not count for the very first events either.
+    fn look(&mut self) {
+        self.held.ids.look(self.clock.now().wall, self.bounds.dedupe_window);
+        self.shared.horizon.store(self.held.ids.horizon(), Ordering::SeqCst);
     }
 
     /// Commits what is queued until the store is closed. Blocks.
     pub fn run(mut self) {
-        let mut committed = Instant::now();
         while let Some(group) = self.next_group() {
             // Before the group, which may need the room.
             self.tidy();
-            if committed.elapsed() < ACCOUNTS_EVERY && is_empty(&group) {
+            if self.accounted.elapsed() < ACCOUNTS_EVERY && is_empty(&group) {
                 self.release(group);
                 continue;
             }
-            committed = Instant::now();
             let only_accounts = group.is_empty();
             let done = self.commit(group);
             let mut inner = self.shared.lock();
@@ -140,9 +160,15 @@ impl Writer {
 
     /// Dates anew what was written before a jump, or nothing of it.
     fn date_anew(&mut self, jump: &Jump) -> Result<(), StoreError> {
+        // First: an id must not be older than the horizon for the moment in which the one has moved and not the other.
+        self.shared.horizon.store(i64::MIN, Ordering::SeqCst);
         let transaction = begin(&mut self.connection)?;
         jump.shift(&transaction)?;
-        transaction.commit().map_err(sql("date rows anew"))
+        let mut ids = self.held.ids;
+        ids.reload(&transaction)?;
+        transaction.commit().map_err(sql("date rows anew"))?;
+        self.held.ids = ids;
+        Ok(())
     }
 
     /// Tells the operator what went before its time.
@@ -179,6 +205,7 @@ impl Writer {
         let dropped = expiry::expire(&transaction, &mut self.book, &self.bounds, &mut held, today)?;
         transaction.commit().map_err(sql("drop old rows"))?;
         self.held = held;
+        self.shared.horizon.store(self.held.ids.horizon(), Ordering::SeqCst);
         Ok(dropped)
     }
 
@@ -240,7 +267,12 @@ impl Writer {
 
     /// Commits a group and tells everybody. `false`: it could not be committed.
     fn commit(&mut self, mut group: Vec<Pending>) -> bool {
-        let accounts = std::mem::take(&mut self.shared.lock().accounts);
+        let accounts = if group.is_empty() || self.accounted.elapsed() >= ACCOUNTS_EVERY {
+            self.accounted = Instant::now();
+            std::mem::take(&mut self.shared.lock().accounts)
+        } else {
+            HashMap::new()
+        };
         if group.is_empty() && accounts.is_empty() {
             return true;
         }
@@ -267,7 +299,7 @@ impl Writer {
                     tracing::info!("the store commits again");
                 }
                 counters.inbox_rows.fetch_add(grown.inbox, Ordering::Relaxed);
-                self.held.dedupe += grown.dedupe;
+                self.held.ids.grew(grown.ids);
                 self.held.dead = (self.held.dead + grown.buried).saturating_sub(grown.exhumed);
                 let mut inner = self.shared.lock();
                 for pending in &group {
@@ -289,7 +321,7 @@ impl Writer {
     fn transact(
         &mut self,
         group: &[Pending],
-        accounts: &std::collections::HashMap<holm_core::FunctionName, crate::Account>,
+        accounts: &HashMap<holm_core::FunctionName, crate::Account>,
     ) -> Result<Grown, StoreError> {
         let now = self.clock.now().wall;
         let transaction = begin(&mut self.connection)?;
@@ -299,12 +331,12 @@ impl Writer {
             if mutant("dedupe-outside") && matches!(write, Write::Remember { .. }) {
                 continue;
             }
-            apply::apply(&transaction, &mut self.book, write)?;
+            apply::apply(&transaction, &mut self.book, &mut self.held.ids, write)?;
             // What SQLite did and not what was asked: a row may be gone already, or there.
             match write {
                 Write::Park { .. } => grown.inbox += 1,
                 Write::Unpark(_) => grown.inbox -= i64::try_from(transaction.changes()).unwrap_or_default(),
-                Write::Remember { .. } => grown.dedupe += transaction.changes(),
+                Write::Remember { .. } => grown.ids += transaction.changes(),
                 Write::Bury { .. } => grown.buried += 1,
                 Write::Exhume(_) => grown.exhumed += transaction.changes(),
                 Write::Outbox { lane, .. } => {
@@ -325,7 +357,7 @@ impl Writer {
             std::thread::sleep(Duration::from_millis(3));
             for write in group.iter().flat_map(|pending| &pending.writes) {
                 if matches!(write, Write::Remember { .. }) {
-                    apply::apply(&self.connection, &mut self.book, write)?;
+                    apply::apply(&self.connection, &mut self.book, &mut self.held.ids, write)?;
                 }
             }
         }
@@ -336,7 +368,7 @@ impl Writer {
     fn fail(
         &mut self,
         mut group: Vec<Pending>,
-        accounts: std::collections::HashMap<holm_core::FunctionName, crate::Account>,
+        accounts: HashMap<holm_core::FunctionName, crate::Account>,
         error: &StoreError,
     ) {
         let reason = commit_error(error);

@@ -28,6 +28,8 @@ pub struct SignalScript {
     pub channel: Arc<str>,
     /// How.
     pub wave: Wave,
+    /// The most that a value is off, either way.
+    pub noise: f64,
 }
 
 /// A quantity over time.
@@ -114,8 +116,9 @@ impl SimScript {
             let sensor = signal.require("sensor", Label::new);
             let channel = signal.require("channel", |text| Ok::<_, String>(Arc::from(text)));
             let wave = wave(&mut signal);
+            let noise = signal.number("noise").unwrap_or(0.0).abs();
             if let (Some(sensor), Some(channel), Some(wave)) = (sensor, channel, wave) {
-                self.signals.push(SignalScript { sensor, channel, wave });
+                self.signals.push(SignalScript { sensor, channel, wave, noise });
             }
         }
         for mut fault in section.sections("fault") {

@@ -20,6 +20,7 @@ use embedded_hal::i2c::{self, I2c};
 use embedded_hal::spi::{self, SpiDevice};
 use holm_core::{Label, Level};
 
+use signal::Held;
 pub(crate) use signal::Signals;
 
 use crate::bindings::{Bindings, FaultKind, FaultScript, LineBinding, SpiBinding};
@@ -94,6 +95,9 @@ struct World {
     /// What was written, and what devices are called by.
     texts: Mutex<BTreeMap<String, String>>,
     pins: Arc<SimPins>,
+    /// The channels of each sensor.
+    channels: BTreeMap<String, Vec<String>>,
+    held: Held,
 }
 
 /// Chips by their addresses.
@@ -136,8 +140,11 @@ impl Sim {
         let mut files: BTreeMap<String, Part<Box<dyn File>>> = BTreeMap::new();
         let mut texts = BTreeMap::new();
         let faults = &bindings.sim.faults;
+        let (mut channels, held) = (BTreeMap::new(), Held::default());
         for sensor in &bindings.sensors {
-            let signals = Signals::new(sensor, &bindings.sim)?;
+            let signals = Signals::new(sensor, &bindings.sim, held.clone())?;
+            let names = sensor.driver.channels().map(str::to_owned).collect();
+            channels.insert(sensor.name.to_string(), names);
             match sensor.driver.kind.model(signals) {
                 Model::I2c(bus, address, chip) => {
                     buses.entry(bus).or_default().insert(address, Part::new(chip, &sensor.name, faults));
@@ -155,8 +162,24 @@ impl Sim {
             buses.entry(bus.bus.clone()).or_default();
         }
         let pins = Arc::new(SimPins::new(bindings, clock.clone(), start));
-        let world = World { clock, start, buses: buses.into(), files: files.into(), texts: texts.into(), pins };
+        let (buses, files, texts) = (buses.into(), files.into(), texts.into());
+        let world = World { clock, start, buses, files, texts, pins, channels, held };
         Ok(Self { world: Arc::new(world) })
+    }
+
+    /// Holds what a channel of a sensor measures at a value, whatever its script says. `Err` says what there is instead.
+    pub fn measure(&self, sensor: &str, channel: &str, value: f64) -> Result<(), String> {
+        let list = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>().join(", ");
+        let Some(channels) = self.world.channels.get(sensor) else {
+            let has = list(&mut self.world.channels.keys());
+            return Err(format!("the simulated board has no sensor `{sensor}`; it has: {has}"));
+        };
+        if !channels.iter().any(|known| known == channel) {
+            let has = list(&mut channels.iter());
+            return Err(format!("`{sensor}` has no channel `{channel}`; it has: {has}"));
+        }
+        lock(&self.world.held).insert((sensor.to_owned(), channel.to_owned()), value);
+        Ok(())
     }
 
     /// Sets an input's wire, by the name that the configuration gives the line. False if there is no such input.

@@ -1,7 +1,8 @@
 //! What the world does: quantities as functions of time, the same for the same seed.
 
+use std::collections::BTreeMap;
 use std::f64::consts::TAU;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::BoardError;
@@ -14,9 +15,26 @@ const MAX_STEPS: u64 = 1_000_000;
 /// The most points of a recording.
 const MAX_POINTS: usize = 1_000_000;
 
+/// What channels are held at, by sensor and channel, whatever their signals say.
+pub(super) type Held = Arc<Mutex<BTreeMap<(String, String), f64>>>;
+
 /// The quantities that one sensor measures.
 pub(crate) struct Signals {
-    channels: Vec<(Arc<str>, Signal)>,
+    sensor: String,
+    held: Held,
+    channels: Vec<(Arc<str>, Signal, Noise)>,
+}
+
+/// What a value is off by, another time every time.
+struct Noise {
+    most: f64,
+    random: Random,
+}
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        if self.most > 0.0 { self.most * (2.0 * self.random.next() - 1.0) } else { 0.0 }
+    }
 }
 
 enum Signal {
@@ -27,7 +45,7 @@ enum Signal {
 }
 
 impl Signals {
-    pub(crate) fn new(sensor: &SensorBinding, script: &SimScript) -> Result<Self, BoardError> {
+    pub(super) fn new(sensor: &SensorBinding, script: &SimScript, held: Held) -> Result<Self, BoardError> {
         let mut channels = Vec::new();
         for channel in sensor.driver.all_channels().iter() {
             let scripted = script
@@ -40,24 +58,37 @@ impl Signals {
                 Some(signal) => Signal::new(&signal.wave, seed)?,
                 None => Signal::usual(channel, seed),
             };
-            channels.push((channel.name.clone(), signal));
+            let noise = Noise { most: scripted.map_or(0.0, |signal| signal.noise), random: Random(!seed) };
+            channels.push((channel.name.clone(), signal, noise));
         }
-        Ok(Self { channels })
+        Ok(Self { sensor: sensor.name.to_string(), held, channels })
     }
 
     /// What a channel's quantity is at a time; 0 for a channel that is not there.
     pub(crate) fn at(&mut self, channel: &str, time: Duration) -> f64 {
-        self.channels.iter_mut().find(|(name, _)| **name == *channel).map_or(0.0, |(_, signal)| signal.at(time))
+        let signal = self.channels.iter_mut().find(|(name, ..)| **name == *channel);
+        let value = signal.map_or(0.0, |(_, signal, noise)| signal.at(time) + noise.next());
+        self.held(channel).unwrap_or(value)
     }
 
     /// The quantity of a sensor with one channel.
     pub(crate) fn only(&mut self, time: Duration) -> f64 {
-        self.channels.first_mut().map_or(0.0, |(_, signal)| signal.at(time))
+        let Some((name, signal, noise)) = self.channels.first_mut() else { return 0.0 };
+        let (name, value) = (name.clone(), signal.at(time) + noise.next());
+        self.held(&name).unwrap_or(value)
+    }
+
+    fn held(&self, channel: &str) -> Option<f64> {
+        let held = super::lock(&self.held);
+        if held.is_empty() { None } else { held.get(&(self.sensor.clone(), channel.to_owned())).copied() }
     }
 
     #[cfg(test)]
     pub(crate) fn constant(values: &[(&str, f64)]) -> Self {
-        Self { channels: values.iter().map(|(name, value)| (Arc::from(*name), Signal::Constant(*value))).collect() }
+        let quiet = || Noise { most: 0.0, random: Random(0) };
+        let channels =
+            values.iter().map(|(name, value)| (Arc::from(*name), Signal::Constant(*value), quiet())).collect();
+        Self { sensor: String::new(), held: Held::default(), channels }
     }
 }
 

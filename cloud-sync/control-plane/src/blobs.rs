@@ -89,6 +89,16 @@ impl Blobs {
         }
     }
 
+    /// All of a blob; `None` if there is none of this name.
+    pub(crate) fn read(&self, name: &Digest) -> Result<Option<Vec<u8>>, CloudError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(file("read", &path)(error)),
+        }
+    }
+
     /// In folders of the first two digits, so that none gets very long.
     fn path(&self, name: &Digest) -> PathBuf {
         let name = name.to_string();

@@ -33,15 +33,18 @@
 
 mod api;
 mod authority;
+mod backup;
 mod blobs;
 mod bus;
 mod error;
 mod folder;
 mod plane;
 mod records;
+mod rollouts;
 mod secret;
 mod signing;
 mod uplink;
 
+pub use backup::{Copied, backup, restore};
 pub use error::{CloudError, chain};
 pub use plane::{Options, Started, run};

@@ -21,6 +21,7 @@ use crate::blobs::Blobs;
 use crate::bus::{Bus, local_address};
 use crate::folder::Folder;
 use crate::records::{Opened, Records};
+use crate::rollouts::Rollouts;
 use crate::secret::Secret;
 use crate::signing::Signing;
 use crate::uplink::Uplink;
@@ -72,6 +73,7 @@ pub(crate) struct Plane {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) bus: Bus,
     pub(crate) uplink: Uplink,
+    pub(crate) rollouts: Rollouts,
     pub(crate) authority: Arc<Authority>,
     pub(crate) signing: Arc<Signing>,
     pub(crate) live: Arc<Live>,
@@ -106,7 +108,8 @@ pub async fn run(
         live.add(certificate.fingerprint, &certificate.thing);
     }
     let bus = Bus::new(live.clone(), options.clock.clone())?;
-    let uplink = Uplink::new(records.clone(), bus.clone());
+    let rollouts = Rollouts::default();
+    let uplink = Uplink::new(records.clone(), bus.clone(), rollouts.clone());
     let https = bind(options.https).await?;
     let mqtt = bind(options.mqtt).await?;
     let mut started = Started {
@@ -122,6 +125,7 @@ pub async fn run(
         blobs,
         bus: bus.clone(),
         uplink: uplink.clone(),
+        rollouts: rollouts.clone(),
         authority: authority.clone(),
         signing: signing.clone(),
         live,
@@ -133,6 +137,8 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let (https_tls, mqtt_tls) = (Arc::new(server.https()?), Arc::new(server.mqtt(&authority)?));
     tasks.spawn(api::serve(https, https_tls, plane, shutdown.clone()));
+    let (clock, stop) = (options.clock.clone(), shutdown.clone());
+    tasks.spawn(rollouts.run(records.clone(), signing.clone(), uplink.clone(), clock, stop));
     let stop = shutdown.clone();
     tasks.spawn(async move { bus.serve(mqtt, mqtt_tls, uplink, stop).await });
     tasks.spawn(keep(server, authority, options.clock.clone(), shutdown.clone()));

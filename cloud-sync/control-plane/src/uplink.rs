@@ -17,20 +17,22 @@ use crate::CloudError;
 use crate::bus::Bus;
 use crate::error::chain;
 use crate::records::{Ingested, JobAnswer, Records, ShadowAnswer};
+use crate::rollouts::Rollouts;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Uplink {
     records: Records,
     bus: Bus,
+    rollouts: Rollouts,
 }
 
 /// Called when a message is settled: an error means that it was not, and may be sent again.
 type Done = Box<dyn FnOnce(Result<(), CloudError>) + Send>;
 
 impl Uplink {
-    pub(crate) fn new(records: Records, bus: Bus) -> Self {
-        Self { records, bus }
+    pub(crate) fn new(records: Records, bus: Bus, rollouts: Rollouts) -> Self {
+        Self { records, bus, rollouts }
     }
 
     /// Takes a message. `done` is called once, here or on the writer's thread; where it is dropped instead, nothing was stored.
@@ -140,6 +142,7 @@ impl Uplink {
             done(result.map(|answer| match answer {
                 JobAnswer::Updated { answer, next } => {
                     this.down(&to, Subject::UpdateJob(id, Exchange::Accepted), answer.write());
+                    this.rollouts.wake();
                     if let Some(next) = next {
                         this.notify_next(&to, &next);
                     }

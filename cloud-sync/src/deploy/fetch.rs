@@ -19,6 +19,7 @@ use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
 use holm_trust::{Judge, TrustError};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
+use super::record::History;
 use super::repository::{Source, blocking};
 use super::{Installer, Refusal};
 use crate::SyncError;
@@ -53,29 +54,31 @@ struct Missing {
 }
 
 impl Fetcher {
-    /// Gets all of it here. Returns the release sequences. `known` are those of what ran. Cancel safe.
+    /// Gets all of it here. Returns the release sequences to remember. Cancel safe.
     pub(super) async fn fetch(
         self: Arc<Self>,
         repository: &Repository,
         keys: Option<&DeploymentKeys>,
         state: &DesiredState,
-        known: &BTreeMap<String, u64>,
+        history: &History,
     ) -> Result<BTreeMap<String, u64>, Refusal> {
         self.check_agent(state)?;
         let mut sequences = BTreeMap::new();
         let mut missing = Vec::new();
         for function in &state.functions {
             let (name, target, sequence) = vouched(repository, function)?;
-            if known.get(function.name.as_str()).is_some_and(|known| sequence < *known)
-                && !self.may_go_back(repository, keys, function)?
-            {
+            let named = function.name.as_str();
+            let older = history.floor(named, &function.bundle.sha256).is_some_and(|floor| sequence < floor);
+            if older && !self.may_go_back(repository, keys, function)? {
                 let what = format!(
                     "{} {} is older than what ran here, and no permit is with it",
                     function.name, function.version
                 );
                 return Err(Refusal::new(ReasonCode::OlderVersion, what));
             }
-            sequences.insert(function.name.to_string(), sequence);
+            // With a permit it is this one that counts from now on; without, nothing becomes possible that was not.
+            let remembered = if older { sequence } else { history.raised(named, sequence) };
+            sequences.insert(function.name.to_string(), remembered);
             let to = self.installer.bundle_file(&function.bundle.sha256);
             let (path, check) = (to.clone(), target.check(&name));
             if !blocking(move || is_here(&path, check)).await? {

@@ -23,8 +23,42 @@ pub(super) struct Record {
     accepted: Option<Accepted>,
     pub(super) work: Option<Work>,
     pub(super) refused: Option<Refused>,
-    /// The release sequence of each function that ever ran: what is older needs a permit, also after it was removed.
+    /// The highest release sequence of each function that ever ran, or the one that a permit went back to: what is older needs a
+    /// permit, also after the function was removed.
     pub(super) sequences: BTreeMap<String, u64>,
+    /// What was confirmed of each function: going back to that needs no permit.
+    pub(super) ran: BTreeMap<String, Ran>,
+}
+
+/// The bundles of a function that were confirmed here last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ran {
+    /// The last one.
+    now: Digest,
+    /// The one that it took the place of.
+    before: Option<Digest>,
+}
+
+/// What ran on this device, as far as it decides what may run next.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    sequences: BTreeMap<String, u64>,
+    ran: BTreeMap<String, Ran>,
+}
+
+impl History {
+    /// The sequence below which a permit is needed for this bundle; `None` if there is none, or the device had confirmed the bundle
+    /// itself before what runs now. Without that, a rollout that goes wrong could be taken back only by whoever has the targets key;
+    /// with it, whoever has the deployment key can go one step back and forth, and no further.
+    pub(super) fn floor(&self, function: &str, bundle: &Digest) -> Option<u64> {
+        let own = self.ran.get(function).is_some_and(|ran| ran.now == *bundle || ran.before == Some(*bundle));
+        self.sequences.get(function).copied().filter(|_| !own)
+    }
+
+    /// What is remembered of a function that runs without a permit to be older: never less than before.
+    pub(super) fn raised(&self, function: &str, sequence: u64) -> u64 {
+        self.sequences.get(function).map_or(sequence, |known| sequence.max(*known))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -104,9 +138,26 @@ impl Record {
         let Some(work) = &mut self.work else { return };
         work.to(Phase::Confirmed, None);
         self.sequences.extend(std::mem::take(&mut work.sequences));
+        // It was read when it was accepted.
+        for function in work.state().map(|state| state.functions).unwrap_or_default() {
+            let (name, now) = (function.name.to_string(), function.bundle.sha256);
+            let before = match self.ran.remove(&name) {
+                Some(ran) if ran.now == now => ran.before,
+                Some(ran) => Some(ran.now),
+                None => None,
+            };
+            self.ran.insert(name, Ran { now, before });
+        }
         while self.sequences.len() > SEQUENCES {
             self.sequences.pop_first();
         }
+        while self.ran.len() > SEQUENCES {
+            self.ran.pop_first();
+        }
+    }
+
+    pub(super) fn history(&self) -> History {
+        History { sequences: self.sequences.clone(), ran: self.ran.clone() }
     }
 
     pub(super) fn told(&self) -> Told {
@@ -263,6 +314,29 @@ mod tests {
         for (phase, trials, left, view, expected) in cases {
             assert_eq!(step(&work(phase.clone(), trials, left), view), expected, "{phase} {trials} {left} {view:?}");
         }
+    }
+
+    #[test]
+    fn only_what_was_confirmed_here_last_is_gone_back_to_without_a_permit() {
+        let digest = |version: u64| Digest::of(version.to_string().as_bytes());
+        let ran = |now: u64, before| Ran { now: digest(now), before: Option::map(before, digest) };
+        let history = |floor, ran| History {
+            sequences: [("f".to_owned(), floor)].into(),
+            ran: Option::into_iter(ran).map(|ran| ("f".to_owned(), ran)).collect(),
+        };
+        for (history, bundle, floor) in [
+            (history(4, Some(ran(4, Some(3)))), 3, None),
+            (history(4, Some(ran(4, Some(3)))), 2, Some(4)),
+            // It went from 1 to 4 and back: what it never ran in between stays forbidden.
+            (history(4, Some(ran(1, Some(4)))), 1, None),
+            (history(4, Some(ran(1, Some(4)))), 3, Some(4)),
+            // A record of a release that did not write down what ran.
+            (history(4, None), 3, Some(4)),
+            (History::default(), 1, None),
+        ] {
+            assert_eq!(history.floor("f", &digest(bundle)), floor, "{history:?} {bundle}");
+        }
+        assert_eq!((history(4, None).raised("f", 3), history(4, None).raised("f", 5)), (4, 5));
     }
 
     #[test]

@@ -258,14 +258,14 @@ impl Reconciler {
         {
             return Ended::Done(Err(refusal));
         }
-        let (fetcher, refreshed, known) = (self.fetcher.clone(), self.refreshed.clone(), self.record.sequences.clone());
+        let (fetcher, refreshed, history) = (self.fetcher.clone(), self.refreshed.clone(), self.record.history());
         let fetching = async {
             match refreshed {
                 Some(refreshed) => {
-                    fetcher.clone().fetch(&refreshed.repository, Some(&refreshed.keys), state, &known).await
+                    fetcher.clone().fetch(&refreshed.repository, Some(&refreshed.keys), state, &history).await
                 }
                 // After a restart: it was accepted, and what the repository said then is known.
-                None => fetcher.clone().fetch(&fetcher.source.known().await?, None, state, &known).await,
+                None => fetcher.clone().fetch(&fetcher.source.known().await?, None, state, &history).await,
             }
         };
         let timed = async { tokio::time::timeout(left, fetching).await };

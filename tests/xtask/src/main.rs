@@ -21,12 +21,13 @@ use flags::Flags;
 const HELP: &str = "\
 cargo xtask <chore>
 
-  demo [--minutes N] [--headless] [--leaks] [--data DIR] [--listen ADDR] [--rate N]
-           build everything, start a node, deploy the examples, feed it, and watch it
+  demo [--minutes N] [--headless] [--leaks] [--alone] [--data DIR] [--listen ADDR] [--rate N]
+           build everything, start a control plane and three nodes, deploy over the air, feed one node, and watch it
            --minutes N    end by itself after so long [default: when you end it]
            --headless     one line of JSON every 5 seconds instead of a screen
            --leaks        put leaks into the water, and say how many were found
-           --data DIR     the node's folder [default: .holm/demo, fresh]
+           --alone        one node, without a control plane
+           --data DIR     the node's folder, for one that is alone [default: .holm/demo, fresh]
            --listen ADDR  where MQTT listens [default: 127.0.0.1:1883, or another port if that is taken]
            --rate N       readings of water flow a second [default: 200]
   test     get what the tests need, build the components, run all tests

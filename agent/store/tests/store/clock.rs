@@ -92,7 +92,7 @@ fn ages(running: &Running, folder: &std::path::Path, now: i64) -> Vec<i64> {
     let store = &running.store;
     let connection = rusqlite::Connection::open(crate::database(folder)).unwrap();
     let mut times: Vec<i64> = connection
-        .prepare("SELECT seen FROM dedupe")
+        .prepare("SELECT seen FROM dedupe UNION ALL SELECT seen FROM dedupe_2 ORDER BY 1 DESC LIMIT 1")
         .unwrap()
         .query_map([], |row| row.get(0))
         .unwrap()

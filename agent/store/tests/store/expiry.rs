@@ -63,7 +63,6 @@ fn the_first_event_after_a_month_off_does_not_wait_for_all_that_has_aged() {
     for _ in 0..20 {
         running.store.commit((0..200).flat_map(|n| [result(10, TODAY), bury(n, TODAY, 10)]).collect()).unwrap();
     }
-    running.store.commit((0..4000).map(|n| remember(n, TODAY)).collect()).unwrap();
     running.close();
     let later = Hands::at(TODAY + MONTH);
     let running = Running::with_clock(&options, &later);
@@ -71,11 +70,11 @@ fn the_first_event_after_a_month_off_does_not_wait_for_all_that_has_aged() {
     let (noted, path) = (left.clone(), folder.path().to_owned());
     let done = move |outcome: Result<(), CommitError>| {
         outcome.unwrap();
-        noted.lock().unwrap().extend(["outbox", "dead", "dedupe"].map(|table| rows(&path, table)));
+        noted.lock().unwrap().extend(["outbox", "dead"].map(|table| rows(&path, table)));
     };
     running.store.queue(crate::settlement(vec![set("k", "v")]), done).unwrap();
     // The rest goes without anything that would call for it.
-    for table in ["outbox", "dead", "dedupe"] {
+    for table in ["outbox", "dead"] {
         wait_for(table, || rows(folder.path(), table) == 0);
     }
     assert!(left.lock().unwrap().iter().all(|rows| (3000..4000).contains(rows)), "{left:?}");
@@ -127,20 +126,29 @@ fn beyond_their_bounds_the_oldest_message_ids_and_dead_letters_go() {
     let options = OpenOptions { dedupe_rows: 20, dead_rows: 3, ..OpenOptions::new(folder.path()) };
     let running = Running::with_clock(&options, &hands);
     running.store.commit(vec![]).unwrap();
-    // The ids of the keys run against their age.
-    running.store.commit((0..1000).map(|n| remember(n, TODAY - n as i64)).collect()).unwrap();
+    let minute = |ids: std::ops::Range<usize>| {
+        running.store.commit(ids.map(|n| remember(n, hands.now())).collect()).unwrap();
+        hands.pass(60_000);
+        running.store.commit(vec![]).unwrap();
+    };
     // Known already: it does not count twice.
-    running.store.commit((0..500).map(|n| remember(n, TODAY)).collect()).unwrap();
+    for _ in 0..10 {
+        minute(0..19);
+    }
+    minute(19..30);
+    minute(30..49);
+    let reader = running.store.reader().unwrap();
+    assert!((0..49).all(|n| reader.seen(&key(n)).unwrap()));
+    minute(49..60);
+    assert!((0..30).all(|n| !reader.seen(&key(n)).unwrap()), "the oldest go when there are twice as many");
+    assert!((30..60).all(|n| reader.seen(&key(n)).unwrap()));
+    drop(reader);
     running.store.commit((0..700).map(|n| bury(n, TODAY, 10)).collect()).unwrap();
     let last = running.store.dead_letters(None, 1).unwrap()[0].id;
     running.store.commit(vec![Write::Exhume(last)]).unwrap();
     hands.pass(60_000);
     running.store.commit(vec![]).unwrap();
-    wait_for("ids", || rows(folder.path(), "dedupe") == 20);
     wait_for("dead letters", || rows(folder.path(), "dead") == 3);
-    let reader = running.store.reader().unwrap();
-    assert!((0..20).all(|n| reader.seen(&key(n)).unwrap()));
-    drop(reader);
     let left: Vec<_> = running.store.dead_letters(None, 10).unwrap().iter().map(|dead| last - dead.id).collect();
     assert_eq!(left, [1, 2, 3]);
     wait_for("the count", || running.store.stats().dead_dropped == 696);
@@ -148,6 +156,36 @@ fn beyond_their_bounds_the_oldest_message_ids_and_dead_letters_go() {
     // A restart counts what is there.
     let running = Running::with_clock(&OpenOptions { dead_rows: 1, ..options }, &hands);
     running.store.commit(vec![]).unwrap();
-    assert_eq!((rows(folder.path(), "dedupe"), rows(folder.path(), "dead")), (20, 1));
+    assert_eq!(rows(folder.path(), "dead"), 1);
+    assert!((30..60).all(|n| running.store.reader().unwrap().seen(&key(n)).unwrap()));
+    running.close();
+}
+
+#[test]
+fn an_id_counts_for_the_window_and_no_longer_however_often_the_tables_have_changed_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(TODAY);
+    let window = Duration::from_secs(3600);
+    let options = OpenOptions { dedupe_window: window, ..OpenOptions::new(folder.path()) };
+    let mut running = Running::with_clock(&options, &hands);
+    let mut most = 0;
+    for minute in 0..400 {
+        // A day's counter that begins anew: the same id comes again when it does not count any more.
+        let id = minute % 70;
+        assert!(!running.store.reader().unwrap().seen(&key(id)).unwrap(), "{id} in minute {minute}");
+        running.store.commit(vec![remember(id, hands.now())]).unwrap();
+        hands.pass(60_000);
+        running.store.commit(vec![]).unwrap();
+        let counts =
+            |ago: usize| minute < ago || running.store.reader().unwrap().seen(&key((minute - ago) % 70)).unwrap();
+        assert!((0..59).all(counts), "minute {minute}");
+        assert!(minute < 61 || !counts(61), "minute {minute}");
+        most = most.max(rows(folder.path(), "dedupe") + rows(folder.path(), "dedupe_2"));
+        if minute % 37 == 0 {
+            running.close();
+            running = Running::with_clock(&options, &hands);
+        }
+    }
+    assert!(most <= 2 * 60 + 2, "{most} rows");
     running.close();
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use holm_core::Timestamp;
-use holm_store::{InboxId, LocalId, OpenOptions, StoreError};
+use holm_store::{DedupeKey, InboxId, LocalId, OpenOptions, StoreError};
 use rusqlite::Connection;
 
 use crate::{Running, database, message, set, value};
@@ -15,14 +15,16 @@ fn format_1000(path: &Path) -> Connection {
     connection.execute_batch(include_str!("../../src/schema/1000.sql")).unwrap();
     connection
         .execute_batch(
-            r#"PRAGMA user_version = 1000; PRAGMA application_id = 0x484F4C4D; PRAGMA journal_mode = WAL;
+            &r#"PRAGMA user_version = 1000; PRAGMA application_id = 0x484F4C4D; PRAGMA journal_mode = WAL;
             INSERT INTO meta VALUES ('epoch', 'c0ffee');
             INSERT INTO state VALUES ('f', 'kept', x'76616c7565');
             INSERT INTO inbox VALUES (41, 'f', 2, 5, 'was busy', 'e1', 'mqtt', 'a/b', NULL, x'00ff', 9, 1, 3, '[["qos","1"]]');
             INSERT INTO outbox VALUES (7, 1, 's', 12, 9, NULL, x'01');
             INSERT INTO stream VALUES ('s', 12);
+            INSERT INTO dedupe VALUES (x'{old}', 4611686018427387903);
             INSERT INTO registry VALUES ('set', '{"functions":[]}');
-            INSERT INTO retained VALUES ('t', x'6f6e', '{"qos":"at-least-once","accepted":3,"of the future":1}');"#,
+            INSERT INTO retained VALUES ('t', x'6f6e', '{"qos":"at-least-once","accepted":3,"of the future":1}');"#
+                .replace("{old}", &format!("{:?}", DedupeKey::new("c", "t", "before"))),
         )
         .unwrap();
     connection
@@ -53,8 +55,14 @@ fn opens_what_the_first_release_wrote_with_all_its_rows() {
     assert_eq!(store.local(LocalId(0), 10).unwrap().len(), 1);
     store.commit(vec![crate::outbox::row("s", 1)]).unwrap();
     assert_eq!(store.outbox(Some("s"), 7, 10).unwrap()[0].sequence, 13);
+    // And what 1002 did: ids of before count, and new ones too.
+    let reader = store.reader().unwrap();
+    let key = |id| DedupeKey::new("c", "t", id);
+    assert!(reader.seen(&key("before")).unwrap());
+    store.commit(vec![holm_store::Write::Remember { key: key("after"), seen: Timestamp(i64::MAX / 2) }]).unwrap();
+    assert!(reader.seen(&key("after")).unwrap());
     running.close();
-    assert_eq!(format(&path), 1001);
+    assert_eq!(format(&path), 1002);
 }
 
 #[test]
@@ -64,13 +72,13 @@ fn opens_a_later_minor_format_and_leaves_its_number() {
     Running::open(folder.path()).close();
     Connection::open(&path)
         .unwrap()
-        .execute_batch("PRAGMA user_version = 1002; ALTER TABLE state ADD COLUMN extra TEXT; CREATE TABLE later (x)")
+        .execute_batch("PRAGMA user_version = 1003; ALTER TABLE state ADD COLUMN extra TEXT; CREATE TABLE later (x)")
         .unwrap();
     let running = Running::open(folder.path());
     assert_eq!(running.recovery, None);
     running.store.commit(vec![set("k", "v")]).unwrap();
     running.close();
-    assert_eq!(format(&path), 1002);
+    assert_eq!(format(&path), 1003);
 }
 
 /// Refused with an error that says so, and not a byte of it changed.

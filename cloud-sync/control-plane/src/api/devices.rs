@@ -43,8 +43,14 @@ pub(super) async fn show(
     State(plane): State<Arc<Plane>>,
     Path(thing): Path<String>,
 ) -> Result<Response, Problem> {
-    let device = plane.records.device(ThingName::new(&thing)?).await?.ok_or(Refused::NoSuchDevice)?;
-    Ok(Json(shown(&plane, device)).into_response())
+    let thing = ThingName::new(&thing)?;
+    let device = plane.records.device(thing.clone()).await?.ok_or(Refused::NoSuchDevice)?;
+    let desired = plane.records.desired(thing).await?;
+    let mut shown = shown(&plane, device);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.insert("desired".to_owned(), json!(desired));
+    }
+    Ok(Json(shown).into_response())
 }
 
 /// Ends a device: its certificates are worth nothing any more, and its connection ends.
@@ -60,6 +66,33 @@ pub(super) async fn revoke(
     let was_connected = plane.bus.kick(&thing);
     tracing::info!(%thing, was_connected, "a device is revoked");
     Ok(Json(json!({ "thing": thing, "status": DeviceStatus::Revoked, "was_connected": was_connected })).into_response())
+}
+
+/// `{"add": ["..."], "remove": ["..."]}`, both optional. What is so already stays so.
+pub(super) async fn groups(
+    operator: Operator,
+    State(plane): State<Arc<Plane>>,
+    Path(thing): Path<String>,
+    Body(body): Body<MAX_BODY>,
+) -> Result<Response, Problem> {
+    let thing = ThingName::new(&thing)?;
+    let mut fields = Fields::of_json(&body)?;
+    let mut names = |name| {
+        let mut groups = Vec::new();
+        for text in fields.texts(name).unwrap_or_default() {
+            match GroupName::new(&text) {
+                Ok(group) => groups.push(group),
+                Err(error) => fields.problem(format!("`{name}`: {error}")),
+            }
+        }
+        groups
+    };
+    let (add, remove) = (names("add"), names("remove"));
+    fields.finish()?;
+    let groups = plane.records.change_groups(thing.clone(), add, remove, operator.name, (plane.clock)()).await??;
+    // A rollout of a group may have a new member.
+    plane.rollouts.wake();
+    Ok(Json(json!({ "thing": thing, "groups": groups })).into_response())
 }
 
 /// The body is the envelope around a desired state for this device. Its signature is the device's to check; that it is for

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use crate::CloudError;
 use crate::authority::{DeviceKey, check_renewal};
 use crate::plane::Plane;
-use crate::records::{Enrolment, Refused};
+use crate::records::{Admitted, Enrolment, Refused};
 use crate::secret::{Hash, random};
 
 /// So long after its end, in milliseconds, a certificate is still good for a new one.
@@ -44,7 +44,12 @@ pub(super) async fn enrol(
     let issued = plane.authority.issue_device(&thing, &key, now)?;
     let (chain_pem, fingerprint) = (issued.chain_pem, issued.kept.fingerprint);
     let enrolment = Enrolment { token, thing, agent: request.agent, certificate: issued.kept, now };
-    let (thing, groups) = plane.records.enrol(enrolment).await??;
+    let Admitted { thing, groups, ended } = plane.records.enrol(enrolment, plane.signing.clone()).await??;
+    // In this order: who is kicked finds the door closed.
+    plane.live.remove(&ended);
+    if !ended.is_empty() && plane.bus.kick(&thing) {
+        tracing::warn!(%thing, "the device that is replaced was connected");
+    }
     plane.live.add(fingerprint, thing.as_str());
     tracing::info!(%thing, "a device is enrolled");
     enrolled(&plane, &headers, thing, &groups, chain_pem).await

@@ -75,6 +75,33 @@ impl Fields {
         found
     }
 
+    /// A value as it is; `null` is none.
+    pub(super) fn value(&mut self, name: &str) -> Option<Value> {
+        self.left.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// A list of texts. A number is one too: `"stages": [5, "100%"]`.
+    pub(super) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+        let text = |value: Value| match value {
+            Value::String(text) => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let texts = match self.value(name)? {
+            Value::Array(values) => values.into_iter().map(text).collect(),
+            _ => None,
+        };
+        if texts.is_none() {
+            self.problems.push(format!("`{name}`: not a list of texts"));
+        }
+        texts
+    }
+
+    /// True or false; false if nothing is said.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        self.parse(name).unwrap_or_default()
+    }
+
     /// Something that was found out elsewhere.
     pub(super) fn problem(&mut self, problem: String) {
         self.problems.push(problem);

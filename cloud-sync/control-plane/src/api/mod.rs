@@ -7,9 +7,14 @@
 //! | `GET`, `POST /v1/enrolment-tokens` | operators | tokens for devices |
 //! | `GET /v1/devices`, `GET /v1/devices/{thing}` | operators | the fleet |
 //! | `POST /v1/devices/{thing}/revoke` | operators | ends a device |
+//! | `POST /v1/devices/{thing}/replace` | operators | a token for the device that takes its place |
+//! | `POST /v1/devices/{thing}/groups` | operators | into groups, and out of them |
 //! | `PUT /v1/devices/{thing}/job` | operators | hands a signed desired state to a device |
 //! | `POST /v1/devices/{thing}/deploy` | operators | makes, signs and hands over a device's next desired state |
 //! | `GET /v1/devices/{thing}/jobs/{generation}` | operators | how far a device is with one |
+//! | `GET`, `POST /v1/rollouts`, `GET /v1/rollouts/{id}` | operators | one change of a function, to many devices, in stages |
+//! | `GET /v1/rollouts/{id}/devices` | operators | how each device stands in it |
+//! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent |
@@ -28,6 +33,7 @@ mod fields;
 mod problem;
 mod repository;
 mod results;
+mod rollouts;
 mod serve;
 mod tokens;
 mod tuf;
@@ -62,12 +68,18 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{thing}", get(devices::show))
         .route("/v1/devices/{thing}/revoke", post(devices::revoke))
+        .route("/v1/devices/{thing}/replace", post(tokens::replace))
+        .route("/v1/devices/{thing}/groups", post(devices::groups))
         .route("/v1/devices/{thing}/job", put(devices::put_job))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/devices/{thing}/deploy", post(deploy::deploy))
         .route("/v1/devices/{thing}/jobs/{generation}", get(deploy::job))
+        .route("/v1/rollouts", get(rollouts::list).post(rollouts::begin))
+        .route("/v1/rollouts/{id}", get(rollouts::show))
+        .route("/v1/rollouts/{id}/devices", get(rollouts::devices))
+        .route("/v1/rollouts/{id}/{verb}", post(rollouts::turn))
         .route("/v1/repository", get(repository::show).post(repository::publish))
         .route("/tuf/metadata/{name}", get(tuf::metadata))
         .route("/tuf/targets/{*path}", get(tuf::target))

@@ -109,6 +109,7 @@ impl From<Refused> for Problem {
             }
             Refused::CertificateRevoked => Self::new(CertificateRevoked, "the certificate is not good any more"),
             Refused::NoSuchDevice => Self::new(NotFound, "there is no such device"),
+            Refused::NoSuchRollout => Self::new(NotFound, "there is no such rollout"),
             Refused::NotBelieved(problems) => Self::bad_request(problems),
             Refused::Conflict(sentence) => Self::new(Conflict, sentence),
         }

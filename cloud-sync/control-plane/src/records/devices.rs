@@ -1,7 +1,10 @@
 //! Devices, their groups and their certificates.
 
+use std::collections::BTreeSet;
+
 use holm_core::Timestamp;
-use holm_protocol::{AgentBuild, ThingName};
+use holm_protocol::limits::MAX_GROUPS;
+use holm_protocol::{AgentBuild, GroupName, ThingName};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
@@ -194,16 +197,45 @@ impl Records {
             connection
                 .execute("UPDATE device SET status = 'revoked' WHERE id = ?1", [device.id])
                 .map_err(sql(action))?;
-            let statement =
-                "UPDATE certificate SET ended = coalesce(ended, ?2) WHERE device = ?1 RETURNING fingerprint";
-            let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
-            let ended = statement
-                .query_map(params![device.id, now.0], |row| Ok(Hash(row.get(0)?)))
-                .map_err(sql(action))?
-                .collect::<Result<_, _>>()
-                .map_err(sql(action))?;
+            let ended = end_certificates(connection, device.id, now)?;
             audit(connection, now, &operator, "revoke", thing.as_str())?;
             Ok(Ok(ended))
+        })
+        .await
+    }
+
+    /// Takes a device into groups and out of others. Answers all that it is in then.
+    pub(crate) async fn change_groups(
+        &self,
+        thing: ThingName,
+        add: Vec<GroupName>,
+        remove: Vec<GroupName>,
+        operator: String,
+        now: Timestamp,
+    ) -> Result<Result<Vec<String>, Refused>, CloudError> {
+        self.write(move |connection| {
+            let action = "change the groups of a device";
+            let Some(device) = find(connection, &thing)? else { return Ok(Err(Refused::NoSuchDevice)) };
+            let before = groups(connection, device.id)?;
+            let mut after: BTreeSet<String> = before.iter().cloned().collect();
+            after.extend(add.iter().map(ToString::to_string));
+            for group in &remove {
+                after.remove(group.as_str());
+            }
+            if after.len() > MAX_GROUPS {
+                let sentence = format!("{thing} would be in {} groups, and {MAX_GROUPS} are the most", after.len());
+                return Ok(Err(Refused::Conflict(sentence)));
+            }
+            connection.execute("DELETE FROM membership WHERE device = ?1", [device.id]).map_err(sql(action))?;
+            let statement = "INSERT INTO membership (device, \"group\") VALUES (?1, ?2)";
+            for group in &after {
+                connection.execute(statement, params![device.id, group]).map_err(sql(action))?;
+            }
+            let after: Vec<String> = after.into_iter().collect();
+            if after != before {
+                audit(connection, now, &operator, "change groups", &format!("{thing}: {}", after.join(" ")))?;
+            }
+            Ok(Ok(after))
         })
         .await
     }
@@ -310,6 +342,15 @@ pub(super) fn insert_certificate(
         .execute(statement, params![serial, device, fingerprint.0, key.0, issued.0.min(now.0), expires.0])
         .map(|_| ())
         .map_err(sql("keep a certificate"))
+}
+
+/// Ends all certificates of a device. Answers the fingerprints of all that it ever had.
+pub(super) fn end_certificates(connection: &Connection, device: i64, now: Timestamp) -> Result<Vec<Hash>, CloudError> {
+    let action = "end the certificates of a device";
+    let statement = "UPDATE certificate SET ended = coalesce(ended, ?2) WHERE device = ?1 RETURNING fingerprint";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let ended = statement.query_map(params![device, now.0], |row| Ok(Hash(row.get(0)?))).map_err(sql(action))?;
+    ended.collect::<Result<_, _>>().map_err(sql(action))
 }
 
 pub(super) fn groups(connection: &Connection, device: i64) -> Result<Vec<String>, CloudError> {

@@ -21,12 +21,14 @@
 //! Nothing outside this folder names SQL, a table or a column: a database of another kind replaces these files and no others.
 
 mod deploy;
+mod desired;
 mod devices;
 mod ingest;
 mod jobs;
 mod open;
 mod query;
 mod repository;
+mod rollouts;
 mod shadow;
 mod spans;
 mod tokens;
@@ -41,11 +43,12 @@ pub(crate) use deploy::{Deploy, JobState};
 pub(crate) use devices::{Device, DeviceStatus, NewCertificate};
 pub(crate) use ingest::Ingested;
 pub(crate) use jobs::{JobAnswer, PutJob};
-pub(crate) use open::Opened;
+pub(crate) use open::{Opened, check_database, copy_database};
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
 pub(crate) use repository::{Held, Publication};
+pub(crate) use rollouts::{Begin, Begun, RolloutId, Stepped, Target, Wish};
 pub(crate) use shadow::ShadowAnswer;
-pub(crate) use tokens::Enrolment;
+pub(crate) use tokens::{Admitted, Enrolment, Meant};
 
 use crate::CloudError;
 use crate::records::open::Readers;
@@ -61,6 +64,7 @@ pub(crate) enum Refused {
     CertificateUnknown,
     CertificateRevoked,
     NoSuchDevice,
+    NoSuchRollout,
     /// Metadata that devices would not believe, or that lists what is not here: every sentence.
     NotBelieved(Vec<String>),
     /// The sentence.

@@ -19,7 +19,11 @@ const APPLICATION_ID: i64 = 0x484C_4350;
 const MAJOR: i64 = 1;
 
 /// Each step brings the database from the version before it to this one.
-const STEPS: &[(i64, &str)] = &[(1000, include_str!("schema/1000.sql")), (1001, include_str!("schema/1001.sql"))];
+const STEPS: &[(i64, &str)] = &[
+    (1000, include_str!("schema/1000.sql")),
+    (1001, include_str!("schema/1001.sql")),
+    (1003, include_str!("schema/1003.sql")),
+];
 
 /// Connections that read at the same time. Each costs its cache.
 const READERS: usize = 3;
@@ -52,6 +56,29 @@ impl Opened {
         let writer = Writer::new(connection, work, queue.clone());
         let records = Records { queue, readers: Arc::new(Readers::new(path)) };
         Ok(Self { records, writer })
+    }
+}
+
+/// Copies a database as one transaction sees it, whoever else has it open. `to` is an empty file.
+pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), CloudError> {
+    let connection = connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let name = to.to_string_lossy();
+    connection.execute("VACUUM INTO ?1", [&*name]).map(|_| ()).map_err(sql("copy the database"))
+}
+
+/// Whether a file is a whole database of ours.
+pub(crate) fn check_database(path: &Path) -> Result<(), CloudError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let action = "check the database";
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sql(action))?;
+    if application != APPLICATION_ID {
+        return Err(CloudError::NotOurs { path: path.to_owned() });
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql(action))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        problem => Err(CloudError::Broken { what: format!("{} is damaged: {problem}", path.display()) }),
     }
 }
 

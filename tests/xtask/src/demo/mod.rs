@@ -1,9 +1,12 @@
-//! `cargo xtask demo`: from a fresh clone to a node that works, in one command.
+//! `cargo xtask demo`: from a fresh clone to a fleet that works, in one command.
 //!
-//! Builds the programs, packs the examples, starts `holmd` on a folder of its own, deploys, feeds it with a recorded
-//! series and this machine's readings, and shows `holm top`. At the end the feeder is drained before the node, so that
-//! everything that was sent is judged, and then the node is, so that nothing is left open.
+//! Builds the programs, packs the examples, starts a control plane and three nodes, enrols them, publishes and deploys over the
+//! air, feeds one of them with a recorded series and this machine's readings, and meanwhile rolls out a new version by canary, and then
+//! one that traps and is taken back; then it shows `holm top`. With `--alone` or a folder of your own it is one node, without a control
+//! plane. At the end the feeder is drained before the nodes, so that everything that was sent is judged, and then they are, so that
+//! nothing is left open.
 
+mod fleet;
 mod service;
 mod summary;
 
@@ -22,10 +25,20 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::flags::Flags;
 use crate::shell::{cargo, command, metadata, need_wasm, output, root, run as execute};
+use fleet::Fleet;
 use service::Service;
 
 /// What is deployed, as far as it is there, in this order.
 const EXAMPLES: [&str; 4] = ["water-loss", "machine-health", "scale", "counter"];
+
+/// The version of the first example that goes out while the series runs.
+const BETTER: &str = "0.1.1";
+
+/// The example that the canary does not survive.
+const WORSE: &str = "water-loss-next";
+
+/// The nodes beside the one that is fed.
+const OTHERS: [&str; 2] = ["demo-2", "demo-3"];
 
 /// The node's configuration, unless its folder has one already.
 const CONFIG: &str = "\
@@ -53,6 +66,7 @@ struct Options {
     limit: Option<Duration>,
     headless: bool,
     leaks: bool,
+    alone: bool,
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
     rate: f64,
@@ -65,6 +79,7 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
         limit: minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0)).transpose().context("--minutes")?,
         headless: flags.has("--headless"),
         leaks: flags.has("--leaks"),
+        alone: flags.has("--alone"),
         data: flags.value("--data")?,
         listen: flags.value("--listen")?,
         rate: flags.value("--rate")?.unwrap_or(200.0),
@@ -78,20 +93,36 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot await signals")?;
     }
+    let with_fleet = !options.alone && options.data.is_none();
+    let mut fleet = if with_fleet { Some(begin_fleet(&programs, &data)?) } else { None };
     let (mut node, address) = start(&programs, &data, options.listen)?;
-    for bundle in &bundles {
-        let mut deploy = command(programs.join("holm"));
-        deploy.args(["deploy", "--local"]).arg(bundle).arg("--data").arg(&data);
-        // Stdout is for the summary.
-        execute(deploy.stdout(Stdio::from(std::io::stderr())))?;
-        if stop.load(Ordering::Relaxed) {
-            bail!("ended before everything was deployed");
-        }
+    let mut others = Vec::new();
+    for thing in OTHERS.iter().filter(|_| with_fleet) {
+        let Some(fleet) = &fleet else { continue };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        others.push(start(&programs, &fleet.node_folder(thing), Some(any))?.0);
     }
-    let mut feed = feed(&programs, &data, address, &options)?;
-    welcome(address, &programs, &data);
+    let mut feed = match &fleet {
+        Some(fleet) => over_the_air(&programs, &data, address, &options, fleet, &bundles, &stop)?,
+        None => {
+            for bundle in &bundles {
+                let mut deploy = command(programs.join("holm"));
+                deploy.args(["deploy", "--local"]).arg(bundle).arg("--data").arg(&data);
+                // Stdout is for the summary.
+                execute(deploy.stdout(Stdio::from(std::io::stderr())))?;
+                go_on(&stop)?;
+            }
+            feed(&programs, &data, address, &options)?
+        }
+    };
+    welcome(address, &programs, &data, fleet.as_ref());
     let started = Instant::now();
-    let watched = watch(&programs, &data, &options, &stop, &mut node, &mut feed);
+    let watched = watch(&programs, &data, &options, &stop, &mut || {
+        node.alive()?;
+        others.iter_mut().try_for_each(Service::alive)?;
+        fleet.as_mut().map_or(Ok(()), Fleet::alive)?;
+        feed.alive()
+    });
     eprintln!("draining");
     let fed = feed.stop(FEED_DRAIN);
     let ask = |what: &str| -> anyhow::Result<Value> {
@@ -99,12 +130,64 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
         Ok(serde_json::from_str(&output(holm.args([what, "--json", "--data"]).arg(&data))?)?)
     };
     let (status, functions) = (ask("status"), ask("functions"));
+    let rollouts = fleet.as_ref().map(Fleet::rollouts).transpose();
     let drained = node.stop(NODE_DRAIN);
+    let rest: Vec<anyhow::Result<()>> = others.iter_mut().map(|node| node.stop(NODE_DRAIN)).collect();
+    let ended = fleet.as_mut().map_or(Ok(()), |fleet| fleet.stop(NODE_DRAIN));
     watched?;
     fed?;
     drained?;
+    rest.into_iter().collect::<anyhow::Result<()>>()?;
+    ended?;
     let report = summary::last_line(&data.join("feed.jsonl"))?;
-    summary::print(&report, &status?, &functions?, started.elapsed(), options.headless)
+    let rollouts = rollouts?.unwrap_or_default();
+    summary::print(&report, &status?, &functions?, &rollouts, started.elapsed(), options.headless)
+}
+
+fn go_on(stop: &AtomicBool) -> anyhow::Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        bail!("ended before everything was deployed");
+    }
+    Ok(())
+}
+
+/// A control plane with three devices that are enrolled, and not running yet.
+fn begin_fleet(programs: &Path, data: &Path) -> anyhow::Result<Fleet> {
+    let fleet = Fleet::start(programs, data.with_extension("fleet"))?;
+    fleet.make_keys()?;
+    fleet.enrol("demo", data)?;
+    for thing in OTHERS {
+        let folder = fleet.node_folder(thing);
+        write_config(&folder, &CONFIG.replace("\"demo\"", &format!("\"{thing}\"")))?;
+        fleet.enrol(thing, &folder)?;
+    }
+    Ok(fleet)
+}
+
+/// Everything to all, then a better version by canary while the series runs, and then a worse one. Answers the feeder.
+fn over_the_air(
+    programs: &Path,
+    data: &Path,
+    address: SocketAddr,
+    options: &Options,
+    fleet: &Fleet,
+    bundles: &[PathBuf],
+    stop: &AtomicBool,
+) -> anyhow::Result<Service> {
+    let profile = fleet.assemble(1 + OTHERS.len(), "demo")?;
+    for bundle in bundles {
+        fleet.to_all(&fleet.publish(bundle, &profile)?)?;
+        go_on(stop)?;
+    }
+    let feed = feed(programs, data, address, options)?;
+    let examples = root().join("functions/examples");
+    let folder = data.with_extension("fleet").join("bundles");
+    let [first, ..] = EXAMPLES;
+    let better = fleet::reissue(&examples.join(first), BETTER, &folder)?;
+    fleet.by_canary(&fleet.publish(&pack_one(programs, &better, &folder)?, &profile)?)?;
+    go_on(stop)?;
+    fleet.must_fail(&fleet.publish(&pack_one(programs, &examples.join(WORSE), &folder)?, &profile)?)?;
+    Ok(feed)
 }
 
 /// Builds what is needed, and answers with the folder where the programs are.
@@ -130,12 +213,17 @@ fn folder(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if given.is_none() && folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write_config(&folder, CONFIG)?;
+    Ok(folder)
+}
+
+fn write_config(folder: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let config = folder.join("agent.toml");
     if !config.exists() {
-        std::fs::write(&config, CONFIG).with_context(|| format!("cannot write {}", config.display()))?;
+        std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Builds and packs the examples.
@@ -149,17 +237,21 @@ fn pack(programs: &Path) -> anyhow::Result<Vec<PathBuf>> {
             eprintln!("there is no example {name} here: going on without");
             continue;
         }
-        let mut build = command(programs.join("holm"));
-        // Components have a target folder of their own, and none of the flags that are meant for us.
-        build.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-        let text = output(build.arg("build").arg(&example).arg("--json").arg("-o").arg(&folder))?;
-        let built: Value = serde_json::from_str(&text).context("holm build prints no JSON")?;
-        bundles.push(PathBuf::from(built.get("bundle").and_then(Value::as_str).context("holm build names no bundle")?));
+        bundles.push(pack_one(programs, &example, &folder)?);
     }
     if bundles.len() < 3 {
         bail!("the demo needs at least three examples in functions/examples");
     }
     Ok(bundles)
+}
+
+fn pack_one(programs: &Path, example: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    let mut build = command(programs.join("holm"));
+    // Components have a target folder of their own, and none of the flags that are meant for us.
+    build.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    let text = output(build.arg("build").arg(example).arg("--json").arg("-o").arg(to))?;
+    let built: Value = serde_json::from_str(&text).context("holm build prints no JSON")?;
+    Ok(PathBuf::from(built.get("bundle").and_then(Value::as_str).context("holm build names no bundle")?))
 }
 
 /// Starts the node, and waits until it says that it is ready.
@@ -202,11 +294,12 @@ fn feed(programs: &Path, data: &Path, address: SocketAddr, options: &Options) ->
     Service::start("holm-feed", feed, data.join("feed.log"))
 }
 
-fn welcome(address: SocketAddr, programs: &Path, data: &Path) {
+fn welcome(address: SocketAddr, programs: &Path, data: &Path, fleet: Option<&Fleet>) {
     let (host, port) = (address.ip(), address.port());
     // Short where the reader is: in the repository.
     let near = |path: PathBuf| path.strip_prefix(root()).unwrap_or(&path).display().to_string();
     let (holm, data) = (near(programs.join("holm")), near(data.to_owned()));
+    let fleet = fleet.map(Fleet::welcome).unwrap_or_default();
     eprintln!(
         "
 A node runs. Take part from another terminal:
@@ -214,7 +307,7 @@ A node runs. Take part from another terminal:
   mosquitto_pub -h {host} -p {port} -q 1 -t sensors/me/temp -m '{{\"id\":\"me\",\"t\":31.5,\"seq\":1}}'
   {holm} --data {data} events -f
   {holm} --data {data} results water-loss --limit 5
-Ctrl-C (or q) ends it in order.
+{fleet}Ctrl-C (or q) ends it in order.
 "
     );
 }
@@ -225,8 +318,7 @@ fn watch(
     data: &Path,
     options: &Options,
     stop: &AtomicBool,
-    node: &mut Service,
-    feed: &mut Service,
+    alive: &mut dyn FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut top = command(programs.join("holm"));
     top.arg("top").arg("--data").arg(data);
@@ -243,7 +335,7 @@ fn watch(
         if let Some(status) = top.try_wait()? {
             break if status.success() { Ok(()) } else { Err(anyhow::anyhow!("holm top ended: {status}")) };
         }
-        if let Err(error) = node.alive().and_then(|()| feed.alive()) {
+        if let Err(error) = alive() {
             break Err(error);
         }
         std::thread::sleep(LOOK);

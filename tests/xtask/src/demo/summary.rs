@@ -16,16 +16,26 @@ pub fn last_line(path: &Path) -> anyhow::Result<Value> {
 }
 
 /// One line of JSON for scripts, else a page for people.
-pub fn print(report: &Value, status: &Value, functions: &Value, ran: Duration, json: bool) -> anyhow::Result<()> {
+pub fn print(
+    report: &Value,
+    status: &Value,
+    functions: &Value,
+    rollouts: &[Value],
+    ran: Duration,
+    json: bool,
+) -> anyhow::Result<()> {
     if json {
         let seconds = ran.as_secs();
         let functions = functions.get("functions");
         println!(
             "{}",
-            json!({ "event": "summary", "seconds": seconds, "feed": report, "status": status, "functions": functions })
+            json!({
+                "event": "summary", "seconds": seconds, "feed": report, "status": status, "functions": functions,
+                "rollouts": rollouts,
+            })
         );
     } else {
-        print!("{}", page(report, status, functions, ran));
+        print!("{}{}", page(report, status, functions, ran), of_rollouts(rollouts));
     }
     Ok(())
 }
@@ -81,6 +91,24 @@ fn page(report: &Value, status: &Value, functions: &Value, ran: Duration) -> Str
         let found = stretch.get("found").and_then(Value::as_bool).unwrap_or_default();
         let found = if found { "found" } else { "MISSED" };
         text.push_str(&format!("  {:<6} {} to {}  {found}\n", field("kind"), field("from"), field("to")));
+    }
+    text
+}
+
+/// The oldest first.
+fn of_rollouts(rollouts: &[Value]) -> String {
+    let mut text = if rollouts.is_empty() { String::new() } else { "what went over the air\n".to_owned() };
+    for rollout in rollouts.iter().rev() {
+        let field = |name: &str| rollout.get(name).and_then(Value::as_str).unwrap_or_default();
+        let counts: Vec<String> = rollout
+            .get("counts")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(standing, count)| format!("{count} {standing}"))
+            .collect();
+        let what = format!("{} {}", field("function"), field("what"));
+        text.push_str(&format!("  {what:<22} {:<10} {}\n", field("state"), counts.join(", ")));
     }
     text
 }

@@ -1,0 +1,270 @@
+//! Everything that a control plane is, in one file; and a control plane out of one.
+//!
+//! # Format
+//!
+//! A tar archive in one zstd frame with a checksum. The first entry is `backup.json`, which says the format; then come `records.db`, what
+//! is in `ca` and `keys`, and the blobs. Everything is there, private keys included, so the file is as secret as the folder.
+//!
+//! # How it works
+//!
+//! The database is copied first, as one transaction sees it, whether a control plane is running in the folder or not. Blobs never
+//! change and come before what names them, so those that are copied after it are enough.
+//!
+//! # How it fails
+//!
+//! Both write beside what they make, and rename it when all of it lasts. What was cut off has made nothing.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use holm_bundle::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::CloudError;
+use crate::error::file;
+use crate::folder::sync_folder;
+use crate::records::{check_database, copy_database};
+
+/// The format that is written, and the last one that is read.
+const FORMAT: u32 = 1;
+
+/// The first entry.
+const DESCRIPTION: &str = "backup.json";
+
+const DATABASE: &str = "records.db";
+
+/// What zstd is asked for: keys and metadata are small, and bundles are packed already.
+const LEVEL: i32 = 3;
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    /// Of the program that wrote it.
+    version: String,
+}
+
+/// What was written or read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Copied {
+    /// Files, the database included.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+fn broken(what: impl Into<String>) -> CloudError {
+    CloudError::Broken { what: what.into() }
+}
+
+/// Writes the control plane in `data` to the file `to`, which must not be there. Blocks.
+pub fn backup(data: &Path, to: &Path) -> Result<Copied, CloudError> {
+    let database = data.join(DATABASE);
+    if !database.is_file() {
+        return Err(broken(format!("there is no control plane in {}", data.display())));
+    }
+    if to.exists() {
+        return Err(broken(format!("{} is there already", to.display())));
+    }
+    let part = beside(to, "part");
+    let copy = beside(to, "records");
+    let written = write(data, &part, &copy);
+    let _ = fs::remove_file(&copy);
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    let copied = written?;
+    fs::rename(&part, to).map_err(file("write", to))?;
+    sync_folder(to)?;
+    Ok(copied)
+}
+
+fn write(data: &Path, part: &Path, copy: &Path) -> Result<Copied, CloudError> {
+    let mut options = File::options();
+    let target = options.write(true).create(true).truncate(true).mode(0o600).open(part).map_err(file("make", part))?;
+    // Made by us, so that it is for its owner's eyes only: SQLite would make it for everybody's.
+    options.open(copy).map_err(file("make", copy))?;
+    copy_database(&data.join(DATABASE), copy)?;
+    let failed = file("write", part);
+    let mut packed = zstd::Encoder::new(target, LEVEL).map_err(&failed)?;
+    packed.include_checksum(true).map_err(&failed)?;
+    let mut archive = tar::Builder::new(packed);
+    let mut copied = Copied::default();
+    let description = Description { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned() };
+    let description = serde_json::to_vec(&description).map_err(|error| broken(error.to_string()))?;
+    append(&mut archive, DESCRIPTION, description.len() as u64, description.as_slice()).map_err(&failed)?;
+    let mut add = |name: &str, path: &Path| -> Result<(), CloudError> {
+        let source = File::open(path).map_err(file("read", path))?;
+        let length = source.metadata().map_err(file("read", path))?.len();
+        copied.files += 1;
+        copied.bytes += length;
+        append(&mut archive, name, length, source.take(length)).map_err(&failed)
+    };
+    add(DATABASE, copy)?;
+    for folder in ["ca", "keys"] {
+        for (name, path) in files(&data.join(folder))? {
+            add(&format!("{folder}/{name}"), &path)?;
+        }
+    }
+    let blobs = data.join("blobs");
+    for first in folders(&blobs)? {
+        for (name, path) in files(&blobs.join(&first))? {
+            add(&format!("blobs/{first}/{name}"), &path)?;
+        }
+    }
+    let target = archive.into_inner().and_then(zstd::Encoder::finish).map_err(&failed)?;
+    target.sync_all().map_err(&failed)?;
+    Ok(copied)
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, length: u64, source: impl Read) -> std::io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(length);
+    header.set_mode(0o600);
+    header.set_entry_type(tar::EntryType::Regular);
+    archive.append_data(&mut header, name, source)
+}
+
+/// Plain files by name. What is being written (`*.new`) is nobody's yet.
+fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, CloudError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(file("read", folder))? {
+        let path = entry.map_err(file("read", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        if let Some(name) = name.filter(|name| path.is_file() && !name.ends_with(".new")) {
+            found.push((name, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The folders of blobs: two digits each.
+fn folders(blobs: &Path) -> Result<Vec<String>, CloudError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(blobs).map_err(file("read", blobs))? {
+        let path = entry.map_err(file("read", blobs))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        found.extend(name.filter(|name| name.len() == 2 && path.is_dir()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes a control plane in `data`, which must be empty or not there, out of a file that [`backup`] has written. Blocks.
+pub fn restore(from: &Path, data: &Path) -> Result<Copied, CloudError> {
+    let empty = match fs::read_dir(data) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(file("read", data)(error)),
+    };
+    if !empty {
+        return Err(broken(format!("{} is not empty", data.display())));
+    }
+    let part = beside(data, "restoring");
+    if part.exists() {
+        fs::remove_dir_all(&part).map_err(file("remove", &part))?;
+    }
+    let read = unpack(from, &part);
+    if read.is_err() {
+        let _ = fs::remove_dir_all(&part);
+    }
+    let copied = read?;
+    if data.exists() {
+        fs::remove_dir(data).map_err(file("replace", data))?;
+    }
+    fs::rename(&part, data).map_err(file("make", data))?;
+    sync_folder(data)?;
+    Ok(copied)
+}
+
+fn unpack(from: &Path, part: &Path) -> Result<Copied, CloudError> {
+    let source = File::open(from).map_err(file("read", from))?;
+    let failed = file("read", from);
+    let mut archive = tar::Archive::new(zstd::Decoder::new(source).map_err(&failed)?);
+    let (mut copied, mut described) = (Copied::default(), false);
+    for entry in archive.entries().map_err(&failed)? {
+        let mut entry = entry.map_err(&failed)?;
+        let name = entry.path().map_err(&failed)?.into_owned();
+        if !described {
+            described = true;
+            describe(&name, &mut entry, from)?;
+            continue;
+        }
+        let path = part.join(checked(&name, entry.header().entry_type(), from)?);
+        let (length, digest) = write_one(&mut entry, &path)?;
+        copied.files += 1;
+        copied.bytes += length;
+        let blob: Option<String> = name.strip_prefix("blobs").ok().map(|rest| rest.to_string_lossy().replace('/', ""));
+        if blob.is_some_and(|blob| blob != digest.to_string()) {
+            return Err(broken(format!("{} in {} is not what its name says", name.display(), from.display())));
+        }
+    }
+    let (database, root) = (part.join(DATABASE), part.join("ca/root.crt"));
+    for path in [&database, &root] {
+        if !path.is_file() {
+            let name = path.strip_prefix(part).unwrap_or(path).display();
+            return Err(broken(format!("{} has no {name}: it is no backup, or a part of one", from.display())));
+        }
+    }
+    check_database(&database)?;
+    Ok(copied)
+}
+
+fn describe(name: &Path, entry: &mut impl Read, from: &Path) -> Result<(), CloudError> {
+    let no_backup = || broken(format!("{} is no backup of a control plane", from.display()));
+    if name != Path::new(DESCRIPTION) {
+        return Err(no_backup());
+    }
+    let mut text = Vec::new();
+    entry.take(4_096).read_to_end(&mut text).map_err(file("read", from))?;
+    let description: Description = serde_json::from_slice(&text).map_err(|_| no_backup())?;
+    if description.format > FORMAT {
+        let Description { format, version } = description;
+        let path = from.display();
+        return Err(broken(format!("{path} has format {format}, by release {version}: restore it with that one")));
+    }
+    Ok(())
+}
+
+/// Where an entry belongs: nothing leaves the folder, and nothing is there that has no place.
+fn checked(name: &Path, kind: tar::EntryType, from: &Path) -> Result<PathBuf, CloudError> {
+    let parts: Option<Vec<&str>> = name
+        .components()
+        .map(|part| match part {
+            Component::Normal(part) => part.to_str(),
+            _ => None,
+        })
+        .collect();
+    let known = match parts.as_deref() {
+        Some([DATABASE] | ["ca" | "keys", _]) => true,
+        Some(["blobs", first, rest]) => first.len() == 2 && rest.len() == 62,
+        _ => false,
+    };
+    if known && kind == tar::EntryType::Regular {
+        return Ok(name.to_owned());
+    }
+    Err(broken(format!("{} has an entry that has no place in a control plane: {}", from.display(), name.display())))
+}
+
+/// Writes a file that lasts, for its owner's eyes only.
+fn write_one(entry: &mut impl Read, path: &Path) -> Result<(u64, Digest), CloudError> {
+    let folder = path.parent().unwrap_or(path);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("make", folder))?;
+    let mut options = File::options();
+    let failed = file("write", path);
+    let mut target = options.write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
+    let mut bytes = Vec::new();
+    let length = entry.read_to_end(&mut bytes).map_err(&failed)? as u64;
+    target.write_all(&bytes).and_then(|()| target.sync_all()).map_err(&failed)?;
+    sync_folder(path)?;
+    Ok((length, Digest::of(&bytes)))
+}
+
+/// A name in the same folder.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{what}"));
+    PathBuf::from(name)
+}

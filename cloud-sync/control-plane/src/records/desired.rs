@@ -1,0 +1,248 @@
+//! Desired states: what devices shall run until now, and the next one, made and signed here.
+//!
+//! A desired state is everything that shall run, so the next one is made from the one before: the last that the device has
+//! confirmed or is at work on. What was refused, rolled back or taken back is no part of it.
+
+use std::collections::BTreeMap;
+
+use holm_core::{FunctionName, Timestamp};
+use holm_protocol::{
+    Artifact, DESIRED_STATE_FORMAT, DESIRED_STATE_TYPE, DeploymentPolicy, DesiredFunction, DesiredState, Envelope,
+    JobId, NextJob, ThingName,
+};
+use holm_trust::tuf::{Listing, Repository};
+use holm_trust::{Moment, sign};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::devices::{self, DeviceStatus};
+use super::jobs::{self, PutJob};
+use super::{Records, Refused, repository, unsigned};
+use crate::CloudError;
+use crate::error::{chain, sql, trust};
+use crate::signing::Signing;
+
+/// So long, in milliseconds, a device may be away and still accept what waits for it: 30 days.
+const TERM: i64 = 30 * 86_400_000;
+
+/// What was queued.
+pub(crate) struct Queued {
+    pub(crate) id: JobId,
+    pub(crate) generation: u64,
+    /// The bell to ring.
+    pub(crate) next: Option<NextJob>,
+}
+
+/// What shall run on a device until now.
+pub(super) struct Last {
+    /// The last generation that the device may have seen.
+    pub(super) generation: u64,
+    pub(super) functions: Vec<DesiredFunction>,
+}
+
+impl Last {
+    pub(super) fn function(&self, name: &FunctionName) -> Option<&DesiredFunction> {
+        self.functions.iter().find(|function| function.name == *name)
+    }
+
+    /// With one function as it shall be, or without it.
+    pub(super) fn with(self, name: &FunctionName, wanted: Option<DesiredFunction>) -> Vec<DesiredFunction> {
+        self.functions.into_iter().filter(|function| function.name != *name).chain(wanted).collect()
+    }
+}
+
+/// What a device shall run, as it is shown.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Desired {
+    /// The last generation that it may have seen.
+    generation: u64,
+    functions: Vec<Shown>,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Shown {
+    name: String,
+    version: String,
+    sha256: String,
+    config: BTreeMap<String, String>,
+}
+
+impl Records {
+    /// What a device shall run; `None` if there is no such device.
+    pub(crate) async fn desired(&self, thing: ThingName) -> Result<Option<Desired>, CloudError> {
+        self.read(move |connection| {
+            let Some(device) = devices::find(connection, &thing)? else { return Ok(None) };
+            let Last { generation, functions } = last(connection, device.id)?;
+            let shown = |function: DesiredFunction| Shown {
+                name: function.name.to_string(),
+                version: function.version,
+                sha256: function.bundle.sha256.to_string(),
+                config: function.config,
+            };
+            Ok(Some(Desired { generation, functions: functions.into_iter().map(shown).collect() }))
+        })
+        .await
+    }
+}
+
+/// What a device has confirmed of one function, as far as it is kept.
+#[derive(Debug, Default)]
+pub(super) struct Confirmed {
+    pub(super) now: Option<DesiredFunction>,
+    /// In another bundle, before that: the device goes back to it without a permit.
+    pub(super) before: Option<DesiredFunction>,
+    /// Whether that is an older release than what it has now.
+    pub(super) before_is_older: bool,
+    /// The highest release sequence, since the last permit.
+    floor: u64,
+}
+
+impl Confirmed {
+    /// Whether the device takes this release without a permit.
+    pub(super) fn admits(&self, bundle: &Artifact, sequence: u64) -> bool {
+        let own = [&self.now, &self.before].into_iter().flatten().any(|function| function.bundle == *bundle);
+        own || sequence >= self.floor
+    }
+}
+
+/// A desired state in the making.
+pub(super) struct NextState {
+    pub(super) thing: ThingName,
+    /// The one before.
+    pub(super) generation: u64,
+    pub(super) functions: Vec<DesiredFunction>,
+    pub(super) policy: DeploymentPolicy,
+    pub(super) rollout: Option<JobId>,
+    pub(super) operator: String,
+    pub(super) now: Timestamp,
+}
+
+/// An active device's row.
+pub(super) fn active(connection: &Connection, thing: &ThingName) -> Result<Result<i64, Refused>, CloudError> {
+    Ok(match devices::find(connection, thing)? {
+        Some(device) if device.status == DeviceStatus::Active => Ok(device.id),
+        Some(_) => Err(Refused::Conflict(format!("{thing} is not active"))),
+        None => Err(Refused::NoSuchDevice),
+    })
+}
+
+/// The repository, if devices take new code from it at this moment.
+pub(super) fn releases(connection: &Connection, now: Timestamp) -> Result<Result<Repository, Refused>, CloudError> {
+    let Some(held) = repository::load(connection)?.filter(|held| held.kept.targets.is_some()) else {
+        return Ok(Err(Refused::Conflict("nothing was published here yet: see `holm key new --cloud`".to_owned())));
+    };
+    let repository = Repository::open(&held.kept).map_err(trust("read the targets"))?;
+    if let Err(error) = repository.fresh(Moment::by_clock(now)) {
+        let sentence = format!("devices would refuse new code: {}; see `holm key status`", chain(&error));
+        return Ok(Err(Refused::Conflict(sentence)));
+    }
+    Ok(Ok(repository))
+}
+
+/// The bundle of a release, and its place in the order of releases.
+pub(super) fn release(repository: &Repository, function: &FunctionName, version: &str) -> Option<(Artifact, u64)> {
+    let target = repository.peek(&Listing::bundle_name(function, version))?;
+    match Listing::of(target) {
+        Ok(Some(Listing::Bundle { function: named, sequence, .. })) if named == *function => {
+            Some((Artifact { sha256: target.sha256()?, length: target.length }, sequence))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn not_published(repository: &Repository, function: &FunctionName, version: &str) -> String {
+    let listing = |target| match Listing::of(target) {
+        Ok(Some(Listing::Bundle { function: named, version, .. })) if named == *function => Some(version),
+        _ => None,
+    };
+    let known: Vec<String> = repository.targets().filter_map(|(_, target)| listing(target)).collect();
+    match known.is_empty() {
+        true => format!("{function} was never published"),
+        false => format!("{function} {version} is not published; there is {}", known.join(", ")),
+    }
+}
+
+/// What a device shall run until now.
+pub(super) fn last(connection: &Connection, device: i64) -> Result<Last, CloudError> {
+    let action = "read a job";
+    let last = "SELECT max((SELECT coalesce(max(generation), 0) FROM job WHERE device = ?1), \
+                coalesce((SELECT json_extract(reported, '$.generation') FROM device WHERE id = ?1), 0))";
+    let last: i64 = connection.query_row(last, [device], |row| row.get(0)).map_err(sql(action))?;
+    let statement = "SELECT document FROM job WHERE device = ?1 AND status IN ('SUCCEEDED', 'QUEUED', 'IN_PROGRESS') \
+                     ORDER BY generation DESC LIMIT 1";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let document: Option<String> = statement.query_row([device], |row| row.get(0)).optional().map_err(sql(action))?;
+    let functions = document.map(|document| functions(&document)).transpose()?.unwrap_or_default();
+    Ok(Last { generation: unsigned(last), functions })
+}
+
+/// What a device has confirmed of one function. Without a repository, every release counts as old enough.
+pub(super) fn confirmed(
+    connection: &Connection,
+    device: i64,
+    name: &FunctionName,
+    repository: Option<&Repository>,
+) -> Result<Confirmed, CloudError> {
+    let action = "read a job";
+    let statement = "SELECT document FROM job WHERE device = ?1 AND status = 'SUCCEEDED' ORDER BY generation DESC";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let mut documents = statement.query([device]).map_err(sql(action))?;
+    let (mut found, mut latest, mut permitted) = (Confirmed::default(), true, false);
+    let mut newest = None;
+    while let Some(row) = documents.next().map_err(sql(action))? {
+        let document: String = row.get(0).map_err(sql(action))?;
+        let function = functions(&document)?.into_iter().find(|function| function.name == *name);
+        let first = std::mem::take(&mut latest);
+        let Some(function) = function else { continue };
+        let listed = repository.and_then(|repository| release(repository, name, &function.version));
+        let sequence = listed.map(|(_, sequence)| sequence);
+        if !permitted {
+            found.floor = found.floor.max(sequence.unwrap_or_default());
+            // What came before a permit does not bind any more.
+            permitted = function.permit.is_some();
+        }
+        match &found.now {
+            None if first => (found.now, newest) = (Some(function), sequence),
+            // It was removed since; the device knows it still.
+            None if found.before.is_none() => found.before = Some(function),
+            Some(now) if found.before.is_none() && now.bundle != function.bundle => {
+                (found.before, found.before_is_older) = (Some(function), sequence < newest);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The functions of a job's document.
+pub(super) fn functions(document: &str) -> Result<Vec<DesiredFunction>, CloudError> {
+    Ok(DesiredState::read(&Envelope::read(document)?)?.functions)
+}
+
+/// Signs the next state of a device, and queues it.
+pub(super) fn put(
+    connection: &Connection,
+    next: NextState,
+    signing: &Signing,
+) -> Result<Result<Queued, Refused>, CloudError> {
+    let NextState { thing, generation, functions, policy, rollout, operator, now } = next;
+    let generation = generation.saturating_add(1);
+    let id = JobId::new(&format!("generation-{generation}"))?;
+    let state = DesiredState {
+        format: DESIRED_STATE_FORMAT,
+        device: thing.clone(),
+        generation,
+        rollout,
+        issued: now,
+        expires: Timestamp(now.0.saturating_add(TERM)),
+        policy,
+        agent: None,
+        functions,
+    };
+    let payload = match state.write() {
+        Ok(payload) => payload,
+        Err(error) => return Ok(Err(Refused::Conflict(chain(&error)))),
+    };
+    let document = sign(DESIRED_STATE_TYPE, payload, &[&signing.deployment]).write()?;
+    let put = PutJob { thing, generation, id: id.clone(), document, operator, now };
+    Ok(jobs::put(connection, &put)?.map(|next| Queued { id, generation, next }))
+}
