@@ -101,6 +101,24 @@ impl Card {
         card
     }
 
+    /// Flashes a card that belongs to nobody.
+    pub fn plain(folder: &Path, image: &Path) -> Self {
+        let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
+        let mut command = Command::new(binary("holm"));
+        command.args(["flash", "--yes", "--image"]).arg(image).arg("--device").arg(card.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        card
+    }
+
+    /// Puts the system of an image into its other slot.
+    pub fn update(&self, image: &Path) {
+        let mut command = Command::new(binary("holm"));
+        command.args(["image", "update", "--image"]).arg(image).arg("--card").arg(self.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// The card's file.
     pub fn path(&self) -> PathBuf {
         self.folder.join("card.img")

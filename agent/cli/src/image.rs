@@ -49,6 +49,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Put an image's system into the slot of a card that it does not boot; the next boot tries it
+    Update {
+        /// The card: a disk that is not mounted, or a file
+        #[arg(long, value_name = "PATH")]
+        card: PathBuf,
+        /// The image
+        #[arg(long, value_name = "FILE")]
+        image: PathBuf,
+    },
     /// Boot a card in QEMU's virt machine, until it powers off or Ctrl-C
     Run(Run),
 }
@@ -113,6 +122,14 @@ impl Image {
                 image.check(&mut |progress| bar.show(progress)).map_err(|error| failure(&error))?;
                 drop(bar);
                 show(&image.manifest, *json, screen)?;
+            }
+            Command::Update { card, image } => {
+                let mut image = File::open(image).map_err(|error| failure(&error))?;
+                let mut bar = Bar::new();
+                let slot = holm_image::update(card, &mut image, &mut |progress| bar.show(progress))
+                    .map_err(|error| failure(&error))?;
+                drop(bar);
+                screen.note(format_args!("slot {slot} has it; the next boot tries it, and keeps it if it is healthy"));
             }
             Command::Run(run) => return run.run(screen).await,
         }

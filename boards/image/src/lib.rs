@@ -17,6 +17,7 @@ mod manifest;
 pub mod run;
 pub mod seed;
 mod signature;
+mod update;
 mod window;
 
 pub use error::ImageError;
@@ -24,6 +25,7 @@ pub use holm_init::seed as card_seed;
 pub use holm_init::slots::Slot;
 pub use image::Image;
 pub use manifest::{Manifest, Package, Part};
+pub use update::update;
 
 /// How far something is that takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

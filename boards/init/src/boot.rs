@@ -28,6 +28,9 @@ pub const CHOICE: &str = "config.txt";
 /// See [`CHOICE`].
 pub const TRIAL_CHOICE: &str = "tryboot.txt";
 
+/// The file there that asks for a trial of the slot that it names.
+pub const TRIAL: &str = "holm-trial.txt";
+
 /// What the command line says to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
@@ -102,7 +105,7 @@ fn start() -> Result<(), InitError> {
         confirm: &mut confirm,
     });
     match supervisor.run(trial) {
-        End::Restart => say("restarting"),
+        End::Restart => {}
         End::TrialFailed => complain(format_args!("slot {} did not become healthy: back to the other", told.slot)),
         End::PowerOff => {
             let _ = sntp::keep_floor(data, seed::write);
@@ -161,6 +164,7 @@ fn end(slot: Option<Slot>) {
             warn(format_args!("cannot restart: {errno}"));
         }
     }
+    say("restarting");
     if let Err(errno) = reboot(RebootCommand::Restart) {
         warn(format_args!("cannot restart: {errno}"));
     }

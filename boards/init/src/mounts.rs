@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
+use crate::boot::TRIAL;
 use crate::console::{say, warn};
 use crate::seed::{self, Seed};
-use crate::slots::Slot;
+use crate::slots::{Slot, Slots};
 use crate::table::{SECTOR, Table};
 use crate::{InitError, kernel};
 
@@ -173,7 +174,7 @@ pub fn switch(card: &mut Card, slot: Slot) -> Result<(), InitError> {
     if let Err(error) = grow_data(&data, card) {
         warn(error.chain());
     }
-    if let Err(error) = card.with_boot(|boot| take_seed(boot, &data)) {
+    if let Err(error) = card.with_boot(|boot| take_seed(boot, &data).and_then(|()| take_trial(boot, &data, slot))) {
         warn(error.chain());
     }
     own(&data)?;
@@ -214,6 +215,23 @@ fn take_seed(boot: &Path, data: &Path) -> Result<(), InitError> {
     fs::remove_file(&path).map_err(InitError::file("delete", &path))?;
     say(format_args!("took in the seed: {seed:?}"));
     Ok(())
+}
+
+/// Somebody has put a system into the other slot, and wants it tried. Written down first, and then forgotten: after a cut in
+/// between it is written down again.
+fn take_trial(boot: &Path, data: &Path, running: Slot) -> Result<(), InitError> {
+    let path = boot.join(TRIAL);
+    let Ok(name) = fs::read_to_string(&path) else { return Ok(()) };
+    match Slot::parse(name.trim()) {
+        Ok(slot) if slot != running => {
+            let mut slots = Slots::read(data, running);
+            slots.begin(slot);
+            slots.write(data)?;
+        }
+        Ok(_) => {}
+        Err(problem) => warn(format_args!("{TRIAL}: {problem}")),
+    }
+    fs::remove_file(&path).map_err(InitError::file("delete", &path))
 }
 
 /// `holmd` is not root: what it works with is its own.
