@@ -4,6 +4,7 @@
 //! `mutants` feature, whose faults are off unless `HOLM_MUTANT` names one.
 
 pub mod admin;
+pub mod browser;
 pub mod card;
 pub mod cloud;
 pub mod control_plane;

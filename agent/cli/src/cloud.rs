@@ -1,4 +1,4 @@
-//! `holm cloud`: the control plane, in this process.
+//! `holm cloud`: the control plane, in this process; and what is asked of one that runs.
 //!
 //! On stdout it writes one JSON line when something was made that is told only once, and one when it is ready; on stderr it
 //! tells people, and logs.
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::token::Token;
 
 /// See `holm cloud --help`.
 #[derive(clap::Args)]
@@ -38,6 +39,8 @@ pub(crate) struct Cloud {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Make, list and end tokens of those whom a control plane lets in
+    Token(Token),
     /// Write everything that a control plane is, keys included, to one file; it may be running
     Backup {
         /// The file, which must not be there
@@ -51,6 +54,19 @@ enum Command {
 }
 
 impl Cloud {
+    /// Whether it is about a folder of this machine, and not to be asked of one that runs.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self.command, Some(Command::Token(_)))
+    }
+
+    /// Asks the control plane that is known here.
+    pub(crate) async fn ask(&self, screen: &mut Screen) -> Result<(), Failure> {
+        match &self.command {
+            Some(Command::Token(token)) => token.run(screen).await,
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn run(self, data: Option<PathBuf>, screen: &mut Screen) -> ExitCode {
         let ended = match &self.command {
             Some(command) => command.run(data, screen),
@@ -119,6 +135,8 @@ impl Command {
                 told(&format!("{} is as {} has it", data.display(), file.display()), copied);
                 screen.note(format_args!("next: holm cloud --data {}", data.display()));
             }
+            // See `Cloud::ask`.
+            Self::Token(_) => {}
         }
         Ok(())
     }
@@ -147,6 +165,7 @@ fn announce(started: &Started, screen: &mut Screen) {
             .note("       its key, root.key beside it, is needed again in two years: better kept elsewhere until then");
         screen.note(format_args!("next:  holm login https://localhost:{} --ca {}", https.port(), root.display()));
         screen.note("then:  holm device enrol-token --group GROUP");
+        screen.note(format_args!("pages: https://localhost:{}, with the same token", https.port()));
     }
     let ready = serde_json::json!({
         "event": "ready",

@@ -52,6 +52,7 @@ mod seed;
 mod status;
 mod table;
 mod test;
+mod token;
 mod toolchain;
 mod top;
 mod tuf;
@@ -116,7 +117,7 @@ enum Command {
     /// The client of the code repository, for suites that test it
     #[command(hide = true)]
     Tuf(tuf::Tuf),
-    /// Run a control plane, until SIGTERM or Ctrl-C
+    /// Run a control plane, until SIGTERM or Ctrl-C; or look after the tokens of one that runs
     Cloud(cloud::Cloud),
     /// Remember a control plane and its token for the commands below
     Login(login::Login),
@@ -148,9 +149,11 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut screen = Screen::new();
-    if let Command::Cloud(cloud) = arguments.command {
-        return cloud.run(arguments.data, &mut screen);
-    }
+    let arguments = match arguments {
+        // Has a runtime of its own.
+        Arguments { data, command: Command::Cloud(cloud) } if cloud.is_here() => return cloud.run(data, &mut screen),
+        others => others,
+    };
     // One thread: a command waits for one socket at a time.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -203,8 +206,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,
         Command::Image(image) => return image.run(screen).await,
-        // Has a runtime of its own.
-        Command::Cloud(_) => {}
+        Command::Cloud(cloud) => cloud.ask(screen).await?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);

@@ -104,6 +104,11 @@ impl Remote {
         self.json(Method::POST, path, body.to_string().into()).await
     }
 
+    /// Ends something, and is answered JSON.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(Method::DELETE, path, Bytes::new()).await
+    }
+
     /// Sends a file.
     pub(crate) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<Value, Failure> {
         self.json(Method::PUT, path, bytes.into()).await

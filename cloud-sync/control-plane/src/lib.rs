@@ -18,6 +18,8 @@
 //! Three modules stand for something that may be another thing later, and nothing reaches around them: [`bus`](crate::bus) (a
 //! broker in this process), [`records`](crate::records) (SQLite) and [`blobs`](crate::blobs) (a folder).
 //!
+//! [`ui`](crate::ui) shows people the same as pages.
+//!
 //! # Invariants
 //!
 //! 1. Whoever is told that something is stored is told after its commit (`records`).
@@ -32,6 +34,7 @@
 //! at any moment: what was acknowledged is there.
 
 mod api;
+mod arrivals;
 mod authority;
 mod backup;
 mod blobs;
@@ -43,6 +46,7 @@ mod records;
 mod rollouts;
 mod secret;
 mod signing;
+mod ui;
 mod uplink;
 
 pub use backup::{Copied, backup, restore};

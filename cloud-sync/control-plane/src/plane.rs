@@ -16,14 +16,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api;
+use crate::arrivals::Arrivals;
 use crate::authority::{Authority, Live, ServerIdentity, is_name};
 use crate::blobs::Blobs;
 use crate::bus::{Bus, local_address};
 use crate::folder::Folder;
-use crate::records::{Opened, Records};
+use crate::records::{Opened, Operator, Records, Role};
 use crate::rollouts::Rollouts;
 use crate::secret::Secret;
 use crate::signing::Signing;
+use crate::ui::Glance;
 use crate::uplink::Uplink;
 use crate::{CloudError, chain};
 
@@ -77,10 +79,15 @@ pub(crate) struct Plane {
     pub(crate) authority: Arc<Authority>,
     pub(crate) signing: Arc<Signing>,
     pub(crate) live: Arc<Live>,
+    /// Who watches what comes from devices.
+    pub(crate) arrivals: Arc<Arrivals>,
+    pub(crate) glance: Glance,
     pub(crate) server: Arc<ServerIdentity>,
     pub(crate) clock: Clock,
     pub(crate) https_port: u16,
     pub(crate) mqtt_port: u16,
+    /// Answers without an end of their own end with it.
+    pub(crate) shutdown: watch::Receiver<bool>,
 }
 
 /// Runs until `shutdown` holds true or its sender is dropped. `ready` is called once when both listeners take connections.
@@ -108,8 +115,8 @@ pub async fn run(
         live.add(certificate.fingerprint, &certificate.thing);
     }
     let bus = Bus::new(live.clone(), options.clock.clone())?;
-    let rollouts = Rollouts::default();
-    let uplink = Uplink::new(records.clone(), bus.clone(), rollouts.clone());
+    let (arrivals, rollouts) = (Arc::new(Arrivals::default()), Rollouts::default());
+    let uplink = Uplink::new(records.clone(), bus.clone(), arrivals.clone(), rollouts.clone());
     let https = bind(options.https).await?;
     let mqtt = bind(options.mqtt).await?;
     let mut started = Started {
@@ -129,10 +136,13 @@ pub async fn run(
         authority: authority.clone(),
         signing: signing.clone(),
         live,
+        arrivals,
+        glance: Glance::default(),
         server: server.clone(),
         clock: options.clock.clone(),
         https_port: started.https.port(),
         mqtt_port: started.mqtt.port(),
+        shutdown: shutdown.clone(),
     });
     let mut tasks = JoinSet::new();
     let (https_tls, mqtt_tls) = (Arc::new(server.https()?), Arc::new(server.mqtt(&authority)?));
@@ -145,7 +155,11 @@ pub async fn run(
     tasks.spawn(keep_repository(records.clone(), signing, options.clock, shutdown.clone()));
     if options.new_token || !records.has_operators().await? {
         let token = Secret::make()?;
-        records.add_operator(token.hash(), "admin", now).await?;
+        let admin = Operator { name: "admin".to_owned(), role: Role::Admin };
+        match records.add_operator(token.hash(), admin, String::new(), now).await? {
+            Ok(()) => {}
+            Err(_) => return Err(CloudError::Broken { what: "there are too many operators' tokens".to_owned() }),
+        }
         started.token = Some(token.text().to_owned());
     }
     ready(&started);

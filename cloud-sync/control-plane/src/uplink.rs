@@ -14,6 +14,7 @@ use holm_protocol::{
 };
 
 use crate::CloudError;
+use crate::arrivals::Arrivals;
 use crate::bus::Bus;
 use crate::error::chain;
 use crate::records::{Ingested, JobAnswer, Records, ShadowAnswer};
@@ -24,6 +25,7 @@ use crate::rollouts::Rollouts;
 pub(crate) struct Uplink {
     records: Records,
     bus: Bus,
+    arrivals: Arc<Arrivals>,
     rollouts: Rollouts,
 }
 
@@ -31,8 +33,8 @@ pub(crate) struct Uplink {
 type Done = Box<dyn FnOnce(Result<(), CloudError>) + Send>;
 
 impl Uplink {
-    pub(crate) fn new(records: Records, bus: Bus, rollouts: Rollouts) -> Self {
-        Self { records, bus, rollouts }
+    pub(crate) fn new(records: Records, bus: Bus, arrivals: Arc<Arrivals>, rollouts: Rollouts) -> Self {
+        Self { records, bus, arrivals, rollouts }
     }
 
     /// Takes a message. `done` is called once, here or on the writer's thread; where it is dropped instead, nothing was stored.
@@ -44,8 +46,12 @@ impl Uplink {
         now: Timestamp,
         done: impl FnOnce(Result<(), CloudError>) + Send + 'static,
     ) {
-        let done: Done = Box::new(done);
         let thing = address.thing.clone();
+        let (arrivals, from) = (self.arrivals.clone(), thing.clone());
+        let done: Done = Box::new(move |settled| {
+            done(settled);
+            arrivals.came(from.as_str());
+        });
         let taken = match &address.subject {
             Subject::Results { .. } => self.records_of(address, payload, now, done),
             Subject::GetJob(target, Exchange::Request) => self.job_get(&thing, target.clone(), &payload, now, done),
@@ -69,6 +75,7 @@ impl Uplink {
     /// A device came or went.
     pub(crate) fn presence(&self, thing: &str, now: Timestamp) {
         self.records.note_seen(thing, now);
+        self.arrivals.came(thing);
     }
 
     /// Rings the bell.

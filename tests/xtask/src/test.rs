@@ -12,13 +12,17 @@ use crate::image;
 use crate::shell::{WASM, cargo, cargo_in, command, need_wasm, output, root, run as execute, there_is};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
     ("faketime", "faketime"),
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("mksquashfs", "squashfs-tools"),
+    // The control plane's pages are tested in a browser.
+    ("chromium", "chromium"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// What holmd is built with for the crash tests.
@@ -31,6 +35,7 @@ const COMPONENTS: [&str; 2] = ["functions/examples", "tests/guests"];
 pub fn run() -> anyhow::Result<()> {
     need_wasm()?;
     need_programs()?;
+    need_driver();
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
     }
@@ -134,6 +139,20 @@ pub fn need_programs() -> anyhow::Result<()> {
         execute(&mut install)?;
     }
     Ok(())
+}
+
+/// Gets what drives the browser, as `tests/ui/package-lock.json` says. Without it, the tests of the pages say that they were skipped.
+fn need_driver() {
+    let folder = root().join("tests/ui");
+    let changed = |file: &str| std::fs::metadata(folder.join(file)).and_then(|file| file.modified()).ok();
+    // What npm writes when it is done.
+    let installed = changed("node_modules/.package-lock.json");
+    if installed.is_some() && installed >= changed("package-lock.json") {
+        return;
+    }
+    if let Err(error) = execute(command("npm").arg("ci").current_dir(&folder)) {
+        println!("the tests of the pages need playwright-core: {error:#}");
+    }
 }
 
 /// Debian puts daemons where the path of a user does not look.

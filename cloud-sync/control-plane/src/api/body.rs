@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DRAINED: usize = 1 << 20;
 
 /// A body of at most `LIMIT` bytes.
-pub(super) struct Body<const LIMIT: usize>(pub(super) Bytes);
+pub(crate) struct Body<const LIMIT: usize>(pub(crate) Bytes);
 
 impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for Body<LIMIT> {
     type Rejection = Problem;

@@ -60,12 +60,18 @@ pub(super) async fn revoke(
     Path(thing): Path<String>,
 ) -> Result<Response, Problem> {
     let thing = ThingName::new(&thing)?;
-    let ended = plane.records.revoke(thing.clone(), operator.name, (plane.clock)()).await??;
+    let was_connected = end(&plane, thing.clone(), operator.name).await?;
+    Ok(Json(json!({ "thing": thing, "status": DeviceStatus::Revoked, "was_connected": was_connected })).into_response())
+}
+
+/// Whether it was connected.
+pub(crate) async fn end(plane: &Plane, thing: ThingName, operator: String) -> Result<bool, Problem> {
+    let ended = plane.records.revoke(thing.clone(), operator, (plane.clock)()).await??;
     // In this order: who is kicked finds the door closed.
     plane.live.remove(&ended);
     let was_connected = plane.bus.kick(&thing);
     tracing::info!(%thing, was_connected, "a device is revoked");
-    Ok(Json(json!({ "thing": thing, "status": DeviceStatus::Revoked, "was_connected": was_connected })).into_response())
+    Ok(was_connected)
 }
 
 /// `{"add": ["..."], "remove": ["..."]}`, both optional. What is so already stays so.

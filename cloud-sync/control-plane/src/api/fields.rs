@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::problem::Problem;
 
 /// See the module. Take every field, then call [`Fields::finish`].
-pub(super) struct Fields {
+pub(crate) struct Fields {
     left: BTreeMap<String, Value>,
     problems: Vec<String>,
 }
 
 impl Fields {
     /// Of a query, as it is in the URL.
-    pub(super) fn of_query(query: Option<&str>) -> Self {
+    pub(crate) fn of_query(query: Option<&str>) -> Self {
         let (mut left, mut problems) = (BTreeMap::new(), Vec::new());
         for (name, value) in pairs(query.unwrap_or_default()) {
             if left.insert(name.clone(), Value::String(value)).is_some() {
@@ -28,7 +28,7 @@ impl Fields {
     }
 
     /// Of a JSON object. An empty body is an empty object.
-    pub(super) fn of_json(body: &Bytes) -> Result<Self, Problem> {
+    pub(crate) fn of_json(body: &Bytes) -> Result<Self, Problem> {
         if body.is_empty() {
             return Ok(Self { left: BTreeMap::new(), problems: Vec::new() });
         }
@@ -39,7 +39,7 @@ impl Fields {
     }
 
     /// A value that is checked by its type.
-    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+    pub(crate) fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text = match self.left.remove(name)? {
             Value::Null => return None,
             Value::String(text) => text,
@@ -55,7 +55,7 @@ impl Fields {
     }
 
     /// A number within bounds.
-    pub(super) fn number(&mut self, name: &str, least: i64, most: i64) -> Option<i64> {
+    pub(crate) fn number(&mut self, name: &str, least: i64, most: i64) -> Option<i64> {
         let number = self.parse(name)?;
         if (least..=most).contains(&number) {
             return Some(number);
@@ -65,7 +65,7 @@ impl Fields {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let text: String = self.parse(name)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -103,12 +103,12 @@ impl Fields {
     }
 
     /// Something that was found out elsewhere.
-    pub(super) fn problem(&mut self, problem: String) {
+    pub(crate) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
     /// Fails if anything was wrong, or is left that nobody took.
-    pub(super) fn finish(mut self) -> Result<(), Problem> {
+    pub(crate) fn finish(mut self) -> Result<(), Problem> {
         self.problems.extend(self.left.keys().map(|name| format!("`{}` is not known here", cut(name))));
         if self.problems.is_empty() { Ok(()) } else { Err(Problem::bad_request(self.problems)) }
     }
@@ -144,6 +144,18 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// As a part of a query.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +168,13 @@ mod tests {
         assert_eq!(fields.parse::<String>("device").unwrap(), "%zz");
         assert_eq!(fields.parse::<String>("absent"), None);
         assert!(fields.finish().is_err(), "x is left");
+    }
+
+    #[test]
+    fn what_is_encoded_comes_back() {
+        for text in ["", "a b+c&d=e", "/fleet?q=ü", "100%"] {
+            assert_eq!(decode(&encode(text)), text);
+        }
     }
 
     #[test]

@@ -17,20 +17,26 @@
 //! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
-//! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent |
+//! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent; results also in buckets, to be plotted |
+//! | `GET /v1/export` | operators | all results of a question as one file |
 //! | `GET`, `PUT /v1/blobs/{sha256}` | operators | files by their hash |
+//! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{id}` | operators | operators' tokens |
+//! | `GET /v1/audit` | operators | what operators did |
 //! | `GET /v1/status` | operators | how the control plane is |
 //!
-//! Operators send `Authorization: Bearer TOKEN`. Whatever is refused is answered with a [`holm_protocol::ApiError`], with all
+//! Operators send `Authorization: Bearer TOKEN`; viewers may do no more than `GET`. A browser that has signed in sends the
+//! session's cookie instead, and may do no more either: what changes something goes by the forms of [`crate::ui`]. Whatever is refused is answered with a [`holm_protocol::ApiError`], with all
 //! problems in it; nothing is done by halves.
 
 mod blobs;
-mod body;
+pub(crate) mod body;
 mod deploy;
 mod devices;
 mod enrol;
-mod fields;
-mod problem;
+mod export;
+pub(crate) mod fields;
+mod operators;
+pub(crate) mod problem;
 mod repository;
 mod results;
 mod rollouts;
@@ -45,13 +51,18 @@ use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Uri, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use holm_protocol::{ApiErrorCode, limits};
 use serde_json::json;
 
 use crate::plane::Plane;
+use crate::records::{Operator, Role};
 use crate::secret::Hash;
+use crate::ui;
+pub(crate) use devices::end as revoke;
 use problem::Problem;
 pub(crate) use serve::serve;
 
@@ -73,6 +84,7 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/job", put(devices::put_job))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
+        .route("/v1/export", get(export::export))
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/devices/{thing}/deploy", post(deploy::deploy))
         .route("/v1/devices/{thing}/jobs/{generation}", get(deploy::job))
@@ -83,30 +95,58 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/repository", get(repository::show).post(repository::publish))
         .route("/tuf/metadata/{name}", get(tuf::metadata))
         .route("/tuf/targets/{*path}", get(tuf::target))
+        .route("/v1/operators", get(operators::list).post(operators::make))
+        .route("/v1/operators/{id}", delete(operators::end))
+        .route("/v1/audit", get(operators::audit))
         .route("/v1/status", get(status))
-        .fallback(async || Problem::new(ApiErrorCode::NotFound, "there is nothing here"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(ApiErrorCode::MethodNotAllowed, "this path is there, but not with this method")
+        .layer(map_response(unguessed))
+        .merge(ui::router())
+        .fallback(async |uri: Uri| match is_api(uri.path()) {
+            true => Problem::new(ApiErrorCode::NotFound, "there is nothing here").into_response(),
+            false => ui::nothing_here(),
+        })
+        .method_not_allowed_fallback(async |uri: Uri| match is_api(uri.path()) {
+            true => Problem::new(ApiErrorCode::MethodNotAllowed, "this path is there, but not with this method")
+                .into_response(),
+            false => ui::not_this_way(),
         })
         .with_state(plane)
 }
 
-/// Who is asking. A handler that takes one is for operators only.
-struct Operator {
-    name: String,
+/// Who asks for one of these is a program.
+fn is_api(path: &str) -> bool {
+    ["/v1/", "/tuf/"].iter().any(|root| path.starts_with(root))
 }
 
+/// What devices sent is served here too: no browser shall take it for something else than we say.
+async fn unguessed(mut response: Response) -> Response {
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Who is asking. A handler that takes one is for operators only, and for admins unless it only looks.
 impl FromRequestParts<Arc<Plane>> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, plane: &Arc<Plane>) -> Result<Self, Problem> {
+        let looks = matches!(parts.method, Method::GET | Method::HEAD);
         let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-        let Some(token) = token else {
-            return Err(Problem::new(ApiErrorCode::Unauthorized, "send `Authorization: Bearer TOKEN`"));
+        let operator = match token {
+            Some(token) => plane.records.operator(Hash::of(token)).await?,
+            // A cookie comes by itself, whoever made the browser ask.
+            None if looks => ui::signed_in(&parts.headers, plane).await?,
+            None => return Err(Problem::new(ApiErrorCode::Unauthorized, "send `Authorization: Bearer TOKEN`")),
         };
-        match plane.records.operator(Hash::of(token)).await? {
-            Some(name) => Ok(Self { name }),
+        match operator {
+            Some(operator) if looks || operator.role == Role::Admin => Ok(operator),
+            Some(Operator { name, .. }) => {
+                let sentence = format!("the token of {name} is a viewer's: it may look, and change nothing");
+                Err(Problem::new(ApiErrorCode::Forbidden, sentence))
+            }
+            None if token.is_none() => {
+                Err(Problem::new(ApiErrorCode::Unauthorized, "send `Authorization: Bearer TOKEN`"))
+            }
             None => Err(Problem::new(ApiErrorCode::Unauthorized, "this token lets nobody in")),
         }
     }

@@ -12,20 +12,25 @@ use crate::records::Refused;
 
 /// An error of the API. Boxed: it is rare, and travels through every `Result`.
 #[derive(Debug)]
-pub(super) struct Problem(Box<ApiError>);
+pub(crate) struct Problem(Box<ApiError>);
 
 impl Problem {
-    pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ApiErrorCode, message: impl Into<String>) -> Self {
         Self(Box::new(ApiError::new(code, message)))
     }
 
     /// With everything that is wrong.
-    pub(super) fn bad_request(problems: Vec<String>) -> Self {
+    pub(crate) fn bad_request(problems: Vec<String>) -> Self {
         let error = ApiError::new(ApiErrorCode::BadRequest, "the request is not right");
         Self(Box::new(error.with_problems(problems)))
     }
 
-    fn status(&self) -> StatusCode {
+    /// What it says.
+    pub(crate) fn error(&self) -> &ApiError {
+        &self.0
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
         match self.0.code {
             ApiErrorCode::BadRequest | ApiErrorCode::CsrRefused => StatusCode::BAD_REQUEST,
             ApiErrorCode::Unauthorized | ApiErrorCode::TokenUnknown | ApiErrorCode::SignatureWrong => {
@@ -109,6 +114,7 @@ impl From<Refused> for Problem {
             }
             Refused::CertificateRevoked => Self::new(CertificateRevoked, "the certificate is not good any more"),
             Refused::NoSuchDevice => Self::new(NotFound, "there is no such device"),
+            Refused::NoSuchOperator => Self::new(NotFound, "there is no such operator"),
             Refused::NoSuchRollout => Self::new(NotFound, "there is no such rollout"),
             Refused::NotBelieved(problems) => Self::bad_request(problems),
             Refused::Conflict(sentence) => Self::new(Conflict, sentence),

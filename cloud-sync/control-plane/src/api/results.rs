@@ -20,7 +20,10 @@ use crate::plane::Plane;
 use crate::records::{GapRow, Page, Place, Row, Selection};
 
 /// Rows in one answer.
-const MAX_PAGE: i64 = 10_000;
+pub(super) const MAX_PAGE: usize = 10_000;
+
+/// Buckets in one answer: more than a screen has columns.
+const MAX_BUCKETS: i64 = 5_000;
 
 /// Rows in one answer unless something else is said.
 const PAGE: i64 = 1_000;
@@ -28,14 +31,18 @@ const PAGE: i64 = 1_000;
 /// Where the next page begins, for formats that have no other place to say it.
 const NEXT: HeaderName = HeaderName::from_static("holm-next");
 
+/// The first line of CSV.
+pub(super) const CSV_HEAD: &str = "device,stream,epoch,sequence,time,value\r\n";
+
 #[derive(Clone, Copy)]
-enum Format {
+pub(super) enum Format {
     Json,
     Ndjson,
     Csv,
 }
 
-/// `?series=FUNCTION.SERIES` or `?stream=NAME`, and what [`common`] says.
+/// `?series=FUNCTION.SERIES` or `?stream=NAME`, and what [`common`] says. With `buckets=N`, least, greatest and mean of at most
+/// so many stretches of time, instead of rows.
 pub(super) async fn results(
     _: Operator,
     State(plane): State<Arc<Plane>>,
@@ -44,7 +51,16 @@ pub(super) async fn results(
     let mut fields = Fields::of_query(query.as_deref());
     // As the devices name the streams of their functions' series.
     let series = fields.parse::<String>("series").map(|series| format!("result.{series}"));
-    answer(&plane, fields, Lane::Results, series).await
+    let Some(buckets) = fields.number("buckets", 1, MAX_BUCKETS) else {
+        return answer(&plane, fields, Lane::Results, series).await;
+    };
+    let selection = common(&mut fields, Lane::Results, series);
+    if selection.stream.is_none() {
+        fields.problem("`buckets` is for one series: say which with `series` or `stream`".to_owned());
+    }
+    fields.finish()?;
+    let buckets = plane.records.buckets(selection, u32::try_from(buckets).unwrap_or(1)).await?;
+    Ok(Json(buckets).into_response())
 }
 
 /// `?function=NAME` or `?stream=NAME`, and what [`common`] says.
@@ -73,18 +89,20 @@ async fn answer(plane: &Plane, mut fields: Fields, lane: Lane, stream: Option<St
         }
         Format::Ndjson => {
             let mut text = String::new();
-            for found in &page.rows {
-                let _ = writeln!(text, "{}", row(found));
-            }
+            ndjson(&page, &mut text);
             (next_header, [(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
         }
-        Format::Csv => (next_header, [(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&page)).into_response(),
+        Format::Csv => {
+            let mut text = CSV_HEAD.to_owned();
+            csv_rows(&page, &mut text);
+            (next_header, [(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
+        }
     })
 }
 
 /// `device`, `group`, `since` and `until` in milliseconds since 1970, `limit`, `order` (`first` or `latest`), `after`: where a
 /// page ended.
-fn common(fields: &mut Fields, lane: Lane, named: Option<String>) -> Selection {
+pub(super) fn common(fields: &mut Fields, lane: Lane, named: Option<String>) -> Selection {
     let stream = fields.parse::<StreamName>("stream").map(|name| name.to_string());
     if named.is_some() && stream.is_some() {
         fields.problem("`stream` says the same as `series` or `function`: give one of them".to_owned());
@@ -93,7 +111,7 @@ fn common(fields: &mut Fields, lane: Lane, named: Option<String>) -> Selection {
     let group = fields.parse::<GroupName>("group").map(|name| name.to_string());
     let since = fields.number("since", 0, i64::MAX).unwrap_or(i64::MIN);
     let until = fields.number("until", 0, i64::MAX).unwrap_or(i64::MAX);
-    let limit = usize::try_from(fields.number("limit", 1, MAX_PAGE).unwrap_or(PAGE)).unwrap_or(1);
+    let limit = usize::try_from(fields.number("limit", 1, MAX_PAGE as i64).unwrap_or(PAGE)).unwrap_or(1);
     let latest = fields.word("order", &[("first", false), ("latest", true)]).unwrap_or(false);
     let after = fields.parse::<String>("after").filter(|text| !text.is_empty());
     let place = after.as_deref().and_then(Place::parse);
@@ -142,9 +160,15 @@ fn gap(gap: &GapRow) -> Value {
     })
 }
 
-/// RFC 4180, with a head.
-fn csv(page: &Page) -> String {
-    let mut text = "device,stream,epoch,sequence,time,value\r\n".to_owned();
+/// A row a line.
+pub(super) fn ndjson(page: &Page, text: &mut String) {
+    for found in &page.rows {
+        let _ = writeln!(text, "{}", row(found));
+    }
+}
+
+/// RFC 4180, without the head.
+pub(super) fn csv_rows(page: &Page, text: &mut String) {
     for row in &page.rows {
         let value = match payload(row).1 {
             Value::String(text) => text,
@@ -154,7 +178,6 @@ fn csv(page: &Page) -> String {
         let cells = [row.device.as_str(), &row.stream, &epoch, &sequence, &time, &value].map(cell);
         let _ = write!(text, "{}\r\n", cells.join(","));
     }
-    text
 }
 
 fn cell(text: &str) -> String {

@@ -85,7 +85,8 @@ pub(crate) struct Renewed {
     pub(crate) ended: Vec<Hash>,
 }
 
-const COLUMNS: &str = "d.id, d.name, d.status, d.enrolled, d.seen, d.version, d.arch, d.engine, d.profile, d.reported, \
+/// What [`of_row`] reads of `device d`.
+pub(super) const COLUMNS: &str = "d.id, d.name, d.status, d.enrolled, d.seen, d.version, d.arch, d.engine, d.profile, d.reported, \
     d.reported_at, d.reported_version, \
     (SELECT max(c.expires) FROM certificate c WHERE c.device = d.id AND c.ended IS NULL)";
 
@@ -252,7 +253,8 @@ impl Records {
     }
 }
 
-fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
+/// Its id, and the device but for what [`complete`] adds.
+pub(super) fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
     let status: String = row.get(2)?;
     let reported: Option<String> = row.get(9)?;
     let device = Device {
@@ -271,7 +273,7 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
     Ok((row.get(0)?, device))
 }
 
-fn complete(connection: &Connection, (id, mut device): (i64, Device)) -> Result<Device, CloudError> {
+pub(super) fn complete(connection: &Connection, (id, mut device): (i64, Device)) -> Result<Device, CloudError> {
     device.groups = groups(connection, id)?;
     let statement = "SELECT generation, id, status FROM job WHERE device = ?1 ORDER BY generation DESC LIMIT 1";
     let mut statement = connection.prepare_cached(statement).map_err(sql("read a job"))?;

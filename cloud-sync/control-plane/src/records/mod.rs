@@ -20,17 +20,22 @@
 //!
 //! Nothing outside this folder names SQL, a table or a column: a database of another kind replaces these files and no others.
 
+mod audit;
+mod buckets;
 mod deploy;
 mod desired;
 mod devices;
 mod ingest;
 mod jobs;
 mod open;
+mod operators;
 mod query;
 mod repository;
 mod rollouts;
 mod shadow;
 mod spans;
+mod survey;
+mod tail;
 mod tokens;
 mod writer;
 
@@ -39,16 +44,20 @@ use std::sync::Arc;
 use holm_core::Timestamp;
 use tokio::sync::oneshot;
 
+pub(crate) use buckets::Buckets;
 pub(crate) use deploy::{Deploy, JobState};
 pub(crate) use devices::{Device, DeviceStatus, NewCertificate};
 pub(crate) use ingest::Ingested;
 pub(crate) use jobs::{JobAnswer, PutJob};
 pub(crate) use open::{Opened, check_database, copy_database};
+pub(crate) use operators::{Operator, Role};
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
 pub(crate) use repository::{Held, Publication};
-pub(crate) use rollouts::{Begin, Begun, RolloutId, Stepped, Target, Wish};
+pub(crate) use rollouts::{Begin, Begun, Member, RolloutId, RolloutOverview, Stepped, Target, Wish};
 pub(crate) use shadow::ShadowAnswer;
-pub(crate) use tokens::{Admitted, Enrolment, Meant};
+pub(crate) use survey::{Running, Series, Sought};
+pub(crate) use tail::{Arrival, Arrived, Seen};
+pub(crate) use tokens::{Admitted, Enrolment, Meant, TokenInfo};
 
 use crate::CloudError;
 use crate::records::open::Readers;
@@ -64,6 +73,7 @@ pub(crate) enum Refused {
     CertificateUnknown,
     CertificateRevoked,
     NoSuchDevice,
+    NoSuchOperator,
     NoSuchRollout,
     /// Metadata that devices would not believe, or that lists what is not here: every sentence.
     NotBelieved(Vec<String>),

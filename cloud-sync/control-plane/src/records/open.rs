@@ -22,6 +22,7 @@ const MAJOR: i64 = 1;
 const STEPS: &[(i64, &str)] = &[
     (1000, include_str!("schema/1000.sql")),
     (1001, include_str!("schema/1001.sql")),
+    (1002, include_str!("schema/1002.sql")),
     (1003, include_str!("schema/1003.sql")),
 ];
 

@@ -102,9 +102,9 @@ pub(crate) struct Page {
     pub(crate) next: Option<Place>,
 }
 
-struct Stream {
-    id: i64,
-    device: String,
+pub(super) struct Stream {
+    pub(super) id: i64,
+    pub(super) device: String,
     name: String,
     epoch: Epoch,
 }
@@ -190,14 +190,17 @@ fn start(place: Place, stream: i64, backwards: bool) -> (i64, i64) {
     }
 }
 
-fn streams(connection: &Connection, selection: &Selection) -> Result<Vec<Stream>, CloudError> {
+pub(super) fn streams(connection: &Connection, selection: &Selection) -> Result<Vec<Stream>, CloudError> {
     let action = "read the streams";
     let statement = "SELECT s.id, d.name, s.name, s.epoch FROM stream s JOIN device d ON d.id = s.device \
-         WHERE s.lane = ?1 AND (?2 IS NULL OR s.name = ?2) AND (?3 IS NULL OR d.name = ?3) \
+         WHERE s.lane BETWEEN ?6 AND ?1 AND (?2 IS NULL OR s.name = ?2) AND (?3 IS NULL OR d.name = ?3) \
          AND (?4 IS NULL OR EXISTS (SELECT * FROM membership m WHERE m.device = d.id AND m.\"group\" = ?4)) LIMIT ?5";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let Selection { lane, stream, device, group, .. } = selection;
-    let rows = statement.query_map(params![lane_number(*lane), stream, device, group, MAX_STREAMS], |row| {
+    // Results of high priority come by the lane of alarms, and are results all the same.
+    let least = if *lane == Lane::Results { lane_number(Lane::Alarms) } else { lane_number(*lane) };
+    let values = params![lane_number(*lane), stream, device, group, MAX_STREAMS, least];
+    let rows = statement.query_map(values, |row| {
         let epoch = Epoch(u64::from_ne_bytes(row.get::<_, i64>(3)?.to_ne_bytes()));
         Ok(Stream { id: row.get(0)?, device: row.get(1)?, name: row.get(2)?, epoch })
     });

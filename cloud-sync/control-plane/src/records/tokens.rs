@@ -59,38 +59,6 @@ pub(crate) enum Meant {
 }
 
 impl Records {
-    /// Whether there is an operator.
-    pub(crate) async fn has_operators(&self) -> Result<bool, CloudError> {
-        self.read(|connection| {
-            connection
-                .query_row("SELECT EXISTS (SELECT * FROM operator)", [], |row| row.get(0))
-                .map_err(sql("read the operators"))
-        })
-        .await
-    }
-
-    /// Lets an operator in.
-    pub(crate) async fn add_operator(&self, hash: Hash, name: &str, now: Timestamp) -> Result<(), CloudError> {
-        let name = name.to_owned();
-        self.write(move |connection| {
-            let statement = "INSERT INTO operator (hash, name, made) VALUES (?1, ?2, ?3)";
-            connection.execute(statement, params![hash.0, name, now.0]).map_err(sql("add an operator"))?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Whose token this is the hash of.
-    pub(crate) async fn operator(&self, hash: Hash) -> Result<Option<String>, CloudError> {
-        self.read(move |connection| {
-            let mut statement = connection
-                .prepare_cached("SELECT name FROM operator WHERE hash = ?1")
-                .map_err(sql("read the operators"))?;
-            statement.query_row([hash.0], |row| row.get(0)).optional().map_err(sql("read the operators"))
-        })
-        .await
-    }
-
     /// Keeps the hash of a new enrolment token.
     pub(crate) async fn add_token(
         &self,

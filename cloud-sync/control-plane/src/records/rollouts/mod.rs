@@ -26,6 +26,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 pub(crate) use begin::{Begin, Begun, Target, Wish};
 use change::Change;
+pub(crate) use show::{Member, Overview as RolloutOverview};
 pub(crate) use step::Stepped;
 
 use super::{Records, Refused, signed, unsigned};
