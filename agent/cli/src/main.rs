@@ -22,9 +22,11 @@ mod doctor;
 mod documents;
 mod embedded;
 mod failure;
+mod flash;
 mod fleet;
 mod functions;
 mod http;
+mod image;
 mod imports;
 mod invoke;
 mod journal;
@@ -37,6 +39,7 @@ mod own_node;
 mod password;
 mod plot;
 mod programs;
+mod progress;
 mod project;
 mod publish;
 mod release;
@@ -47,6 +50,7 @@ mod results;
 mod rollback;
 mod rollout;
 mod screen;
+mod seed;
 mod status;
 mod table;
 mod test;
@@ -127,6 +131,10 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Write a card for a device: an image, and what the device is told
+    Flash(Box<flash::Flash>),
+    /// Make images of cards, and boot them in QEMU
+    Image(image::Image),
     /// Rollouts: changes of many devices, in stages
     Rollout(rollout::Rollout),
     /// Make groups and deployments what a file says
@@ -204,6 +212,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
+        Command::Flash(flash) => flash.run(screen).await?,
+        Command::Image(image) => return image.run(screen).await,
         Command::Cloud(cloud) => cloud.ask(screen).await?,
         Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {
