@@ -11,6 +11,10 @@ use holm_mqtt::{AclRule, BrokerLimits, PasswordHash, User};
 
 use crate::cloud::CloudConfig;
 
+mod outside;
+
+pub use outside::Http;
+
 const MIB: u64 = 1 << 20;
 
 /// Where the broker listens if nothing else is said.
@@ -123,21 +127,6 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM file with the key.
     pub key: PathBuf,
-}
-
-/// The listener for requests that start functions.
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// Where. Off-host addresses need a token.
-    pub listen: SocketAddr,
-    /// File with the token that every request must carry; white space at its end is not part of it.
-    pub token_file: Option<PathBuf>,
-    /// The largest body of a request, in bytes.
-    pub max_body: u64,
-    /// How long an answer is waited for.
-    pub timeout: Duration,
-    /// Connections at once.
-    pub connections: usize,
 }
 
 /// How functions run.
@@ -278,15 +267,7 @@ impl Config {
             set(&mut self.store.database, section.bytes("database", 16 * MIB..=1 << 40));
         }
         self.board.apply(&mut root);
-        for mut folder in root.sections("folder") {
-            let name = folder.require("name", Label::new);
-            let path = folder.require("path", |text| Ok::<_, String>(PathBuf::from(text)));
-            if let (Some(name), Some(path)) = (name, path)
-                && self.folders.insert(name.clone(), path).is_some()
-            {
-                folder.problem("name", format_args!("names `{name}` twice"));
-            }
-        }
+        outside::folders(&mut root, &mut self.folders);
         if let Some(mut section) = root.section("http") {
             let read = Http::read(&mut section);
             self.http = read.or(self.http.take());
@@ -339,11 +320,8 @@ impl Config {
                 format!("{listen} is not a loopback address: listen there with [mqtt.tls] and [[mqtt.user]]"),
             );
         }
-        if let Some(http) = &self.http
-            && !http.listen.ip().is_loopback()
-            && http.token_file.is_none()
-        {
-            problem("http.listen", format!("{} is open to other hosts but there is no token_file", http.listen));
+        if let Some(message) = self.http.as_ref().and_then(Http::is_open) {
+            problem("http.listen", message);
         }
         if let Some(tls) = &self.mqtt.tls
             && !tls.listen.ip().is_loopback()
@@ -394,20 +372,6 @@ impl Mqtt {
             set(&mut own.max_queue_messages, limits.integer("queue_messages", 1..=60_000).map(|n| n as usize));
             set(&mut own.max_queue_bytes, limits.bytes("queue", 1024..=1 << 30).map(|n| n as usize));
         }
-    }
-}
-
-impl Http {
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        let listen = section.require("listen", str::parse::<SocketAddr>);
-        let second = Duration::from_secs(1);
-        Some(Self {
-            token_file: section.text("token_file").map(PathBuf::from),
-            max_body: section.bytes("max_body", 0..=4 * MIB).unwrap_or(MIB / 4),
-            timeout: section.duration_in("timeout", Duration::from_millis(10)..=300 * second).unwrap_or(10 * second),
-            connections: section.integer("connections", 1..=4096).map_or(64, |n| n as usize),
-            listen: listen?,
-        })
     }
 }
 

@@ -18,6 +18,7 @@ use crate::node::{binary, signal};
 pub struct ControlPlane {
     child: Child,
     data: PathBuf,
+    names: Vec<String>,
     /// Where HTTPS is served.
     pub https: String,
     /// Where MQTT is served.
@@ -54,19 +55,26 @@ impl Answer {
 impl ControlPlane {
     /// Starts one in a folder of its own under `folder`, on free ports.
     pub fn start(folder: &Path) -> Self {
-        Self::run(folder, "127.0.0.1:0", "127.0.0.1:0", String::new())
+        Self::named(folder, &[])
     }
 
-    fn run(folder: &Path, https: &str, mqtt: &str, token: String) -> Self {
+    /// One that is known by these names too; devices are told the first.
+    pub fn named(folder: &Path, names: &[&str]) -> Self {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Self::run(folder, "127.0.0.1:0", "127.0.0.1:0", String::new(), names)
+    }
+
+    fn run(folder: &Path, https: &str, mqtt: &str, token: String, names: Vec<String>) -> Self {
         let data = folder.join("cloud");
         let mut command = Command::new(binary("holm"));
         command.arg("cloud").arg("--data").arg(&data).args(["--https", https, "--mqtt", mqtt]);
+        command.args(names.iter().flat_map(|name| ["--name", name]));
         let log = std::fs::File::options().create(true).append(true).open(folder.join("cloud.log")).unwrap();
         command.stdout(Stdio::piped()).stderr(log).env("HOLM_LOG", "info");
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (https, mqtt, ca_hash) = (String::new(), String::new(), String::new());
-        let mut this = Self { child, data, https, mqtt, token, ca_hash };
+        let mut this = Self { child, data, https, mqtt, token, ca_hash, names };
         for line in out.lines() {
             let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
@@ -108,7 +116,7 @@ impl ControlPlane {
     fn restart(&mut self) {
         let _ = self.child.wait();
         let folder = self.data.parent().unwrap().to_owned();
-        let again = Self::run(&folder, &self.https, &self.mqtt, self.token.clone());
+        let again = Self::run(&folder, &self.https, &self.mqtt, self.token.clone(), self.names.clone());
         drop(std::mem::replace(self, again));
     }
 

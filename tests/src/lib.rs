@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod browser;
+pub mod card;
 pub mod cloud;
 pub mod control_plane;
 pub mod device;

@@ -50,18 +50,45 @@ impl Client {
 
     /// The same over a stream that is more than its socket.
     pub fn over(stream: Box<dyn Duplex>, socket: TcpStream, name: &str, clean: bool) -> io::Result<Self> {
+        Self::open(stream, socket, name, clean, None)
+    }
+
+    /// A new session of somebody with a password.
+    pub fn login(
+        stream: Box<dyn Duplex>,
+        socket: TcpStream,
+        name: &str,
+        user: &str,
+        password: &str,
+    ) -> io::Result<Self> {
+        Self::open(stream, socket, name, true, Some((user, password)))
+    }
+
+    fn open(
+        stream: Box<dyn Duplex>,
+        socket: TcpStream,
+        name: &str,
+        clean: bool,
+        user: Option<(&str, &str)>,
+    ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut client = Self { stream, socket, buffer: VecDeque::new() };
         let mut body = vec![0, 4];
         body.extend(b"MQTT");
-        body.extend([5, if clean { 2 } else { 0 }, 0, 60]);
+        // With a user name and a password, two more flags (MQTT 5, 3.1.2).
+        let flags = if clean { 2 } else { 0 } | if user.is_some() { 0xc0 } else { 0 };
+        body.extend([5, flags, 0, 60]);
         if clean {
             body.push(0);
         } else {
             body.extend([5, 0x11, 0xff, 0xff, 0xff, 0xff]);
         }
         text(&mut body, name);
+        if let Some((user, password)) = user {
+            text(&mut body, user);
+            text(&mut body, password);
+        }
         client.send(0x10, &body)?;
         match client.receive()? {
             Packet::Connack(_, 0) => Ok(client),

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use holm_tests::functions::{example, repository};
+use holm_tests::functions::{Guest, example, guests, repository};
 use holm_tests::node::{Start, binary};
 use serde_json::Value;
 
@@ -35,6 +35,15 @@ fn new(folder: &Path, name: &str, template: &str) -> PathBuf {
     let project = folder.join(name);
     std::os::unix::fs::symlink(repository().join("functions/examples/target"), project.join("target")).unwrap();
     project
+}
+
+/// The tools that authors use themselves.
+fn cargo(project: &Path, arguments: &[&str]) {
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).current_dir(project).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    let output = cargo.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "cargo {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
 }
 
 /// What a template's function is handed by `holm invoke`, in lines.
@@ -70,6 +79,8 @@ fn every_template_is_made_tested_built_deployed_and_invoked() {
     for template in templates {
         let name = format!("a-{template}");
         let project = new(folder.path(), &name, template);
+        cargo(&project, &["fmt", "--check"]);
+        cargo(&project, &["test", "--quiet"]);
         let tested: Value = serde_json::from_str(&good(&project, &["test", "--json"])).unwrap();
         assert_eq!((&tested["failed"], tested["passed"].as_u64() >= Some(1)), (&0.into(), true), "{tested}");
         let built: Value = serde_json::from_str(&good(&project, &["build", "--json"])).unwrap();
@@ -188,6 +199,53 @@ fn a_case_is_the_same_however_late_its_time_is() {
     )
     .unwrap();
     good(&project, &["test"]);
+}
+
+/// A function with one of the habits of `tests/guests`, and its cases.
+fn guest(folder: &Path, guest: &Guest, cases: &str) -> PathBuf {
+    let project = folder.join("guest");
+    std::fs::create_dir_all(project.join("tests")).unwrap();
+    std::fs::write(project.join("guest.wasm"), guests()).unwrap();
+    let manifest = guest.clone().more("[build]\nsource = \"guest.wasm\"").manifest();
+    std::fs::write(project.join("holm.toml"), manifest).unwrap();
+    std::fs::write(project.join("tests/cases.toml"), cases).unwrap();
+    project
+}
+
+#[test]
+fn time_passes_from_one_thing_that_is_due_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    // A second until the first retry, two until the next; then it succeeds.
+    let cases = "[[case]]\nname = \"is tried again\"\n\
+        [[case.step]]\nmqtt = \"go/x\"\npayload = \"x\"\nexpect = { invocations = 1, outcome = \"retry\", publishes = [] }\n\
+        [[case.step]]\nadvance = \"999ms\"\nexpect.invocations = 0\n\
+        [[case.step]]\nadvance = \"1ms\"\nexpect = { invocations = 1, outcome = \"retry\" }\n\
+        [[case.step]]\nadvance = \"30d\"\nexpect.invocations = 1\n\
+        expect.publishes = [{ topic = \"seen/patient\", has = { attempt = 3 } }]\n";
+    good(&guest(folder.path(), &Guest::new("patient", "third-time").on("go/#"), cases), &["test"]);
+    // Three at once, and one a second.
+    let cases = "[[case]]\nname = \"is not hurried\"\n\
+        [[case.step]]\nmqtt = \"go/1\"\nexpect.invocations = 1\n\
+        [[case.step]]\nmqtt = \"go/2\"\nexpect.invocations = 0\n\
+        [[case.step]]\nmqtt = \"go/3\"\nexpect.invocations = 0\n\
+        [[case.step]]\nadvance = \"1s\"\nexpect.invocations = 1\n\
+        [[case.step]]\nadvance = \"10s\"\nexpect.invocations = 1\n";
+    let slow = Guest::new("patient", "witness").on("go/#").limits("memory = \"4MiB\"\nrate = \"1/s\"");
+    good(&guest(folder.path(), &slow, cases), &["test"]);
+    // A schedule of every second, for an hour: each firing at its own time.
+    let cases = "[[case]]\nname = \"fires each time\"\n[[case.step]]\nadvance = \"1h\"\nexpect.invocations = 360\n";
+    let often = Guest::new("patient", "witness").trigger("schedule", "interval = \"10s\"");
+    good(&guest(folder.path(), &often, cases), &["test"]);
+}
+
+#[test]
+fn what_an_invocation_may_take_is_part_of_a_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = "[[case]]\nname = \"is small\"\nmemory = \"64KiB\"\n[[case.step]]\nmqtt = \"go/1\"\n";
+    let project = guest(folder.path(), &Guest::new("large", "witness").on("go/#"), cases);
+    let (code, out, _) = text(&holm(&project, &["test"]));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("      memory\n        - at most 64.0 KiB\n        + "), "{out}");
 }
 
 #[test]

@@ -366,6 +366,9 @@ fn a_viewers_token_looks_and_changes_nothing() {
         ("POST", "/v1/devices/pi1/revoke"),
         ("POST", "/v1/devices/pi1/deploy"),
         ("POST", "/v1/repository"),
+        ("POST", "/v1/rollouts"),
+        ("POST", "/v1/rollouts/r-1/abort"),
+        ("POST", "/v1/devices/pi1/groups"),
         ("DELETE", &format!("/v1/operators/{id}")),
     ] {
         assert_eq!(ask(method, path), 403, "{method} {path}");

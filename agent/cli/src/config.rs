@@ -23,7 +23,7 @@ pub(crate) struct Config {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Set parameters of a function: a rollout of its own, without a new version
-    Set(Set),
+    Set(Box<Set>),
     /// Show which parameters are set, by device; what is not set has its manifest's default
     Show {
         /// The function

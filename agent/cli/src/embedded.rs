@@ -5,6 +5,9 @@ include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 /// What every function in Rust has, beside its template.
 const RUST: &str = "rust";
 
+/// How the SDK is written.
+const STYLE: &[u8] = include_bytes!("../../../rustfmt.toml");
+
 /// A kind of function to begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Template {
@@ -45,6 +48,8 @@ impl Template {
             files.push((path, fill(bytes, function)));
         }
         files.extend(sdk());
+        // Or the author's `cargo fmt` would write the SDK anew.
+        files.push((".holm/rustfmt.toml".to_owned(), STYLE.to_vec()));
         files.sort();
         files
     }

@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod apply;
 mod board;
 mod buffer;
 mod build;
@@ -21,9 +22,11 @@ mod doctor;
 mod documents;
 mod embedded;
 mod failure;
+mod flash;
 mod fleet;
 mod functions;
 mod http;
+mod image;
 mod imports;
 mod invoke;
 mod journal;
@@ -36,6 +39,7 @@ mod own_node;
 mod password;
 mod plot;
 mod programs;
+mod progress;
 mod project;
 mod publish;
 mod release;
@@ -46,6 +50,7 @@ mod results;
 mod rollback;
 mod rollout;
 mod screen;
+mod seed;
 mod status;
 mod table;
 mod test;
@@ -126,8 +131,14 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Write a card for a device: an image, and what the device is told
+    Flash(Box<flash::Flash>),
+    /// Make images of cards, and boot them in QEMU
+    Image(image::Image),
     /// Rollouts: changes of many devices, in stages
     Rollout(rollout::Rollout),
+    /// Make groups and deployments what a file says
+    Apply(apply::Apply),
     /// Take devices back to an older version of a function
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
@@ -196,10 +207,13 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
         Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
+        Command::Flash(flash) => flash.run(screen).await?,
+        Command::Image(image) => return image.run(screen).await,
         Command::Cloud(cloud) => cloud.ask(screen).await?,
         Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {

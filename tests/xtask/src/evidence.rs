@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
 use crate::test::MUTANTS;
-use crate::{conformance, emulate, install};
+use crate::{conformance, emulate, image, install};
 
 /// A proof: its name, the test that is it, and the variable that makes it long.
 struct Proof {
@@ -17,9 +17,10 @@ struct Proof {
     count: &'static str,
 }
 
-const PROOFS: [Proof; 2] = [
+const PROOFS: [Proof; 3] = [
     Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000" },
     Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000" },
+    Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50" },
 ];
 
 /// A proof that is a suite of others.
@@ -51,6 +52,9 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     let count = count.unwrap_or(proof.count);
     // As `cargo xtask test` does, so that nothing is compiled twice.
     execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
+    if proof.test == "image" {
+        image::prepare()?;
+    }
     let commit = commit()?;
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
     let mut running = cargo(&arguments)

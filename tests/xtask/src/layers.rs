@@ -48,11 +48,24 @@ const RULES: &[Rule] = &[
     Names { who: "holm-protocol", may: &["holm-bundle", "holm-core"] },
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     Only { of: "holm-control-plane", by: &["holm-cli"] },
+    Only { of: "fatfs", by: &["holm-image"] },
+    Only { of: "holm-image", by: &["holm-cli"] },
+    Names { who: "holm-image", may: &["holm-init"] },
+    // For documents and durations only.
+    Names { who: "holm-init", may: &["holm-core"] },
     Only { of: "rcgen", by: &["holm-cli", "holm-control-plane", "holm-tests"] },
     Names { who: "holm-control-plane", may: &["holm-bundle", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"] },
     Names {
         who: "holm-cli",
-        may: &["holm-bundle", "holm-control-plane", "holm-core", "holm-mqtt", "holm-protocol", "holm-trust"],
+        may: &[
+            "holm-bundle",
+            "holm-control-plane",
+            "holm-core",
+            "holm-image",
+            "holm-mqtt",
+            "holm-protocol",
+            "holm-trust",
+        ],
     },
     // The handles on the outbox and on what the link remembers, never the whole store. Of bundles the digest only.
     Names {
@@ -68,6 +81,7 @@ const RULES: &[Rule] = &[
     },
     Never { who: "holm-trust", reaches: &["tokio", "mio", "rusqlite", "aws-lc-rs", "openssl-sys"] },
     Never { who: "holm-boards", reaches: &["tokio", "mio", "rusqlite", "wasmtime"] },
+    Never { who: "holm-init", reaches: &["tokio", "mio", "rusqlite", "wasmtime", "ring"] },
     Never {
         who: "holm-runtime",
         reaches: &["holm-boards", "holm-store", "holm-mqtt", "rusqlite", "mqtt-protocol-core"],

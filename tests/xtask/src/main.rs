@@ -12,6 +12,7 @@ mod dist;
 mod emulate;
 mod evidence;
 mod flags;
+mod image;
 mod install;
 mod layers;
 mod shell;
@@ -43,7 +44,7 @@ cargo xtask <chore>
   cross-check
            check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
-           a proof that takes too long for CI: kills, power; writes docs/evidence/NAME.log
+           a proof that takes too long for CI: kills, power, image-power; writes docs/evidence/NAME.log
   evidence arm
            the node's way on every kind of ARM, under qemu's user mode
   evidence deb

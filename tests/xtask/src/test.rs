@@ -8,15 +8,17 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 
-use crate::emulate;
 use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root, run as execute, there_is};
+use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
     ("faketime", "faketime"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("mksquashfs", "squashfs-tools"),
     // The control plane's pages are tested in a browser.
     ("chromium", "chromium"),
     ("node", "nodejs"),
@@ -42,6 +44,7 @@ pub fn run() -> anyhow::Result<()> {
     // That links the compiler into this holmd, which no release does (`cargo xtask layers`). The faults of the `mutants`
     // feature sleep until HOLM_MUTANT names one.
     execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
+    image::prepare()?;
     let file = root().join("target/skips.txt");
     std::fs::create_dir_all(root().join("target")).context("cannot make the folder target")?;
     std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;

@@ -243,8 +243,8 @@ fn render(rollout: &Value, devices: &[Value], look: &Look) -> String {
         ("why", text(rollout, "/why")),
         ("state", look.paint(tone(&state), &state)),
         ("because", text(rollout, "/reason")),
-        ("looked at", time("/soaks_until").map(|time| format!("until {time}")).unwrap_or_default()),
     ];
+    entries.extend(time("/soaks_until").map(|time| ("looked at", format!("until {time}"))));
     let stages = rollout.get("stages").and_then(Value::as_array).cloned().unwrap_or_default();
     let current = number(rollout, "/stage");
     for (stage, place) in stages.iter().zip(1_u64..) {

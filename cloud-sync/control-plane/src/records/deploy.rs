@@ -85,16 +85,15 @@ fn queue(connection: &Connection, deploy: Deploy, signing: &Signing) -> Result<R
     let Some((bundle, sequence)) = desired::release(&repository, &function, &version) else {
         return Ok(Err(Refused::Conflict(desired::not_published(&repository, &function, &version))));
     };
-    let confirmed = desired::confirmed(connection, device, &function, Some(&repository))?;
-    if !confirmed.admits(&bundle, sequence) {
-        let has = confirmed.now.map_or_else(|| "what it had".to_owned(), |now| now.version);
+    let last = desired::last(connection, device)?;
+    if !desired::confirmed(connection, device, &function, Some(&repository))?.admits(&bundle, sequence) {
+        let has = last.function(&function).map_or("what it had", |function| &function.version);
         let sentence = format!(
             "{function} {version} is older than {has}, which {thing} has: going back needs a permit of the targets key; \
              see `holm rollback`"
         );
         return Ok(Err(Refused::Conflict(sentence)));
     }
-    let last = desired::last(connection, device)?;
     let wanted = match last.function(&function) {
         Some(old) => DesiredFunction { version, bundle, permit: None, ..old.clone() },
         None => DesiredFunction {

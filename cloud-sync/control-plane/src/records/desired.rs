@@ -92,7 +92,7 @@ pub(super) struct Confirmed {
     pub(super) before: Option<DesiredFunction>,
     /// Whether that is an older release than what it has now.
     pub(super) before_is_older: bool,
-    /// The highest release sequence, since the last permit.
+    /// The highest release sequence since the last permit, what it is at work on included: it may have confirmed that meanwhile.
     floor: u64,
 }
 
@@ -183,15 +183,17 @@ pub(super) fn confirmed(
     repository: Option<&Repository>,
 ) -> Result<Confirmed, CloudError> {
     let action = "read a job";
-    let statement = "SELECT document FROM job WHERE device = ?1 AND status = 'SUCCEEDED' ORDER BY generation DESC";
+    let statement = "SELECT document, status = 'SUCCEEDED' FROM job WHERE device = ?1 \
+                     AND status IN ('SUCCEEDED', 'QUEUED', 'IN_PROGRESS') ORDER BY generation DESC";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let mut documents = statement.query([device]).map_err(sql(action))?;
     let (mut found, mut latest, mut permitted) = (Confirmed::default(), true, false);
     let mut newest = None;
     while let Some(row) = documents.next().map_err(sql(action))? {
         let document: String = row.get(0).map_err(sql(action))?;
+        let succeeded: bool = row.get(1).map_err(sql(action))?;
         let function = functions(&document)?.into_iter().find(|function| function.name == *name);
-        let first = std::mem::take(&mut latest);
+        let first = succeeded && std::mem::take(&mut latest);
         let Some(function) = function else { continue };
         let listed = repository.and_then(|repository| release(repository, name, &function.version));
         let sequence = listed.map(|(_, sequence)| sequence);
@@ -201,6 +203,7 @@ pub(super) fn confirmed(
             permitted = function.permit.is_some();
         }
         match &found.now {
+            _ if !succeeded => {}
             None if first => (found.now, newest) = (Some(function), sequence),
             // It was removed since; the device knows it still.
             None if found.before.is_none() => found.before = Some(function),

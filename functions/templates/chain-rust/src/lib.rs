@@ -38,7 +38,10 @@ mod tests {
         let mut host = TestHost::new();
         let mut published = Vec::new();
         for value in [3.0, 2.0, 5.0, 5.0] {
-            let event = Event { source: "function".to_owned(), ..Event::mqtt("denoise", format!(r#"{{"value":{value}}}"#)) };
+            let event = Event {
+                source: "function".to_owned(),
+                ..Event::mqtt("denoise", format!(r#"{{"value":{value}}}"#))
+            };
             host.run(handle, event).unwrap();
             published.push(host.publishes().len());
         }

@@ -15,9 +15,13 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let name = event.attribute("name").unwrap_or("unknown");
     let mut rows = 0;
     for (number, line) in event.text()?.lines().enumerate().skip(1) {
-        let value = line.split(',').nth(1).and_then(|value| value.trim().parse::<f64>().ok());
+        let value = line
+            .split(',')
+            .nth(1)
+            .and_then(|value| value.trim().parse::<f64>().ok());
         // A file that cannot be read today cannot be read tomorrow: it goes to the dead letters, whole.
-        let value = value.ok_or_else(|| Failure::reject(format!("{name}: line {} has no value", number + 1)))?;
+        let value = value
+            .ok_or_else(|| Failure::reject(format!("{name}: line {} has no value", number + 1)))?;
         results::record("value", value)?;
         rows += 1;
     }
@@ -34,9 +38,16 @@ mod tests {
     #[test]
     fn every_line_is_a_result() {
         let mut host = TestHost::new();
-        let event = Event { source: "file".to_owned(), ..Event::mqtt("inbox", "time,flow\n0,1.5\n1,2.5\n") };
-        host.run(handle, event.with_attribute("name", "a.csv")).unwrap();
+        let event = Event {
+            source: "file".to_owned(),
+            ..Event::mqtt("inbox", "time,flow\n0,1.5\n1,2.5\n")
+        };
+        host.run(handle, event.with_attribute("name", "a.csv"))
+            .unwrap();
         assert_eq!(host.results().len(), 2);
-        assert_eq!(host.publishes()[0].payload.data, br#"{"file":"a.csv","rows":2}"#);
+        assert_eq!(
+            host.publishes()[0].payload.data,
+            br#"{"file":"a.csv","rows":2}"#
+        );
     }
 }

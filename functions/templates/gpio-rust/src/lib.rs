@@ -17,7 +17,10 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     // An output is driven at once, and again if the event is: so say what it shall be, and never that it shall change.
     gpio::set("lamp", edge.level)?;
     let openings = kv::own()?.increment("openings", u64::from(open))?;
-    Publish::to("state/door").json(&Door { open, openings })?.retain().send()?;
+    Publish::to("state/door")
+        .json(&Door { open, openings })?
+        .retain()
+        .send()?;
     Ok(None)
 }
 holm_function::export!(handle);
@@ -32,7 +35,12 @@ mod tests {
     fn the_lamp_is_as_the_door() {
         let mut host = TestHost::new().with_line("lamp", false);
         for level in [Level::High, Level::Low, Level::High] {
-            let edge = Edge { line: "door".to_owned(), level, time_ms: 5, monotonic_us: 7 };
+            let edge = Edge {
+                line: "door".to_owned(),
+                level,
+                time_ms: 5,
+                monotonic_us: 7,
+            };
             host.run(handle, Event::gpio(&edge)).unwrap();
             assert_eq!(host.line("lamp"), Some(level));
         }

@@ -18,7 +18,10 @@ struct Mean {
 
 fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     // The subject is the path: /readings/NAME.
-    let sensor = event.level(2).filter(|name| !name.is_empty()).ok_or_else(|| Failure::reject("which sensor?"))?;
+    let sensor = event
+        .level(2)
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Failure::reject("which sensor?"))?;
     let state = kv::own()?;
     let mut mean: Mean = state.get(sensor)?.unwrap_or_default();
     if event.attribute("method") == Some("POST") {
@@ -42,8 +45,14 @@ mod tests {
     fn answers_with_the_mean() {
         let mut host = TestHost::new();
         for (value, expected) in [(20.0, 20.0), (22.0, 21.0), (27.0, 23.0)] {
-            let event = Event { source: "http".to_owned(), ..Event::mqtt("/readings/a", format!(r#"{{"value":{value}}}"#)) };
-            let answer = host.run(handle, event.with_attribute("method", "POST")).unwrap().unwrap();
+            let event = Event {
+                source: "http".to_owned(),
+                ..Event::mqtt("/readings/a", format!(r#"{{"value":{value}}}"#))
+            };
+            let answer = host
+                .run(handle, event.with_attribute("method", "POST"))
+                .unwrap()
+                .unwrap();
             let mean: Mean = serde_json::from_slice(&answer.data).unwrap();
             assert_eq!(mean.mean, expected);
         }

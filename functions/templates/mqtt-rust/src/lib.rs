@@ -27,7 +27,13 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let state = kv::own()?;
     let warned = state.get(sensor)?.unwrap_or(false);
     if !warned && reading.celsius > threshold {
-        publish_json(&format!("alerts/{sensor}/temperature"), &Alert { celsius: reading.celsius, threshold })?;
+        publish_json(
+            &format!("alerts/{sensor}/temperature"),
+            &Alert {
+                celsius: reading.celsius,
+                threshold,
+            },
+        )?;
         state.set(sensor, &true)?;
     } else if warned && reading.celsius < threshold - hysteresis {
         state.delete(sensor)?;
@@ -47,7 +53,10 @@ mod tests {
         let mut host = TestHost::new();
         let mut alerts = Vec::new();
         for celsius in [29.0, 31.0, 32.0, 29.5, 31.0, 28.0, 31.0] {
-            let event = Event::mqtt("sensors/attic/temperature", format!(r#"{{"celsius":{celsius}}}"#));
+            let event = Event::mqtt(
+                "sensors/attic/temperature",
+                format!(r#"{{"celsius":{celsius}}}"#),
+            );
             host.run(handle, event).unwrap();
             alerts.push(host.publishes().len());
         }

@@ -19,7 +19,13 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let messages = state.get("messages")?.unwrap_or(0);
     // The count begins anew in the same transaction in which the report is made: none is counted twice.
     state.delete("messages")?;
-    publish_json("reports/traffic", &Report { messages, until_ms: event.time_ms })?;
+    publish_json(
+        "reports/traffic",
+        &Report {
+            messages,
+            until_ms: event.time_ms,
+        },
+    )?;
     results::record("messages", messages as f64)?;
     Ok(None)
 }
@@ -33,7 +39,10 @@ mod tests {
     #[test]
     fn a_report_has_what_came_since_the_last_one() {
         let mut host = TestHost::new();
-        let tick = || Event { source: "schedule".to_owned(), ..Event::mqtt("report", "") };
+        let tick = || Event {
+            source: "schedule".to_owned(),
+            ..Event::mqtt("report", "")
+        };
         for (messages, expected) in [(3, 3.0), (0, 0.0), (1, 1.0)] {
             for _ in 0..messages {
                 host.run(handle, Event::mqtt("sensors/a", "x")).unwrap();

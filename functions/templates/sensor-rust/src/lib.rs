@@ -23,7 +23,10 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let reading = event.reading("temperature")?;
     if !reading.is_sound() {
         // Too old, or outside what the sensor can measure.
-        warn!("{} {} is {:?}, and left out", reading.value, reading.unit, reading.quality);
+        warn!(
+            "{} {} is {:?}, and left out",
+            reading.value, reading.unit, reading.quality
+        );
         return Ok(None);
     }
     let state = kv::own()?;
@@ -53,8 +56,13 @@ mod tests {
         let mut host = TestHost::new();
         for round in 1..=20 {
             let reading = Reading::new("temperature", f64::from(round), "°C");
-            host.run(handle, Event::sensor("greenhouse", &[reading])).unwrap();
-            assert_eq!(host.results().len(), usize::from(round % 10 == 0), "at {round}");
+            host.run(handle, Event::sensor("greenhouse", &[reading]))
+                .unwrap();
+            assert_eq!(
+                host.results().len(),
+                usize::from(round % 10 == 0),
+                "at {round}"
+            );
         }
         assert_eq!(host.results()[0].1, 15.5);
     }

@@ -41,7 +41,7 @@ impl Change {
         match self {
             Self::Release { version, bundle, sequence, permit } => {
                 if permit.is_none() && !confirmed.admits(bundle, *sequence) {
-                    let has = confirmed.now.as_ref().map_or("what it had", |now| &now.version);
+                    let has = current.map_or("what it had", |current| &current.version);
                     return Err(format!("{version} is older than {has}: going back needs a permit of the targets key"));
                 }
                 let (version, bundle, permit) = (version.clone(), *bundle, permit.clone());

@@ -1,0 +1,209 @@
+//! Writing a card.
+//!
+//! # The order
+//!
+//! 1. The image is read and compared with its digest, before the card is touched.
+//! 2. The card is opened for us alone (`O_EXCL`: the kernel refuses if anything of it is in use), and looked at again: it
+//!    must be the one that was agreed to.
+//! 3. Everything but the first mebibyte is written, while the image is hashed again: it may have changed on the way.
+//! 4. That is synced. Only then the first mebibyte follows, which has the partition table: a card that was cut off has
+//!    none, or its old one cleared, and boots nothing.
+//! 5. The card is read back, past the caches, and compared.
+//! 6. The seed is written, and read again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, OFlags, fadvise};
+
+use crate::disk::{Allowed, Disk, Roots};
+use crate::image::{CHUNK, Digest, Image};
+use crate::layout::MIB;
+use crate::{ImageError, Phase, Progress, card_seed, seed};
+
+/// The alignment that reading past the caches wants; no disk wants more.
+const ALIGNMENT: usize = 4096;
+
+/// Where an image goes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A disk.
+    Disk(Box<Disk>),
+    /// A file, which gets this size.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// How large the card is that it stands for.
+        bytes: u64,
+    },
+}
+
+/// What to write where.
+pub struct Flash<'a> {
+    /// Where the kernel tells about itself.
+    pub roots: &'a Roots,
+    /// Where.
+    pub target: &'a Target,
+    /// What somebody has allowed.
+    pub allowed: Allowed,
+    /// What the card is told.
+    pub seed: &'a card_seed::Seed,
+}
+
+impl Target {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Disk(disk) => &disk.path,
+            Self::File { path, .. } => path,
+        }
+    }
+
+    /// All reasons not to write an image to it.
+    pub fn refusals(&self, image: &Image, allowed: Allowed) -> Vec<String> {
+        let needed = image.manifest.bytes;
+        match self {
+            Self::Disk(disk) => disk.refusals(needed, allowed),
+            Self::File { bytes, .. } if *bytes < needed => {
+                vec![format!("it is to have {bytes} bytes, and the image has {needed}")]
+            }
+            Self::File { path, .. } => {
+                let same = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+                match same(path).is_some() && same(path) == same(&image.path) {
+                    true => vec!["it is the image itself".to_owned()],
+                    false => Vec::new(),
+                }
+            }
+        }
+    }
+}
+
+impl Flash<'_> {
+    /// Writes it, and reads it back.
+    pub fn write(&self, image: &mut Image, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+        let path = self.target.path();
+        let refused = |reasons: Vec<String>| match reasons.is_empty() {
+            true => Ok(()),
+            false => Err(ImageError::Refused { path: path.to_owned(), reasons }),
+        };
+        refused(self.target.refusals(image, self.allowed))?;
+        image.check(tell)?;
+        let mut card = self.open()?;
+        let first = write_all_but_first(image, &mut card, path, tell)?;
+        card.sync_all().map_err(ImageError::file("sync", path))?;
+        put_first(&mut card, path, &first)?;
+        self.verify(image, &card, tell)?;
+        seed::put(&card, path, self.seed)?;
+        card.sync_all().map_err(ImageError::file("sync", path))?;
+        drop_caches(&card);
+        seed::compare(&card, path, self.seed)
+    }
+
+    /// Opens the card for us alone, and makes sure that it is still the one.
+    fn open(&self) -> Result<File, ImageError> {
+        let path = self.target.path();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        match self.target {
+            Target::File { bytes, .. } => {
+                let file = options.create(true).truncate(false).open(path).map_err(ImageError::file("open", path))?;
+                // Twice: what was there before must not show through where the image has nothing.
+                file.set_len(0).and_then(|()| file.set_len(*bytes)).map_err(ImageError::file("make room in", path))?;
+                Ok(file)
+            }
+            Target::Disk(disk) => {
+                let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
+                let card =
+                    options.custom_flags(exclusive).open(path).map_err(|source| match source.raw_os_error() {
+                        Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+                            ImageError::InUse { path: path.to_owned() }
+                        }
+                        _ => ImageError::File { action: "open", path: path.to_owned(), source },
+                    })?;
+                let now = Disk::read(self.roots, &disk.name)?;
+                if let Some((what, before, now)) = disk.changed(&now) {
+                    return Err(ImageError::Changed { path: path.to_owned(), what, before, now });
+                }
+                Ok(card)
+            }
+        }
+    }
+
+    /// Reads the card back and compares it.
+    fn verify(&self, image: &Image, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+        let path = self.target.path();
+        drop_caches(card);
+        // Past the caches, where that is possible; on a file system that cannot, without.
+        let direct = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
+        let direct = OpenOptions::new().read(true).custom_flags(direct).open(path);
+        let mut reader = match direct {
+            Ok(direct) => direct,
+            Err(_) => File::open(path).map_err(ImageError::file("open", path))?,
+        };
+        let mut buffer = vec![0; CHUNK + ALIGNMENT];
+        let skip = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        let mut digest = Digest::default();
+        let (mut at, total) = (0, image.manifest.bytes);
+        while at < total {
+            let want = usize::try_from(total - at).unwrap_or(usize::MAX).min(CHUNK);
+            let chunk = buffer.get_mut(skip..skip + want).unwrap_or_default();
+            reader.read_exact(chunk).map_err(ImageError::file("read back", path))?;
+            digest.add(at, chunk);
+            if at == 0 && crate::Manifest::read(chunk.get(4096..).unwrap_or_default()).as_ref() != Ok(&image.manifest) {
+                let (expected, found) = ("its manifest".to_owned(), "another".to_owned());
+                return Err(ImageError::BadCard { path: path.to_owned(), expected, found });
+            }
+            at += want as u64;
+            tell(Progress { phase: Phase::Verify, done: at, total });
+        }
+        let (expected, found) = (image.manifest.sha256.clone(), digest.finish());
+        match expected == found {
+            true => Ok(()),
+            false => Err(ImageError::BadCard { path: path.to_owned(), expected, found }),
+        }
+    }
+}
+
+/// Writes all but the first mebibyte, which is cleared and handed back.
+fn write_all_but_first(
+    image: &mut Image,
+    card: &mut File,
+    path: &Path,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Vec<u8>, ImageError> {
+    // An old table must not lead into what is half written.
+    card.write_all_at(&vec![0; CHUNK], 0).map_err(ImageError::file("write", path))?;
+    card.sync_data().map_err(ImageError::file("sync", path))?;
+    card.seek(SeekFrom::Start(MIB)).map_err(ImageError::file("write", path))?;
+    let (mut first, mut digest) = (Vec::new(), Digest::default());
+    image.each_chunk(|at, chunk, total| {
+        digest.add(at, chunk);
+        match at {
+            0 => first = chunk.to_vec(),
+            _ => card.write_all(chunk).map_err(ImageError::file("write", path))?,
+        }
+        // The kernel would take all of it into memory and seem to hang at the end.
+        if at % (32 * MIB) == 0 {
+            card.sync_data().map_err(ImageError::file("sync", path))?;
+        }
+        tell(Progress { phase: Phase::Write, done: at + chunk.len() as u64, total });
+        Ok(())
+    })?;
+    image.compare(digest)?;
+    Ok(first)
+}
+
+fn put_first(card: &mut File, path: &Path, first: &[u8]) -> Result<(), ImageError> {
+    let put = |card: &mut File| -> io::Result<()> {
+        card.write_all_at(first, 0)?;
+        card.sync_all()
+    };
+    put(card).map_err(ImageError::file("write the beginning of", path))
+}
+
+/// Best effort: where it is not possible, reading past the caches does it.
+fn drop_caches(card: &File) {
+    let _ = fadvise(card, 0, None, Advice::DontNeed);
+}

@@ -1,0 +1,55 @@
+//! A new system for a card, into the slot that it does not boot. The next boot tries it; see `holm_init::slots`.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use holm_init::boot::{CHOICE, TRIAL};
+use holm_init::slots::Slot;
+
+use crate::build::{COMMAND_LINE, INITRAMFS, KERNEL};
+use crate::image::{CHUNK, Image};
+use crate::layout::{SYSTEM, table};
+use crate::{ImageError, Manifest, Phase, Progress, fat};
+
+/// Puts the system of an image into the other slot, and says which that is. The word that it is to be tried comes last: a
+/// card that was cut off before boots what it did.
+pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) -> Result<Slot, ImageError> {
+    let failed = |action| ImageError::file(action, card);
+    let wrong = |problem: String| ImageError::Card { path: card.to_owned(), problem };
+    let file = File::options().read(true).write(true).open(card).map_err(failed("open"))?;
+    let mut place = vec![0; CHUNK - 4096];
+    file.read_exact_at(&mut place, 4096).map_err(failed("read"))?;
+    let old = Manifest::read(&place).map_err(wrong)?;
+    image.is_for(&old.board)?;
+    image.check(tell)?;
+    let choice = fat::get(fat::of(&file, card)?, CHOICE).map_err(failed("read"))?.unwrap_or_default();
+    let choice = String::from_utf8_lossy(&choice).into_owned();
+    let booted = choice.lines().find_map(|line| line.strip_prefix("os_prefix=")?.trim_end().strip_suffix('/'));
+    let booted = booted.and_then(|name| Slot::parse(name).ok());
+    let slot = booted.ok_or_else(|| wrong(format!("{CHOICE} names no slot")))?.other();
+    let [_, first, second, _] = table().entries;
+    let to = if slot == Slot::A { first.start() } else { second.start() };
+    let mut buffer = vec![0; CHUNK];
+    for at in (0..SYSTEM).step_by(CHUNK) {
+        image.file.read_exact_at(&mut buffer, first.start() + at).map_err(ImageError::file("read", &image.path))?;
+        file.write_all_at(&buffer, to + at).map_err(failed("write"))?;
+        tell(Progress { phase: Phase::Write, done: at + CHUNK as u64, total: SYSTEM });
+    }
+    file.sync_all().map_err(failed("sync"))?;
+    let take = |name: &str| {
+        let path = format!("{}/{name}", Slot::A);
+        let bytes =
+            fat::get(fat::of(&image.file, &image.path)?, &path).map_err(ImageError::file("read", &image.path))?;
+        bytes.ok_or_else(|| ImageError::NotAnImage { path: image.path.clone(), problem: format!("it has no {path}") })
+    };
+    let line = String::from_utf8_lossy(&take(COMMAND_LINE)?).replace("holm.slot=a", &format!("holm.slot={slot}"));
+    let files = [(KERNEL, take(KERNEL)?), (INITRAMFS, take(INITRAMFS)?), (COMMAND_LINE, line.into_bytes())];
+    let files = files.map(|(name, bytes)| (format!("{slot}/{name}"), bytes));
+    let files = files.iter().map(|(path, bytes)| (&**path, &**bytes));
+    fat::put(fat::of(&file, card)?, files).map_err(failed("write"))?;
+    file.sync_all().map_err(failed("sync"))?;
+    fat::put(fat::of(&file, card)?, [(TRIAL, slot.name().as_bytes())]).map_err(failed("write"))?;
+    file.sync_all().map_err(failed("sync"))?;
+    Ok(slot)
+}

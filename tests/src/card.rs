@@ -1,0 +1,188 @@
+//! A card in QEMU: made, flashed and booted by the real `holm`, with a node of its own in it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConnection, RootCertStore, StreamOwned};
+
+use crate::control_plane::{ControlPlane, client_config};
+use crate::functions::repository;
+use crate::mosquitto::free_port;
+use crate::mqtt::Client;
+use crate::node::binary;
+use crate::publisher::Publisher;
+
+/// The programs for the card.
+const TARGET: &str = "aarch64-unknown-linux-musl";
+
+/// How this machine is called from inside of QEMU.
+pub const HOST: &str = "10.0.2.2";
+
+/// The broker's user on every card.
+const USER: (&str, &str) = ("field", "secret");
+
+/// Programs that make and boot cards, with the packages of Debian that have them.
+const PROGRAMS: [(&str, &str); 3] =
+    [("qemu-system-aarch64", "qemu-system-arm"), ("mksquashfs", "squashfs-tools"), ("mke2fs", "e2fsprogs")];
+
+/// An emulated machine starts some programs ten times more slowly, and shares its cores with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A card and the machine that it is in.
+pub struct Card {
+    folder: PathBuf,
+    port: u16,
+    machine: Option<Child>,
+}
+
+/// Why no card can be made or booted here.
+pub fn missing() -> Option<String> {
+    for program in ["holmd", "holm-init"] {
+        if !program_for(program).is_file() {
+            return Some(format!("no {program} for {TARGET}: `cargo xtask test` builds it"));
+        }
+    }
+    let there = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+        folders.any(|folder: PathBuf| folder.join(program).is_file())
+    };
+    let missing = PROGRAMS.iter().find(|(program, _)| !there(program));
+    missing.map(|(program, package)| format!("no {program}: apt-get install {package}"))
+}
+
+fn program_for(name: &str) -> PathBuf {
+    repository().join("target").join(TARGET).join("release").join(name)
+}
+
+/// Makes the image, as somebody would; all that it prints.
+pub fn image(output: &Path) -> String {
+    let mut command = Command::new(binary("holm"));
+    command.args(["image", "build", "--json", "--board", "qemu-virt", "--console", "--healthy-for", "2s", "--output"]);
+    command.arg(output).arg("--holmd").arg(program_for("holmd")).arg("--init").arg(program_for("holm-init"));
+    // Kept between runs: fetched from Debian once.
+    command.arg("--packages").arg(repository().join("target/debian"));
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap()
+}
+
+impl Card {
+    /// Flashes a card that enrols as `thing` in the group `greenhouse`.
+    pub fn flash(folder: &Path, image: &Path, laptop: &Publisher, cloud: &ControlPlane, thing: &str) -> Self {
+        let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
+        let config = folder.join("quick.toml");
+        std::fs::write(&config, crate::cloud::QUICK).unwrap();
+        let https = format!("https://{HOST}:{}", cloud.https.rsplit(':').next().unwrap());
+        let mut command = laptop.command(cloud, &["flash", "--yes", "--hostname", thing, "--group", "greenhouse"]);
+        command.args([
+            "--cloud",
+            &https,
+            "--mqtt-user",
+            USER.0,
+            "--mqtt-name",
+            "127.0.0.1",
+            "--mqtt-iterations",
+            "1000",
+        ]);
+        command.arg("--image").arg(image).arg("--device").arg(card.path()).arg("--config").arg(config);
+        command.arg("--mqtt-ca").arg(card.certificate());
+        let mut flash = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        flash.stdin.take().unwrap().write_all(format!("{}\n", USER.1).as_bytes()).unwrap();
+        let output = flash.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        card
+    }
+
+    /// Flashes a card that belongs to nobody.
+    pub fn plain(folder: &Path, image: &Path) -> Self {
+        let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
+        let mut command = Command::new(binary("holm"));
+        command.args(["flash", "--yes", "--image"]).arg(image).arg("--device").arg(card.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        card
+    }
+
+    /// Puts the system of an image into its other slot.
+    pub fn update(&self, image: &Path) {
+        let mut command = Command::new(binary("holm"));
+        command.args(["image", "update", "--image"]).arg(image).arg("--card").arg(self.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The card's file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join("card.img")
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.join("field.crt")
+    }
+
+    /// What the machine has said so far, all boots of it.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.join("serial.log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Puts it in and gives it power.
+    pub fn boot(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.join("serial.log")).unwrap();
+        let mut command = Command::new(binary("holm"));
+        command
+            .args(["image", "run", "--quiet", "--forward", &format!("{}:8883", self.port), "--card"])
+            .arg(self.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // QEMU is its child, and both are cut off together.
+        self.machine = Some(command.process_group(0).spawn().unwrap());
+    }
+
+    /// Cuts the power.
+    pub fn cut(&mut self) {
+        if let Some(mut machine) = self.machine.take() {
+            let group = format!("-{}", machine.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+            let _ = machine.wait();
+        }
+    }
+
+    /// A connection to its broker, as soon as there is one.
+    pub fn client(&self, name: &str) -> Client {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.connect(name) {
+                Ok(client) => return client,
+                Err(error) if Instant::now() > deadline => panic!("no broker: {error}\n{}", self.said()),
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    fn connect(&self, name: &str) -> std::io::Result<Client> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
+        let config = client_config().with_root_certificates(roots).with_no_client_auth();
+        let socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        // QEMU takes connections before anybody listens inside.
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let connection = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap());
+        let mut stream = StreamOwned::new(connection.map_err(std::io::Error::other)?, socket.try_clone()?);
+        stream.flush()?;
+        stream.read_exact(&mut [])?;
+        Client::login(Box::new(stream), socket, name, USER.0, USER.1)
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}

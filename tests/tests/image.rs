@@ -1,0 +1,255 @@
+//! A card from the first byte to the last result: made, flashed with a seed, booted in QEMU; it enrols, gets a function over the
+//! air, and answers for what it acknowledged, whenever its power is cut.
+//!
+//! `HOLM_IMAGE_CUTS` says how often the power is cut; `cargo xtask evidence image-power` does it 50 times. QEMU is killed as it
+//! stands: what the guest had in memory is gone, what it had given to the disk is not, so a disk that lies about its caches is
+//! not what is tried here (`tests/tests/power.rs` does that to the store).
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use holm_tests::card::{self, Card, HOST, PATIENCE};
+use holm_tests::control_plane::ControlPlane;
+use holm_tests::functions::example;
+use holm_tests::mqtt::{Client, Packet};
+use holm_tests::publisher::Publisher;
+use serde_json::Value;
+
+/// A card, the fleet that it belongs to, and what was published to it.
+struct Field {
+    cloud: ControlPlane,
+    laptop: Publisher,
+    card: Card,
+    /// Numbers that were sent, and those of them that were acknowledged.
+    sent: u16,
+    acknowledged: u16,
+    /// Versions of the counter that were published; the newest was also deployed last, as the generation of that number.
+    version: u32,
+    /// The one that was confirmed last.
+    confirmed: String,
+}
+
+fn cuts() -> u32 {
+    std::env::var("HOLM_IMAGE_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
+}
+
+/// Waits as long as an emulated machine may take.
+fn patiently<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Field {
+    fn new(folder: &Path, image: &Path) -> Self {
+        let cloud = ControlPlane::named(folder, &[HOST]);
+        let laptop = Publisher::new(folder);
+        laptop.ok(&cloud, &["key", "new", "--cloud"]);
+        let card = Card::flash(folder, image, &laptop, &cloud, "pi3");
+        Self { cloud, laptop, card, sent: 0, acknowledged: 0, version: 0, confirmed: String::new() }
+    }
+
+    fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+        patiently(what, condition).unwrap_or_else(|error| panic!("{error}\n{}", tail(&self.card.said())))
+    }
+
+    fn connected(&self) {
+        self.wait("the device is connected", || {
+            let answer = self.cloud.ask("GET", "/v1/devices/pi3", Some(&self.cloud.token), b"");
+            (answer.status == 200 && answer.json()["connected"] == true).then_some(())
+        });
+    }
+
+    /// Publishes the next version of the counter, with native code for the card, and says its name.
+    fn release(&mut self) -> String {
+        self.version += 1;
+        let version = format!("0.1.{}", self.version);
+        let bundle = example("counter", |manifest| manifest.replace("\"0.1.0\"", &format!("\"{version}\"")));
+        let file = self.laptop.bundle("counter.holm", &bundle);
+        self.laptop.publish(&self.cloud, &file, &["--profile", "a64-small-v1"]);
+        format!("counter@{version}")
+    }
+
+    /// Begins to deploy a release; it is to be watched for a second.
+    fn deploy(&self, release: &str) {
+        self.laptop.ok(&self.cloud, &["deploy", release, "--device", "pi3", "--health-window", "1s"]);
+    }
+
+    /// The version that runs, once the last deployment has come to its end. That is the new one if it was confirmed, and
+    /// otherwise the one that was confirmed before: a node that goes down during a trial comes back with that.
+    fn ended(&mut self) -> String {
+        let ended = self.wait("the deployment comes to its end", || {
+            let device = self.cloud.get("/v1/devices/pi3");
+            let reported = |path: &str| device.pointer(&format!("/reported/{path}")).cloned();
+            let phase = reported("phase")?.as_str()?.to_owned();
+            let is_last = reported("generation")? == self.version && device["connected"] == true;
+            let ended = is_last && ["confirmed", "rolled-back", "refused"].contains(&&*phase);
+            ended.then_some((phase, reported("functions/0/version")?.as_str()?.to_owned()))
+        });
+        if ended.0 == "confirmed" {
+            self.confirmed = format!("0.1.{}", self.version);
+        }
+        assert_eq!(ended.1, self.confirmed, "{}\n{}", ended.0, tail(&self.card.said()));
+        ended.0
+    }
+
+    /// Publishes numbers until `until`, or until the connection breaks. What was not acknowledged is sent again by the next
+    /// call, under the same name: its effects are there once, however often it comes.
+    fn publish(&mut self, client: &mut Client, until: u16) {
+        while self.acknowledged < until {
+            let number = self.acknowledged + 1;
+            self.sent = self.sent.max(number);
+            let (name, payload) = (format!("event-{number}"), format!("{{\"id\":\"{number}\"}}"));
+            let sent = client.publish("count/x", payload.as_bytes(), 1, number, false, Some(&name));
+            if sent.is_err() || !matches!(client.receive(), Ok(Packet::Ack(4, id, 0 | 16)) if id == number) {
+                return;
+            }
+            self.acknowledged = number;
+        }
+    }
+
+    /// What the counter has recorded, in order.
+    fn counted(&self) -> Vec<u64> {
+        let answer = self.cloud.get("/v1/results?series=counter.n&device=pi3&limit=10000");
+        let rows: &Vec<Value> = answer["rows"].as_array().unwrap();
+        let mut counted: Vec<u64> = rows.iter().map(|row| row["value"].as_f64().unwrap() as u64).collect();
+        counted.sort_unstable();
+        counted
+    }
+
+    /// Every number that was acknowledged has been counted, once, and its result has arrived.
+    fn settle(&mut self) {
+        let mut client = self.card.client("settle");
+        self.publish(&mut client, self.sent.max(self.acknowledged));
+        assert_eq!(self.acknowledged, self.sent, "what was cut off is taken when it comes again");
+        let expected: Vec<u64> = (1..=u64::from(self.acknowledged)).collect();
+        self.wait("all results arrive", || (self.counted().len() >= expected.len()).then_some(()));
+        assert_eq!(self.counted(), expected, "once each");
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+#[test]
+fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
+    if let Some(why) = card::missing() {
+        return holm_tests::skip(&why);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("holm.img");
+    card::image(&image);
+    let mut field = Field::new(folder.path(), &image);
+    field.card.boot();
+    field.connected();
+    let begin = Instant::now();
+    let release = field.release();
+    field.deploy(&release);
+    assert_eq!(field.ended(), "confirmed", "{}", tail(&field.card.said()));
+    println!("deployed over the air in {} ms", begin.elapsed().as_millis());
+    let mut client = field.card.client("field");
+    field.publish(&mut client, 5);
+    assert_eq!(field.acknowledged, 5, "{}", tail(&field.card.said()));
+    field.settle();
+    // The seed, with its token and keys, is not on the FAT partition any more.
+    let path = field.card.path();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    assert_eq!(holm_image::seed::read(&file, &path).unwrap(), None);
+    for cut in 0..cuts() {
+        let boots = field.card.said().matches("the node is ready").count();
+        // In turn while messages come in and while a new version does, at another moment each time.
+        let moment = Duration::from_millis(50 + u64::from(cut / 2 * 397 % 2400));
+        if cut % 2 == 0 {
+            let mut client = field.card.client("field");
+            let deadline = Instant::now() + moment;
+            while Instant::now() < deadline {
+                let next = field.acknowledged + 1;
+                field.publish(&mut client, next);
+            }
+            // One is on its way when it happens.
+            let number = field.acknowledged + 1;
+            let (name, payload) = (format!("event-{number}"), format!("{{\"id\":\"{number}\"}}"));
+            field.sent = number;
+            client.publish("count/x", payload.as_bytes(), 1, number, false, Some(&name)).unwrap();
+            field.card.cut();
+        } else {
+            let release = field.release();
+            field.deploy(&release);
+            std::thread::sleep(moment);
+            field.card.cut();
+        }
+        field.card.boot();
+        field.wait("it boots again", || (field.card.said().matches("the node is ready").count() > boots).then_some(()));
+        field.connected();
+        let phase = field.ended();
+        field.settle();
+        println!(
+            "cut {cut} after {} ms: {phase}, {} runs, {} acknowledged, none lost",
+            moment.as_millis(),
+            field.confirmed,
+            field.acknowledged
+        );
+        // What is reported by now is not from before the cut.
+        field.ended();
+    }
+    field.card.cut();
+}
+
+#[test]
+fn a_new_system_is_tried_and_kept_and_one_that_does_not_start_is_given_up() {
+    if let Some(why) = card::missing() {
+        return holm_tests::skip(&why);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("holm.img");
+    card::image(&image);
+    let mut card = Card::plain(folder.path(), &image);
+    let says = |card: &Card, what: &str, times: usize| {
+        let wait = patiently(what, || (card.said().matches(what).count() >= times).then_some(()));
+        wait.unwrap_or_else(|error| panic!("{error}\n{}", tail(&card.said())));
+    };
+    card.update(&image);
+    card.boot();
+    says(&card, "restarting into slot b, once", 1);
+    says(&card, "slot b is confirmed", 1);
+    card.cut();
+    card.boot();
+    says(&card, "booting b/\n", 1);
+    says(&card, "the node is ready", 2);
+    card.cut();
+    // The next one has a system that cannot be mounted.
+    card.update(&image);
+    let file = File::options().write(true).open(card.path()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], 129 << 20).unwrap();
+    card.boot();
+    says(&card, "the kernel does not mount system a", 3);
+    says(&card, "the node is ready", 3);
+    let said = card.said();
+    assert_eq!(said.matches("restarting into slot a, once").count(), 3, "{}", tail(&said));
+    assert_eq!(said.lines().rfind(|line| line.starts_with("booting")), Some("booting b/"));
+    card.cut();
+}
+
+#[test]
+fn the_same_inputs_give_the_same_image() {
+    if let Some(why) = card::missing() {
+        return holm_tests::skip(&why);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made: Vec<String> = ["first.img", "second.img"].map(|name| card::image(&folder.path().join(name))).into();
+    assert_eq!(made[0], made[1]);
+    let manifest: Value = serde_json::from_str(&made[0]).unwrap();
+    assert_eq!((&manifest["board"], &manifest["console"]), (&"qemu-virt".into(), &true.into()));
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(read("first.img") == read("second.img"));
+}
