@@ -66,8 +66,9 @@ mod tests {
         let file = folder.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
         let found = Config::read(Some(&file), Overrides::default());
-        let found = found.err().map(|found| found.problems.into_iter().map(|problem| problem.key).collect());
-        assert_eq!(found.unwrap_or_else(Vec::new), keys, "{text}");
+        let found: Option<Vec<_>> =
+            found.err().map(|found| found.problems.into_iter().map(|problem| problem.key).collect());
+        assert_eq!(found.unwrap_or_default(), keys, "{text}");
     }
 
     #[test]
