@@ -532,6 +532,19 @@ mod tests {
     }
 
     #[test]
+    fn what_packages_bring_is_good_and_so_is_all_that_it_proposes() {
+        let text = include_str!("../../boards/packaging/agent.toml");
+        check(text, &[]);
+        let proposed = |line: &str| {
+            let words = line.strip_prefix("# ").filter(|words| words.starts_with('[') || words.contains(" = "));
+            words.unwrap_or(line).to_owned() + "\n"
+        };
+        // A hash of a password is nothing to propose.
+        let all: String = text.lines().map(proposed).collect();
+        check(&all, &["mqtt.user[0].password_hash"]);
+    }
+
+    #[test]
     fn addresses_of_external_brokers_have_a_host_and_a_port() {
         for wrong in ["broker", ":1883", "broker:0", "broker:x", "::1:1883", "mqtt://broker:1883", "[x]:1"] {
             assert!(host_and_port(wrong).is_err(), "{wrong}");

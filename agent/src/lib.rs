@@ -2,6 +2,7 @@
 //! supervisor that starts every task.
 
 pub mod admin;
+pub mod arguments;
 pub mod board;
 pub mod breadcrumb;
 pub mod clock;

@@ -1,94 +1,13 @@
 //! `holmd`: see the library for what it does.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
+use holm_agent::arguments::{Arguments, Command, Enrol, Options, Run};
 use holm_agent::config::{Config, Overrides, Stage};
 use holm_agent::{board, cloud, node};
 use holm_cloud_sync::Invitation;
-use holm_core::Timestamp;
-
-/// The Holm agent: runs sandboxed functions on local events.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the node until SIGTERM or Ctrl-C.
-    Run(Run),
-    /// Read the configuration, list all problems, and do nothing else.
-    CheckConfig(Options),
-    /// Drive all outputs to their safe levels, and do nothing else. For who notices that the node has died, such as
-    /// `ExecStopPost=` of its unit.
-    SafeOutputs(Options),
-    /// Enrol the device at a control plane, once. A node that runs connects by itself within seconds.
-    Enrol(Enrol),
-}
-
-#[derive(clap::Args)]
-struct Enrol {
-    /// The control plane, such as https://cloud.example:8443. Without it, enrol.toml in the data folder says all.
-    #[arg(long, requires = "token", requires = "ca_hash")]
-    cloud: Option<String>,
-    /// What lets one device in, once. `-` reads it from stdin, so that it is in no list of processes.
-    #[arg(long, requires = "cloud")]
-    token: Option<String>,
-    /// SHA-256 of the control plane's root certificate, in hexadecimal.
-    #[arg(long, requires = "cloud")]
-    ca_hash: Option<String>,
-    /// The name that the device would like.
-    #[arg(long, requires = "cloud")]
-    thing: Option<String>,
-    /// agent.toml, for its data folder. Without it, /etc/holm/agent.toml if there is one.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// The data folder, instead of the configured one.
-    #[arg(long)]
-    data: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-struct Run {
-    #[command(flatten)]
-    options: Options,
-    /// The clock stands still here, in milliseconds since 1970, until it is set forward over the admin socket: for
-    /// `holm test`.
-    #[arg(long, hide = true, value_name = "MS", value_parser = moment)]
-    clock: Option<Timestamp>,
-    /// Keep what invocations are given and do, payloads and all, for whoever may ask the admin socket: for `holm dev`.
-    #[arg(long, hide = true)]
-    tape: bool,
-    /// End when stdin ends, and so with the one who started this.
-    #[arg(long, hide = true)]
-    tether: bool,
-}
-
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let milliseconds: i64 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
-    if milliseconds > 0 { Ok(Timestamp(milliseconds)) } else { Err("that is before 1970".into()) }
-}
-
-#[derive(clap::Args)]
-struct Options {
-    /// agent.toml; agent.d/*.toml beside it is read too. Without it, /etc/holm/agent.toml if there is one.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// The data folder, instead of the configured one.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// The MQTT address, instead of the configured one.
-    #[arg(long)]
-    listen: Option<SocketAddr>,
-    /// The board's profile, by name or file, instead of the configured one: `host-sim` is the simulator.
-    #[arg(long)]
-    board: Option<String>,
-}
 
 fn main() -> ExitCode {
     let mut stage = Stage::default();

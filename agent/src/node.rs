@@ -174,7 +174,9 @@ impl Running {
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);
         let workers = config.functions.workers;
-        let slots = u32::try_from(workers * 8).unwrap_or(u32::MAX);
+        // A slot reserves 64 MiB of address space, of which a 32-bit machine has 3 GiB.
+        let most = if cfg!(target_pointer_width = "32") { 16 } else { u32::MAX };
+        let slots = u32::try_from(workers * 8).unwrap_or(u32::MAX).min(most);
         let engine_options = EngineOptions { device: config.device.clone(), slots, ..EngineOptions::default() };
         let engine = Engine::new(Profile::host(), &engine_options).context("cannot start the function engine")?;
         let ticker = engine.ticker();

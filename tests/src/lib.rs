@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod control_plane;
 pub mod device;
 pub mod functions;
+pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod node;
@@ -23,13 +24,18 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` gives a value, or fails with `what` after 20 seconds.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(20), what, condition)
+}
+
+/// Waits until `condition` gives a value, or fails with `what` after this long.
+pub fn within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -32,12 +32,14 @@ pub struct Start<'a> {
     pub mutant: Option<&'a str>,
     /// A program to run it under, such as strace, with its arguments.
     pub under: &'a [String],
+    /// Another `holmd` than the one that was built for the tests.
+    pub holmd: Option<&'a Path>,
 }
 
 impl<'a> Start<'a> {
     /// With defaults.
     pub fn new(data: &'a Path) -> Self {
-        Self { data, config: "", mutant: None, under: &[] }
+        Self { data, config: "", mutant: None, under: &[], holmd: None }
     }
 
     /// Starts it and waits until it is ready. `None` if it ended before that.
@@ -45,7 +47,7 @@ impl<'a> Start<'a> {
         std::fs::create_dir_all(self.data).unwrap();
         let config = self.data.join("agent.toml");
         std::fs::write(&config, self.config).unwrap();
-        let holmd = binary("holmd");
+        let holmd = self.holmd.map_or_else(|| binary("holmd"), Path::to_owned);
         let mut command = match self.under {
             [] => Command::new(&holmd),
             [program, arguments @ ..] => {

@@ -41,7 +41,7 @@ impl Publisher {
     /// Runs it, which must go well; what it wrote on stdout.
     pub fn ok(&self, cloud: &ControlPlane, words: &[&str]) -> String {
         let output = self.run(cloud, words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 

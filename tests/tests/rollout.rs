@@ -414,3 +414,37 @@ fn bad_input_is_answered_with_all_of_it_and_nothing_comes_of_it() {
     assert_eq!(world.cloud.get("/v1/devices/pi1")["groups"], json!(["greenhouse"]));
     world.cloud.stop();
 }
+
+#[test]
+fn a_file_says_who_is_in_which_group_and_what_runs_there() {
+    let world = World::new();
+    for thing in ["pi1", "pi2", "pi3"] {
+        world.enrol(thing);
+    }
+    world.publish(&good("1.0.0"));
+    let path = world.folder.path().join("fleet.toml");
+    let file = |text: &str| std::fs::write(&path, text).unwrap();
+    let apply = ["apply", path.to_str().unwrap()];
+    let text = "fleet_version = 1\n[group.greenhouse]\ndevices = [\"pi1\", \"pi2\"]\n[[deploy]]\nfunction = \"teller\"\n\
+                version = \"1.0.0\"\ngroup = \"greenhouse\"\nstages = [\"1\", \"100%\"]\nsoak = \"1h\"\n";
+    file(&text.replace("pi2", "pi7"));
+    assert!(world.ends(1, &apply).contains("there is no active device pi7 in group greenhouse"));
+    file(&text.replace("1.0.0", "2.0.0"));
+    assert!(world.ends(1, &apply).contains("2.0.0 is not published"));
+    file(&text.replace("soak", "soka"));
+    assert!(world.ends(1, &apply).contains("line 9: deploy[0].soka: "));
+    file(text);
+    let told = world.ends(0, &[&apply[..], &["--plan"]].concat());
+    assert_eq!(told, "pi3  -greenhouse\nteller  none -> 1.0.0  pi1, pi2\nstages  1 (1), 100% (1)\n");
+    assert_eq!(world.cloud.get("/v1/rollouts")["rollouts"], json!([]));
+    assert_eq!(world.cloud.get("/v1/devices/pi3")["groups"], json!(["greenhouse"]));
+    let told = world.ends(0, &apply);
+    assert!(told.contains("r-1 begins"), "{told}");
+    assert_eq!(world.cloud.get("/v1/devices/pi3")["groups"], json!([]));
+    let rollout = world.rollout();
+    assert_eq!(
+        (&rollout["group"], &rollout["devices"], &rollout["plan"]["soak_s"]),
+        (&json!("greenhouse"), &json!(2), &json!(3_600))
+    );
+    world.cloud.stop();
+}

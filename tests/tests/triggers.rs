@@ -311,9 +311,11 @@ fn two_functions_on_one_event_both_run_once_even_when_one_is_slow_and_the_node_d
     let (topic, report) = watcher.next();
     assert_eq!((topic.as_str(), text(&report, "data"), &report["times"]), ("seen/slow", "b", &Value::from(1)));
     assert_eq!(watcher.rest(Duration::from_millis(400)), [], "the quick one is done with it");
-    let functions = node.admin.get("/v1/functions");
-    for function in functions["functions"].as_array().unwrap() {
-        assert_eq!(function["total"]["invocations"], 2, "{function}");
+    for (function, key, times) in
+        [("stateful", "n", "2"), ("quick", "times/a", "1"), ("quick", "times/b", "1"), ("slow", "times/b", "1")]
+    {
+        let state = node.admin.get(&format!("/v1/state/{function}"));
+        assert_eq!(state["state"][key], times, "{function}: {state}");
     }
     node.stop();
 }

@@ -18,6 +18,15 @@ pub(crate) enum Failure {
     Unheard,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told { what, .. } => f.write_str(what),
+            Self::Unheard => Ok(()),
+        }
+    }
+}
+
 impl Failure {
     /// With nothing to advise.
     pub(crate) fn new(what: impl Into<String>) -> Self {

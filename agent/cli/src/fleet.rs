@@ -83,6 +83,11 @@ impl Fleet {
     }
 }
 
+/// All devices that are active.
+pub(crate) async fn all(remote: &Remote) -> Result<Vec<Value>, Failure> {
+    Fleet { group: None, all: false, json: true }.devices(remote).await
+}
+
 fn render(devices: &[Shown], now: i64, look: &Look) -> String {
     let mut table = Table::new(&["DEVICE", "GROUPS", "STATE", "AGENT", ">FUNCTIONS", "PHASE", "JOB"]);
     for device in devices {

@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod apply;
 mod board;
 mod buffer;
 mod build;
@@ -18,6 +19,7 @@ mod dev;
 mod device;
 mod dlq;
 mod doctor;
+mod documents;
 mod embedded;
 mod failure;
 mod flash;
@@ -135,6 +137,8 @@ enum Command {
     Image(image::Image),
     /// Rollouts: changes of many devices, in stages
     Rollout(rollout::Rollout),
+    /// Make groups and deployments what a file says
+    Apply(apply::Apply),
     /// Take devices back to an older version of a function
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
@@ -144,6 +148,9 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Documents(documents::Documents),
 }
 
 fn main() -> ExitCode {
@@ -200,6 +207,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Fleet(fleet) => fleet.run(screen).await?,
         Command::Device(device) => device.run(screen).await?,
         Command::Rollout(rollout) => return rollout.run(screen).await,
+        Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
@@ -207,6 +215,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Flash(flash) => flash.run(screen).await?,
         Command::Image(image) => return image.run(screen).await,
         Command::Cloud(cloud) => cloud.ask(screen).await?,
+        Command::Documents(documents) => documents.run(Arguments::command())?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "holm", &mut script);

@@ -98,7 +98,8 @@ impl Board for Linux {
 
 /// What the device tree of this machine says that it is, most special first; nothing where there is none.
 pub fn compatible() -> Vec<String> {
-    let text = std::fs::read("/proc/device-tree/compatible").unwrap_or_default();
+    // What /proc/device-tree points to: the unit shows us no more of /proc than processes.
+    let text = std::fs::read("/sys/firmware/devicetree/base/compatible").unwrap_or_default();
     let names = text.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }

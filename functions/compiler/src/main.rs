@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 #[derive(Debug, Parser)]
 #[command(name = "holm-compile", version)]
 struct Arguments {
-    /// The engine profile: x64-v1, a64-small-v1 or pulley64-v1; this machine's by default.
+    /// The engine profile: x64-v1, a64-small-v1, pulley64-v1 or pulley32-v1; this machine's by default.
     #[arg(long)]
     profile: Option<String>,
     /// Address space of this process, in MiB. Rust needs 200, Python 1500.

@@ -37,7 +37,7 @@ fn bad_input_is_named_and_leaves_no_file() {
         (b"hello".as_slice(), [].as_slice(), "not WebAssembly"),
         (b"\0asm\x01\0\0\0", &[], "wasm32-wasip2"),
         (b"\0asm\x0d\0\x01\0", &[], "holm:function/handler"),
-        (b"\0asm\x0d\0\x01\0", &["--profile", "z80-v1"], "x64-v1, a64-small-v1, pulley64-v1"),
+        (b"\0asm\x0d\0\x01\0", &["--profile", "z80-v1"], "x64-v1, a64-small-v1, pulley64-v1, pulley32-v1"),
         (&[0; 2 << 20], &["--max-component-mib", "1"], "the limit is 1048576"),
     ] {
         let output = compile(folder.path(), input, flags);

@@ -87,6 +87,7 @@ impl Engine {
             // The kernel names the pages an instance has touched, where it can (Linux 6.7): only those are cleaned.
             .pagemap_scan(Enabled::Auto);
         let mut config = profile.config()?;
+        config.target(&profile.target_here()).map_err(failed)?;
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = wasmtime::Engine::new(&config).map_err(failed)?;
         let linker = linker::linker(&engine).map_err(failed)?;

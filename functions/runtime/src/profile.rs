@@ -27,10 +27,11 @@ pub struct Profile {
 
 /// All there are. Targets are given in full so that code has the baseline's CPU features and not those of the machine
 /// that compiled it.
-const PROFILES: [Profile; 3] = [
+const PROFILES: [Profile; 4] = [
     Profile { name: "x64-v1", target: "x86_64-unknown-linux-gnu" },
     Profile { name: "a64-small-v1", target: "aarch64-unknown-linux-gnu" },
     Profile { name: "pulley64-v1", target: "pulley64" },
+    Profile { name: "pulley32-v1", target: "pulley32" },
 ];
 
 impl Profile {
@@ -44,6 +45,7 @@ impl Profile {
         let name = match std::env::consts::ARCH {
             "x86_64" => "x64-v1",
             "aarch64" => "a64-small-v1",
+            _ if cfg!(target_pointer_width = "32") => "pulley32-v1",
             _ => "pulley64-v1",
         };
         PROFILES.into_iter().find(|profile| profile.name == name).unwrap_or(PROFILES[2])
@@ -67,9 +69,17 @@ impl Profile {
         self.target
     }
 
-    /// Whether this machine can run its code.
+    /// The target triple of the engine that loads the code: with the C library that this program is built with, which
+    /// wasmtime compares as well, though the code is the same for all of them.
+    pub(crate) fn target_here(&self) -> String {
+        let library = if cfg!(target_env = "musl") { "-musl" } else { "-gnu" };
+        self.target.replace("-gnu", library)
+    }
+
+    /// Whether this machine can run its code. Pulley's pointers are as wide as those of the machine.
     pub fn runs_here(&self) -> bool {
-        self.target.starts_with("pulley") || *self == Self::host()
+        let pulley = if cfg!(target_pointer_width = "32") { "pulley32" } else { "pulley64" };
+        self.target == pulley || *self == Self::host()
     }
 
     /// Wasmtime version and profile, as written into native code.

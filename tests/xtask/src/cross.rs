@@ -3,12 +3,11 @@
 //! `cross` gets a container engine that only tells what it was asked to run, and a `rustup` that has everything and adds
 //! nothing: it would else change the toolchain. What this cannot show is that the images are there and do the job.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::shell::{command, root, there_is};
+use crate::shell::{command, root, there_is, write_program};
 use crate::test;
 
 const TARGETS: [&str; 2] = ["aarch64-unknown-linux-musl", "armv7-unknown-linux-gnueabihf"];
@@ -27,9 +26,7 @@ pub fn run() -> anyhow::Result<()> {
     let folder = root().join("target/cross-check");
     std::fs::create_dir_all(&folder).context("cannot make the folder of the stubs")?;
     for (name, script) in [("engine", ENGINE), ("rustup", RUSTUP)] {
-        let path = folder.join(name);
-        std::fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        write_program(&folder.join(name), script)?;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([folder.clone(), own].into_iter().chain(std::env::split_paths(&path)))?;

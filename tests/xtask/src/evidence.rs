@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
 use crate::test::MUTANTS;
-use crate::{conformance, image};
+use crate::{conformance, emulate, image, install};
 
 /// A proof: its name, the test that is it, and the variable that makes it long.
 struct Proof {
@@ -26,6 +26,12 @@ const PROOFS: [Proof; 3] = [
 /// A proof that is a suite of others.
 const SUITE: &str = "tuf-conformance";
 
+/// What there is to say, and whether all went well.
+type Prove = fn() -> anyhow::Result<(String, bool)>;
+
+/// What is proven without a count: how, by its name.
+const OTHERS: [(&str, Prove); 2] = [("arm", emulate::run), ("deb", install::run)];
+
 /// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     if name == SUITE {
@@ -33,8 +39,14 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
         let (told, passed) = conformance::run(count)?;
         return write(name, name, &commit, passed, &told);
     }
+    if let Some((name, prove)) = OTHERS.iter().find(|(other, _)| *other == name) {
+        let commit = commit()?;
+        let (told, passed) = prove()?;
+        return write(name, name, &commit, passed, &told);
+    }
     let Some(proof) = PROOFS.iter().find(|proof| proof.name == name) else {
-        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain([SUITE]).collect();
+        let others = OTHERS.iter().map(|(name, _)| *name).chain([SUITE]);
+        let names: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain(others).collect();
         bail!("there is no proof `{name}`: {}", names.join(", "));
     };
     let count = count.unwrap_or(proof.count);

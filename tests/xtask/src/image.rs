@@ -1,28 +1,17 @@
 //! What `tests/tests/image.rs` boots: `holm-init` for ARM. Its `holmd` is the one of the other tests for ARM.
 
-use std::path::Path;
-
-use crate::shell::{cargo, command, output, run as execute};
+use crate::shell::{cargo, need_target, run as execute};
 
 /// What cards are built for.
 const TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// Builds it, where this machine can be made to. If not, the test finds it missing, and says so.
 pub fn prepare() -> anyhow::Result<()> {
-    if let Err(error) = need_target() {
+    if let Err(error) = need_target(TARGET) {
         println!("no holm-init for {TARGET} is built: {error:#}");
         return Ok(());
     }
     // There is no C in it: the linker and the C library that come with the target are enough.
     let mut build = cargo(&["build", "--release", "-p", "holm-init", "--target", TARGET]);
     execute(build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld"))
-}
-
-fn need_target() -> anyhow::Result<()> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = output(command(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
-    if Path::new(folder.trim()).is_dir() {
-        return Ok(());
-    }
-    execute(command("rustup").args(["target", "add", TARGET]))
 }

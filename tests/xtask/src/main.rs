@@ -6,10 +6,14 @@
 mod ci;
 mod conformance;
 mod cross;
+mod deb;
 mod demo;
+mod dist;
+mod emulate;
 mod evidence;
 mod flags;
 mod image;
+mod install;
 mod layers;
 mod shell;
 mod test;
@@ -31,11 +35,20 @@ cargo xtask <chore>
            --listen ADDR  where MQTT listens [default: 127.0.0.1:1883, or another port if that is taken]
            --rate N       readings of water flow a second [default: 200]
   test     get what the tests need, build the components, run all tests
+  dist [TARGET...] [--profile NAME]
+           build holmd as it is shipped, for aarch64 (static), armv7 and x86-64, into target/dist/TARGET; Debian's names
+           for them do too: arm64, armhf, amd64
+  dist deb [TARGET...] [--version V]
+           Debian packages of all programs, into target/dist
   layers   check who depends on whom
   cross-check
            check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
            a proof that takes too long for CI: kills, power, image-power; writes docs/evidence/NAME.log
+  evidence arm
+           the node's way on every kind of ARM, under qemu's user mode
+  evidence deb
+           the packages in a Debian system of their own: installed, run, upgraded, removed, purged; as root
   evidence tuf-conformance DIR
            the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
@@ -52,6 +65,7 @@ fn main() -> ExitCode {
         "test" => flags.finish().and_then(|()| test::run()),
         "layers" => flags.finish().and_then(|()| layers::run()),
         "cross-check" => flags.finish().and_then(|()| cross::run()),
+        "dist" => dist::run(flags),
         "ci" => flags.finish().and_then(|()| ci::run()),
         "evidence" => evidence(flags),
         // The agent alone, so that no feature of the compiler gets into it.

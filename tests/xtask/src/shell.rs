@@ -1,6 +1,7 @@
 //! Running other programs.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -71,13 +72,41 @@ pub const WASM: &str = "wasm32-wasip2";
 
 /// Gets the target that components are built for, if it is missing.
 pub fn need_wasm() -> anyhow::Result<()> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = output(command(rustc).args(["--print", "target-libdir", "--target", WASM]))?;
+    need_target(WASM)
+}
+
+/// Gets a target of Rust's, if it is missing.
+pub fn need_target(target: &str) -> anyhow::Result<()> {
+    let folder = output(rustc().args(["--print", "target-libdir", "--target", target]))?;
     if Path::new(folder.trim()).is_dir() {
         return Ok(());
     }
-    run(command("rustup").args(["target", "add", WASM]))
-        .with_context(|| format!("functions are built for the target {WASM}: install it as you installed Rust"))
+    run(command("rustup").args(["target", "add", target]))
+        .with_context(|| format!("the target {target} is needed: install it as you installed Rust"))
+}
+
+/// What this machine is, in Rust's words.
+pub fn host() -> anyhow::Result<String> {
+    let version = output(rustc().arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc names no host")
+}
+
+/// Where cargo builds.
+pub fn target_folder() -> PathBuf {
+    let set = std::env::var_os("CARGO_TARGET_DIR");
+    root().join(set.unwrap_or_else(|| "target".into()))
+}
+
+/// Writes a program that is a script.
+pub fn write_program(path: &Path, script: &str) -> anyhow::Result<()> {
+    std::fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} a program", path.display()))
+}
+
+fn rustc() -> Command {
+    command(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }
 
 /// As one would type it, but for where the program is.

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 
-use crate::image;
-use crate::shell::{WASM, cargo, cargo_in, command, need_wasm, output, root, run as execute, there_is};
+use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root, run as execute, there_is};
+use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
 const PROGRAMS: [(&str, &str); 9] = [
@@ -39,6 +39,7 @@ pub fn run() -> anyhow::Result<()> {
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
     }
+    emulate::prepare()?;
     // The programs that tests start, with the features that the tests are built with, so that everything is compiled once.
     // That links the compiler into this holmd, which no release does (`cargo xtask layers`). The faults of the `mutants`
     // feature sleep until HOLM_MUTANT names one.
@@ -47,8 +48,7 @@ pub fn run() -> anyhow::Result<()> {
     let file = root().join("target/skips.txt");
     std::fs::create_dir_all(root().join("target")).context("cannot make the folder target")?;
     std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
-    let version = output(command("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned();
+    let host = host()?;
     let mut failures = Vec::new();
     let mut step = |arguments: &[&str]| {
         if let Err(error) = execute(cargo(arguments).env("HOLM_SKIPS", &file)) {
@@ -119,20 +119,27 @@ fn ignored() -> anyhow::Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Installs what is missing, where we may. Elsewhere the tests that need it fail, or say that they were skipped.
+/// Gets the programs that tests use.
 pub fn need_programs() -> anyhow::Result<()> {
+    need(&PROGRAMS)
+}
+
+/// Installs what is missing of these programs, each with its Debian package, where we may. Elsewhere what needs it fails,
+/// or says that it was skipped.
+pub fn need(programs: &[(&str, &str)]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| !installed(program)).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| !installed(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if !(root && there_is("apt-get")) {
-        println!("some tests need what is not installed here: {0} (apt-get install {0})", missing.join(" "));
+        println!("what is not installed here is needed: {0} (apt-get install {0})", missing.join(" "));
         return Ok(());
     }
     let mut install = command("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]);
+    install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
     if execute(&mut install).is_err() {
         // The lists of packages may be old, or never have been fetched.
         execute(command("apt-get").arg("update"))?;

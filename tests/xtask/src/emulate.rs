@@ -1,0 +1,61 @@
+//! What needs another machine, on this one: `holmd` for ARM under qemu's user mode.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::dist::{self, AGENT, TARGETS, Target};
+use crate::shell::{cargo, root};
+use crate::test::{MUTANTS, need};
+
+/// Cargo's profile of the `holmd` that is emulated: nearly as fast as what is shipped, and built in a third of the time.
+pub const PROFILE: &str = "release";
+
+/// Where boards differ, `cargo xtask test` has this one.
+const USUAL: &str = "aarch64-unknown-linux-musl";
+
+/// Builds what `tests/tests/arm.rs` runs, where this machine can be made to. If not, the test finds it missing, and says so.
+pub fn prepare() -> anyhow::Result<()> {
+    let Some(target) = TARGETS.iter().find(|target| target.triple == USUAL) else { return Ok(()) };
+    match equip(target) {
+        Ok(()) => dist::compile(target, AGENT, PROFILE).map(drop),
+        Err(error) => {
+            println!("no holmd for {USUAL} is built: {error:#}");
+            Ok(())
+        }
+    }
+}
+
+fn equip(target: &Target) -> anyhow::Result<()> {
+    need(&[("qemu-aarch64-static", "qemu-user-static")])?;
+    target.need()
+}
+
+/// Runs the test on every kind of ARM. What there is to say, and whether all went well.
+pub fn run() -> anyhow::Result<(String, bool)> {
+    let mut lines = Vec::new();
+    let mut passed = true;
+    for target in TARGETS.iter().filter(|target| !target.is_host().unwrap_or(true)) {
+        equip(target)?;
+        let holmd = dist::compile(target, AGENT, PROFILE)?;
+        let skips = root().join("target/skips-arm.txt");
+        std::fs::write(&skips, "").context("cannot make the list of skips")?;
+        let mut test = cargo(&["test", "--workspace", "--features", MUTANTS, "--test", "arm", "--", "--nocapture"]);
+        let output =
+            test.env("HOLM_ARM", target.triple).env("HOLM_SKIPS", &skips).output().context("cannot run cargo")?;
+        let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
+        let good = output.status.success() && skipped.is_empty();
+        passed &= good;
+        lines.push(format!("{} ({:.1} MB): {}", target.triple, megabytes(&holmd), if good { "ok" } else { "FAILED" }));
+        if !good {
+            lines.push(skipped);
+            lines.push(String::from_utf8_lossy(&output.stdout).into_owned());
+            lines.push(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    }
+    Ok((lines.join("\n"), passed))
+}
+
+fn megabytes(file: &Path) -> f64 {
+    std::fs::metadata(file).map_or(0.0, |metadata| metadata.len() as f64 / 1e6)
+}
