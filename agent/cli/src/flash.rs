@@ -188,13 +188,13 @@ impl Flash {
             return match &self.expect_serial {
                 Some(_) => Ok(()),
                 None => Err(Failure::new("--yes alone could mean any disk that happens to be there")
-                    .next(format!("add --expect-serial {}", disk.serial))),
+                    .next(format!("add --expect-serial '{}'", disk.serial))),
             };
         }
         let known = disk.known_as();
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return Err(Failure::new("nobody is there to be asked: this is no terminal")
-                .next(format!("add --yes --expect-serial {}", disk.serial)));
+                .next(format!("add --yes --expect-serial '{}'", disk.serial)));
         }
         screen.note(format_args!("All of it will be lost. To go on, type what it is: {known}"));
         let mut line = String::new();

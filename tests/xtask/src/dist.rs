@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use crate::flags::Flags;
 use crate::shell::{cargo, command, need_target, root, run as execute};
 use crate::test::need;
-use crate::{deb, shell};
+use crate::{deb, image, shell};
 
 /// A kind of machine that programs are shipped for.
 pub struct Target {
@@ -56,6 +56,8 @@ pub const TARGETS: [Target; 3] = [
 pub const AGENT: Program = Program { name: "holmd", package: "holm-agent", profile: "dist" };
 /// Optimising these across crates takes longer than anybody would notice at run time.
 pub const COMMAND: Program = Program { name: "holm", package: "holm-cli", profile: "release" };
+/// What cards start with. Small beside the agent, however it was optimised.
+pub const INIT: Program = Program { name: "holm-init", package: "holm-init", profile: "release" };
 pub const COMPILER: Program = Program { name: "holm-compile", package: "holm-compiler", profile: "release" };
 
 /// A program that is shipped.
@@ -85,6 +87,9 @@ pub fn run(mut flags: Flags) -> anyhow::Result<()> {
     for target in chosen(&words)? {
         let profile = profile.as_deref().unwrap_or(AGENT.profile);
         let file = program(target, AGENT, profile)?;
+        if target.triple == image::TARGET {
+            program(target, INIT, INIT.profile)?;
+        }
         let bytes = std::fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?.len();
         println!("{:>8.2} MB  {}", bytes as f64 / 1e6, file.strip_prefix(root()).unwrap_or(&file).display());
         if profile == AGENT.profile && bytes > target.most {

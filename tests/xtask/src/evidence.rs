@@ -53,6 +53,7 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     // As `cargo xtask test` does, so that nothing is compiled twice.
     execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
     if proof.test == "image" {
+        emulate::prepare()?;
         image::prepare()?;
     }
     let commit = commit()?;

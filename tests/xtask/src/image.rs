@@ -3,7 +3,7 @@
 use crate::shell::{cargo, need_target, run as execute};
 
 /// What cards are built for.
-const TARGET: &str = "aarch64-unknown-linux-musl";
+pub const TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// Builds it, where this machine can be made to. If not, the test finds it missing, and says so.
 pub fn prepare() -> anyhow::Result<()> {
