@@ -540,8 +540,9 @@ mod tests {
             words.unwrap_or(line).to_owned() + "\n"
         };
         // A hash of a password is nothing to propose.
+        let hash = PasswordHash::create(b"secret", std::num::NonZeroU32::MIN).unwrap().to_string();
         let all: String = text.lines().map(proposed).collect();
-        check(&all, &["mqtt.user[0].password_hash"]);
+        check(&all.replace("...", &hash), &[]);
     }
 
     #[test]

@@ -94,7 +94,11 @@ impl Start<'_> {
             .and_then(|()| std::fs::write(&config, BASE))
             .and_then(|()| match self.node {
                 Some(node) => std::fs::copy(node, layers.join("1-node.toml")).map(drop),
-                None => Ok(()),
+                // It may be there from a run that had one.
+                None => match std::fs::remove_file(layers.join("1-node.toml")) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                },
             })
             .and_then(|()| std::fs::write(layers.join("2-more.toml"), self.more))
             .and_then(|()| std::fs::File::create(&log));

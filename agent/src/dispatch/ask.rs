@@ -38,6 +38,11 @@ impl Asking {
         }
     }
 
+    /// Whoever waits for this one hears that there is no answer.
+    pub(super) fn give_up(&self, event: &EventId) {
+        drop(self.remove(event));
+    }
+
     fn remove(&self, event: &EventId) -> Option<oneshot::Sender<Ended>> {
         let sender = lock(&self.waiting).remove(event)?;
         self.count.fetch_sub(1, Ordering::Relaxed);
@@ -61,7 +66,7 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        drop(self.dispatcher.asking.remove(&self.event));
+        self.dispatcher.asking.give_up(&self.event);
     }
 }
 

@@ -266,7 +266,10 @@ impl Dispatcher {
             match job.origin {
                 Origin::Inbox(id) => self.release(id),
                 Origin::Fresh { ticket, member } => self.strand(&ticket, member),
-                Origin::Volatile => self.note_drop(),
+                Origin::Volatile => {
+                    self.asking.give_up(&job.event.id);
+                    self.note_drop();
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holm_core::{Event, Fault, FunctionName, LogLine, Outcome, Payload, StateWrite, Timestamp, When};
+use holm_core::{Event, Fault, FunctionName, LogLine, Outcome, Payload, Source, StateWrite, Timestamp, When};
 use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlement, StateReader, Write};
 
 use super::chain::{Released, Staging};
@@ -71,7 +71,9 @@ impl Dispatcher {
             let below = steps.iter().map(|step| &step.effects);
             Take::of(slot.name.shared(), clock::now(), &job.event, &outcome, below)
         });
-        let told = self.asking.is_waited_for(&job.event.id).then(|| outcome.result.clone());
+        // By the source first: clients of the broker choose the ids of their events, and must not answer for a function.
+        let asked = job.event.source == Source::Http && self.asking.is_waited_for(&job.event.id);
+        let told = asked.then(|| outcome.result.clone());
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
         let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
         let durable = !matches!(job.origin, Origin::Volatile);

@@ -8,34 +8,38 @@
 //!
 //! # What is told once
 //!
-//! With the event of a file its change time is kept, in the transaction that settles the event or puts it into the
-//! inbox, and the next file waits for that. A start looks for files that are newer than the last one that was told. So
-//! none is missed while the node is down, and a crash tells one again only where two have changed in the same tick of
-//! the kernel's clock. A function that is new on the node starts with the files that come after it.
+//! Each trigger is told of the files of its folder in the order in which they changed: none passes an older one that
+//! still rests or was refused. So one number says how far it is: with the event of a file its change time is kept, in the
+//! transaction that settles the event or puts it into the inbox, and the next file waits for that. Files of one tick of
+//! the kernel's clock are told together, and the last one moves the mark: a crash between them tells some again. A start
+//! looks for files that are newer than the mark. A function that is new on the node starts with the files that come after
+//! it.
+//!
+//! A file that was heard of is told whatever the mark says: the clock may have been set back, and a file may have been
+//! written long before it was closed.
 //!
 //! A file is never moved, changed or removed here. Links are not followed, and what is hidden is left alone.
 
-use std::collections::{BTreeMap, HashMap};
+mod looks;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use holm_core::{FileTrigger, FunctionName, Label, Source, Timestamp, TriggerKind};
 use holm_store::{Settlement, Write};
-use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::looks::{Looks, content, ends_with, fitting, list, ready, real_time};
 use crate::dispatch::{Dispatcher, Slot, event_now};
 
 /// How long a file must rest that was renamed into the folder: it was complete before.
@@ -53,11 +57,9 @@ const NAP: Duration = Duration::from_secs(1);
 /// How long an event is held back that the node could not keep.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Files that wait until they are complete. Beyond them the folder is searched when there is room again.
+/// Files of one trigger that wait until they are complete, or for older ones. Beyond them the folder is searched when
+/// there is room again.
 const MAX_RESTING: usize = 4096;
-
-/// Entries of a folder that are looked at: who keeps more in one has other troubles.
-const MAX_ENTRIES: usize = 100_000;
 
 /// The buffer for notices; each takes at most 16 bytes and a name of 255.
 const NOTICES: usize = 16 << 10;
@@ -85,7 +87,7 @@ impl Folders {
         self.bound.keys()
     }
 
-    /// How many events of files were settled.
+    /// How many files were settled, by an event or because none can be made of them.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::SeqCst)
     }
@@ -133,93 +135,92 @@ pub async fn run(dispatcher: Arc<Dispatcher>, folders: Arc<Folders>, mut shutdow
         dispatcher,
         folders,
         notices,
-        watched: HashMap::new(),
+        watched: BTreeMap::new(),
+        checked: None,
         wants: Vec::new(),
+        begun: 0,
         resting: BTreeMap::new(),
-        search: false,
         missing: Vec::new(),
     };
     loop {
+        // All notices before any file: one that was not heard of would be passed.
+        watcher.hear();
         watcher.plan();
-        let wake = watcher.resting.values().map(|rest| rest.due).min().unwrap_or_else(|| Instant::now() + NAP);
+        let wake = watcher.tell().await;
         tokio::select! {
             readable = watcher.notices.readable() => {
                 if let Ok(mut ready) = readable {
                     ready.clear_ready();
                 }
-                watcher.hear();
             }
             () = tokio::time::sleep_until(wake.min(Instant::now() + NAP)) => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        watcher.tell().await;
     }
 }
 
 /// One trigger of one function.
 struct Want {
+    id: u64,
     function: FunctionName,
     trigger: FileTrigger,
     slot: Arc<Slot>,
     durable: bool,
     /// The change time of the last file that was told, in nanoseconds since 1970.
     mark: i64,
+    /// There may be files that do not rest: no new one may, until the folder was searched. It would pass them.
+    behind: bool,
+    /// Until when nothing is told, as the node could not keep an event.
+    again: Option<Instant>,
 }
 
 impl Want {
     /// Under which its mark is kept, beside the schedules of the function: no schedule has such a name.
     fn key(&self) -> Arc<str> {
-        format!("file:{}/*{}", self.trigger.folder, self.trigger.suffix).into()
+        let FileTrigger { folder, suffix, content, .. } = &self.trigger;
+        let what = if *content { "file" } else { "path" };
+        format!("{what}:{folder}/*{suffix}").into()
     }
 
     fn is_for(&self, folder: &Label, name: &OsString) -> bool {
         self.trigger.folder == *folder && ends_with(name, &self.trigger.suffix)
     }
+
+    /// The mark once a file is told that changed at `changed`. One that the clock has not reached is not kept.
+    fn moved(&self, changed: i64) -> i64 {
+        self.mark.min(real_time()).max(changed)
+    }
+
+    /// The write that keeps a mark.
+    fn fired(&self, mark: i64) -> Write {
+        Write::Fired { function: self.function.clone(), name: self.key(), at: Timestamp(mark) }
+    }
 }
 
-fn ends_with(name: &OsString, suffix: &str) -> bool {
-    let name = name.as_bytes();
-    // What is hidden is somebody's way to write before renaming.
-    name.len() > suffix.len() && name.ends_with(suffix.as_bytes()) && !name.starts_with(b".")
-}
+/// A file's folder and name.
+type Key = (Label, OsString);
 
-/// A file that may not be complete yet.
+/// A file that may not be complete yet, or that waits for older ones.
 struct Rest {
     due: Instant,
     pause: Duration,
-    looks: Option<Looks>,
-}
-
-/// What of a file changes when it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Looks {
-    bytes: u64,
-    modified: i64,
-    changed: i64,
-}
-
-impl Looks {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-        Some(Self {
-            bytes: meta.len(),
-            modified: nanos(meta.mtime(), meta.mtime_nsec()),
-            changed: nanos(meta.ctime(), meta.ctime_nsec()),
-        })
-    }
+    looks: Looks,
+    /// Who is to be told of it.
+    wants: BTreeSet<u64>,
 }
 
 struct Watcher {
     dispatcher: Arc<Dispatcher>,
     folders: Arc<Folders>,
     notices: AsyncFd<OwnedFd>,
-    /// Folders by their watches.
-    watched: HashMap<i32, Label>,
+    /// The watches of folders: two that are one have the same.
+    watched: BTreeMap<Label, i32>,
+    /// When it was last seen whether they are still the same folders.
+    checked: Option<Instant>,
     wants: Vec<Want>,
-    resting: BTreeMap<(Label, OsString), Rest>,
-    /// Notices were lost, or there was no room for a file.
-    search: bool,
+    /// Wants so far.
+    begun: u64,
+    resting: BTreeMap<Key, Rest>,
     /// Folders that are not there, and were warned of.
     missing: Vec<Label>,
 }
@@ -228,73 +229,102 @@ impl Watcher {
     /// Takes over what functions want now.
     fn plan(&mut self) {
         let wanted = wanted(&self.dispatcher);
-        self.wants.retain(|want| {
-            wanted.iter().any(|(slot, trigger, durable)| {
-                Arc::ptr_eq(slot, &want.slot) && *trigger == want.trigger && *durable == want.durable
-            })
-        });
+        let is = |want: &Want, (slot, trigger, durable): &(Arc<Slot>, FileTrigger, bool)| {
+            Arc::ptr_eq(slot, &want.slot) && *trigger == want.trigger && *durable == want.durable
+        };
+        let before = self.wants.len();
+        self.wants.retain(|want| wanted.iter().any(|wanted| is(want, wanted)));
+        if self.wants.len() < before {
+            let wants = &self.wants;
+            self.resting.retain(|_, rest| {
+                rest.wants.retain(|id| wants.iter().any(|want| want.id == *id));
+                !rest.wants.is_empty()
+            });
+        }
         self.watch(&wanted);
-        for (slot, trigger, durable) in wanted {
-            let there = self.wants.iter().any(|want| Arc::ptr_eq(&want.slot, &slot) && want.trigger == trigger);
-            let watched = self.watched.values().any(|folder| *folder == trigger.folder);
-            if !there && watched {
-                self.begin(Want { function: slot.name.clone(), trigger, slot, durable, mark: 0 });
+        for wanted in wanted {
+            if !self.wants.iter().any(|want| is(want, &wanted)) && self.watched.contains_key(&wanted.1.folder) {
+                let (slot, trigger, durable) = wanted;
+                self.begun += 1;
+                let function = slot.name.clone();
+                self.begin(Want {
+                    id: self.begun,
+                    function,
+                    trigger,
+                    slot,
+                    durable,
+                    mark: 0,
+                    behind: false,
+                    again: None,
+                });
             }
         }
-        self.folders.watching.store(self.wants.len(), Ordering::SeqCst);
-        if std::mem::take(&mut self.search) {
-            for index in 0..self.wants.len() {
+        for index in 0..self.wants.len() {
+            if self.wants.get(index).is_some_and(|want| want.behind && self.count(want.id) <= MAX_RESTING / 2) {
                 self.search(index);
             }
         }
+        self.folders.watching.store(self.wants.len(), Ordering::SeqCst);
     }
 
     /// Watches the folders that are wanted, and no others.
     fn watch(&mut self, wanted: &[(Arc<Slot>, FileTrigger, bool)]) {
         let is_wanted = |folder: &Label| wanted.iter().any(|(_, trigger, _)| trigger.folder == *folder);
-        let notices = &self.notices;
-        self.watched.retain(|watch, folder| {
-            let keep = is_wanted(folder);
-            if !keep {
-                // It goes with its folder, too.
-                let _ = inotify::remove_watch(notices, *watch);
-            }
-            keep
-        });
-        for (folder, path) in self.folders.bound.iter().filter(|(folder, _)| is_wanted(folder)) {
-            if self.watched.values().any(|watched| watched == folder) {
+        let unwanted: Vec<Label> = self.watched.keys().filter(|folder| !is_wanted(folder)).cloned().collect();
+        for folder in unwanted {
+            self.unwatch(&folder);
+        }
+        let check = self.checked.is_none_or(|checked| checked.elapsed() >= NAP);
+        if check {
+            self.checked = Some(Instant::now());
+        }
+        let folders = self.folders.clone();
+        for (folder, path) in folders.bound.iter().filter(|(folder, _)| is_wanted(folder)) {
+            let before = self.watched.get(folder).copied();
+            if before.is_some() && !check {
                 continue;
             }
             let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+            // One that is watched already keeps its number: another is that of a folder that was put in its place.
             match inotify::add_watch(&self.notices, path, flags) {
+                Ok(watch) if before == Some(watch) => {}
                 Ok(watch) => {
-                    self.watched.insert(watch, folder.clone());
+                    self.unwatch(folder);
+                    self.watched.insert(folder.clone(), watch);
                     self.missing.retain(|missing| missing != folder);
                     // It may have been away, and come back with files in it.
-                    self.search = true;
+                    self.lose(|want| want.trigger.folder == *folder, i64::MIN);
                 }
-                Err(error) if !self.missing.contains(folder) => {
-                    tracing::warn!(%folder, path = %path.display(), %error, "a folder cannot be watched; it is tried again");
-                    self.missing.push(folder.clone());
+                Err(error) => {
+                    self.unwatch(folder);
+                    if !self.missing.contains(folder) {
+                        tracing::warn!(%folder, path = %path.display(), %error, "a folder cannot be watched; it is tried again");
+                        self.missing.push(folder.clone());
+                    }
                 }
-                Err(_) => {}
             }
+        }
+    }
+
+    fn unwatch(&mut self, folder: &Label) {
+        if let Some(watch) = self.watched.remove(folder)
+            && !self.watched.values().any(|other| *other == watch)
+        {
+            // It goes with its folder, too.
+            let _ = inotify::remove_watch(&self.notices, watch);
         }
     }
 
     /// Begins with a trigger: from where it was, or from here.
     fn begin(&mut self, mut want: Want) {
-        let key = want.key();
-        match self.dispatcher.store.fired(&want.function, &key) {
+        match self.dispatcher.store.fired(&want.function, &want.key()) {
             Ok(Some(mark)) => want.mark = mark.0,
             Ok(None) => {
                 let folder = self.folders.bound.get(&want.trigger.folder);
                 let files = folder.map(|path| list(path, &want.trigger.suffix)).unwrap_or_default();
-                want.mark = files.iter().map(|(_, looks)| looks.changed).max().unwrap_or(0);
-                let write = Write::Fired { function: want.function.clone(), name: key, at: Timestamp(want.mark) };
+                want.mark = files.last().map_or(0, |(_, looks)| looks.changed);
                 // If it is not kept, the next start begins from where it finds the folder then.
-                let _ =
-                    self.dispatcher.store.queue(Settlement { writes: vec![write], ..Settlement::default() }, |_| {});
+                self.note(want.fired(want.mark));
             }
             Err(error) => {
                 tracing::error!(%error, "cannot tell which files were told; it is tried again");
@@ -303,29 +333,78 @@ impl Watcher {
         }
         self.wants.push(want);
         self.search(self.wants.len() - 1);
+        // A mark that the clock has not reached yet was made while it was wrong, or it was set back: what is here and not
+        // newer was told, and what comes is new all the same.
+        if let Some(want) = self.wants.last_mut() {
+            want.mark = want.mark.min(real_time());
+        }
     }
 
-    /// Looks for files that a trigger has not been told of.
+    /// How many files rest for a trigger.
+    fn count(&self, id: u64) -> usize {
+        self.resting.values().filter(|rest| rest.wants.contains(&id)).count()
+    }
+
+    /// Looks for files that a trigger has not been told of, the oldest first.
     fn search(&mut self, index: usize) {
-        let Some(want) = self.wants.get(index) else { return };
-        let Some(path) = self.folders.bound.get(&want.trigger.folder) else { return };
-        let (folder, mark) = (want.trigger.folder.clone(), want.mark);
-        for (name, looks) in list(path, &want.trigger.suffix) {
-            if looks.changed > mark {
-                self.rest(folder.clone(), name, FOUND);
+        let Some((id, folder, suffix, mark)) =
+            self.wants.get(index).map(|want| (want.id, &want.trigger.folder, &want.trigger.suffix, want.mark))
+        else {
+            return;
+        };
+        let Some(path) = self.folders.bound.get(folder) else { return };
+        let (folder, mut found) = (folder.clone(), list(path, suffix));
+        found.retain(|(name, looks)| {
+            let rests = self.resting.get(&(folder.clone(), name.clone()));
+            looks.changed > mark && !rests.is_some_and(|rest| rest.wants.contains(&id))
+        });
+        let fitting = fitting(&found, MAX_RESTING.saturating_sub(self.count(id)));
+        if let Some(want) = self.wants.get_mut(index) {
+            want.behind = fitting < found.len();
+        }
+        for (name, looks) in found.into_iter().take(fitting) {
+            let due = Instant::now() + FOUND;
+            let new = Rest { due, pause: FOUND, looks, wants: BTreeSet::new() };
+            self.resting.entry((folder.clone(), name)).or_insert(new).wants.insert(id);
+        }
+    }
+
+    /// Has the folders of some triggers searched, as notices were lost, or as there was no room for a file. What rests and
+    /// is not older is found then.
+    fn lose(&mut self, whose: impl Fn(&Want) -> bool, from: i64) {
+        for want in self.wants.iter_mut().filter(|want| whose(want)) {
+            want.behind = true;
+            self.resting.retain(|_, rest| {
+                if rest.looks.changed >= from {
+                    rest.wants.remove(&want.id);
+                }
+                !rest.wants.is_empty()
+            });
+        }
+    }
+
+    /// Lets a file rest that was heard of.
+    fn rest(&mut self, folder: Label, name: OsString, pause: Duration) {
+        let Some(looks) = self.folders.bound.get(&folder).and_then(|path| Looks::of(&path.join(&name))) else { return };
+        let key = (folder, name);
+        let before = self.resting.remove(&key).map(|rest| rest.wants).unwrap_or_default();
+        let mut wants = BTreeSet::new();
+        let mut full = BTreeSet::new();
+        for want in self.wants.iter().filter(|want| want.is_for(&key.0, &key.1) && !want.behind) {
+            if before.contains(&want.id) || self.resting.len() < MAX_RESTING || self.count(want.id) < MAX_RESTING {
+                wants.insert(want.id);
+            } else {
+                full.insert(want.id);
             }
         }
-    }
-
-    /// Lets a file rest.
-    fn rest(&mut self, folder: Label, name: OsString, pause: Duration) {
-        let Some(path) = self.folders.bound.get(&folder) else { return };
-        let looks = Looks::of(&path.join(&name));
-        if self.resting.len() >= MAX_RESTING && !self.resting.contains_key(&(folder.clone(), name.clone())) {
-            self.search = true;
-            return;
+        if !full.is_empty() {
+            self.lose(|want| full.contains(&want.id), looks.changed);
         }
-        self.resting.insert((folder, name), Rest { due: Instant::now() + pause, pause, looks });
+        // A trigger that is behind still gets what rested for it: the file is newer now, but may be behind its mark.
+        wants.extend(before.difference(&full));
+        if !wants.is_empty() {
+            self.resting.insert(key, Rest { due: Instant::now() + pause, pause, looks, wants });
+        }
     }
 
     /// Takes the notices that have come.
@@ -339,45 +418,98 @@ impl Watcher {
         }
         for (watch, events, name) in heard {
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                self.search = true;
+                self.lose(|_| true, i64::MIN);
             } else if events.contains(ReadFlags::IGNORED) {
                 // The folder is gone: it is watched again when it is back.
-                self.watched.remove(&watch);
-            } else if let (Some(folder), Some(name)) = (self.watched.get(&watch).cloned(), name)
-                && self.wants.iter().any(|want| want.is_for(&folder, &name))
-            {
+                self.watched.retain(|_, watched| *watched != watch);
+            } else if let Some(name) = name {
+                let folders = self.watched.iter().filter(|(_, watched)| **watched == watch);
+                let folders: Vec<Label> = folders.map(|(folder, _)| folder.clone()).collect();
                 let pause = if events.contains(ReadFlags::MOVED_TO) { RENAMED } else { CLOSED };
-                self.rest(folder, name, pause);
+                for folder in folders {
+                    if self.wants.iter().any(|want| want.is_for(&folder, &name)) {
+                        self.rest(folder, name.clone(), pause);
+                    }
+                }
             }
         }
     }
 
-    /// Tells of files that are complete, in the order in which they changed.
-    async fn tell(&mut self) {
+    /// Tells of files that are complete. When to look again.
+    async fn tell(&mut self) -> Instant {
         let now = Instant::now();
-        let due: Vec<(Label, OsString)> =
-            self.resting.iter().filter(|(_, rest)| rest.due <= now).map(|(key, _)| key.clone()).collect();
-        let mut complete = Vec::new();
-        for (folder, name) in due {
-            let Some(rest) = self.resting.remove(&(folder.clone(), name.clone())) else { continue };
-            let Some(path) = self.folders.bound.get(&folder).map(|path| path.join(&name)) else { continue };
-            match Looks::of(&path) {
-                // Gone again, or never a file.
-                None => {}
-                Some(looks) if Some(looks) == rest.looks => complete.push((looks, folder, name, path)),
-                Some(_) => self.rest(folder, name, rest.pause),
-            }
+        for index in 0..self.wants.len() {
+            self.tell_one(index, now).await;
         }
-        complete.sort_by(|a, b| (a.0.changed, &a.2).cmp(&(b.0.changed, &b.2)));
-        for (position, (looks, folder, name, path)) in complete.iter().enumerate() {
-            // Of files that changed in the same tick the last one moves the mark: a crash between them tells all again.
-            let last = complete.get(position + 1).is_none_or(|(next, ..)| next.changed != looks.changed);
-            for index in 0..self.wants.len() {
-                if !self.one(index, folder, name, path, *looks, last).await {
-                    self.rest(folder.clone(), name.clone(), AGAIN);
+        // What is due and still here waits for an older one, or until its trigger is tried again.
+        let due = self.resting.values().map(|rest| rest.due);
+        let due = due.chain(self.wants.iter().filter_map(|want| want.again)).filter(|due| *due > now);
+        due.min().unwrap_or_else(|| Instant::now() + NAP)
+    }
+
+    /// Tells one trigger, in the order in which the files changed: none passes an older one.
+    async fn tell_one(&mut self, index: usize, now: Instant) {
+        let ready_to_try = |want: &&Want| want.again.is_none_or(|again| again <= now);
+        let Some(id) = self.wants.get(index).filter(ready_to_try).map(|want| want.id) else { return };
+        let resting = self.resting.iter().filter(|(_, rest)| rest.wants.contains(&id));
+        let mut files: Vec<(i64, bool, Key)> =
+            resting.map(|(key, rest)| (rest.looks.changed, rest.due <= now, key.clone())).collect();
+        files.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
+        let order: Vec<(i64, bool)> = files.iter().map(|(changed, ready, _)| (*changed, *ready)).collect();
+        for (position, (changed, _, key)) in files.into_iter().enumerate().take(ready(&order)) {
+            let Some(looks) = self.resting.get(&key).map(|rest| rest.looks) else { continue };
+            let Some(path) = self.folders.bound.get(&key.0).map(|path| path.join(&key.1)) else { continue };
+            // Of files that changed in the same tick the last one moves the mark.
+            let last = order.get(position + 1).is_none_or(|(next, _)| *next != changed);
+            match Looks::of(&path) {
+                Some(now) if now == looks => {}
+                Some(now) => {
+                    // It is not complete, and no longer the oldest.
+                    if let Some(rest) = self.resting.get_mut(&key) {
+                        rest.looks = now;
+                        rest.due = Instant::now() + rest.pause;
+                    }
+                    return;
+                }
+                // Gone again.
+                None => {
+                    self.pass(index, changed, last);
+                    self.told(&key, id);
+                    continue;
                 }
             }
+            if !self.one(index, &key.0, &key.1, &path, looks, last).await {
+                if let Some(want) = self.wants.get_mut(index) {
+                    want.again = Some(Instant::now() + AGAIN);
+                }
+                return;
+            }
+            self.told(&key, id);
         }
+    }
+
+    /// A file rests no longer for this trigger.
+    fn told(&mut self, key: &Key, id: u64) {
+        if let Some(rest) = self.resting.get_mut(key) {
+            rest.wants.remove(&id);
+            if rest.wants.is_empty() {
+                self.resting.remove(key);
+            }
+        }
+    }
+
+    /// Moves the mark past a file without an event.
+    fn pass(&mut self, index: usize, changed: i64, last: bool) {
+        if last && let Some(want) = self.wants.get_mut(index) {
+            want.mark = want.moved(changed);
+            let write = want.fired(want.mark);
+            self.note(write);
+        }
+    }
+
+    /// Keeps a mark, or not: what it passes is looked at again at the next start.
+    fn note(&self, write: Write) {
+        let _ = self.dispatcher.store.queue(Settlement { writes: vec![write], ..Settlement::default() }, |_| {});
     }
 
     /// Tells one function of a file. False if the node could not keep that.
@@ -390,11 +522,13 @@ impl Watcher {
         looks: Looks,
         last: bool,
     ) -> bool {
-        let Some(want) = self.wants.get(index).filter(|want| want.is_for(folder, name)) else { return true };
+        let Some(want) = self.wants.get(index) else { return true };
         let data = match content(&want.trigger, folder, name, path, looks).await {
             Ok(data) => data,
             Err(reason) => {
                 tracing::warn!(%folder, path = %path.display(), reason, "a file starts no function");
+                self.pass(index, looks.changed, last);
+                self.folders.told.fetch_add(1, Ordering::SeqCst);
                 return true;
             }
         };
@@ -408,77 +542,16 @@ impl Watcher {
             ("bytes".into(), text(looks.bytes.to_string())),
             ("modified".into(), text((looks.modified / 1_000_000).to_string())),
         ];
-        let fired = Write::Fired { function: want.function.clone(), name: want.key(), at: Timestamp(looks.changed) };
-        let base = if last { vec![fired] } else { Vec::new() };
+        let mark = want.moved(looks.changed);
+        let base = if last { vec![want.fired(mark)] } else { Vec::new() };
         let settled = self.dispatcher.trigger(&want.slot, event, want.durable, base).await;
         let kept = matches!(settled, Ok(Ok(())));
         if kept {
             self.folders.told.fetch_add(1, Ordering::SeqCst);
-            if let Some(want) = self.wants.get_mut(index) {
-                want.mark = want.mark.max(looks.changed);
+            if last && let Some(want) = self.wants.get_mut(index) {
+                want.mark = mark;
             }
         }
         kept
-    }
-}
-
-/// The files of a folder with a suffix.
-fn list(path: &Path, suffix: &str) -> Vec<(OsString, Looks)> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().take(MAX_ENTRIES);
-    let names = entries.map(|entry| entry.file_name()).filter(|name| ends_with(name, suffix));
-    names.filter_map(|name| Some((name.clone(), Looks::of(&path.join(&name))?))).collect()
-}
-
-/// What the event of a file carries.
-async fn content(
-    trigger: &FileTrigger,
-    folder: &Label,
-    name: &OsString,
-    path: &Path,
-    looks: Looks,
-) -> Result<Bytes, String> {
-    if !trigger.content {
-        let body = serde_json::json!({
-            "folder": folder.as_str(), "name": name.to_string_lossy(), "path": path.to_string_lossy(),
-            "bytes": looks.bytes, "modified": looks.modified / 1_000_000,
-        });
-        return Ok(body.to_string().into());
-    }
-    let most = trigger.max_bytes;
-    if looks.bytes > most {
-        return Err(format!("it has {} bytes, and `max_bytes` of the trigger is {most}", looks.bytes));
-    }
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
-        let file = std::fs::File::options().read(true).custom_flags(flags).open(&path)?;
-        let mut data = Vec::new();
-        file.take(most + 1).read_to_end(&mut data)?;
-        std::io::Result::Ok(data)
-    });
-    match read.await {
-        Ok(Ok(data)) if data.len() as u64 <= most => Ok(data.into()),
-        Ok(Ok(_)) => Err(format!("it has grown beyond `max_bytes` of the trigger, {most}")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_names_with_the_suffix_count() {
-        for (name, expected) in [
-            ("a.jpg", true),
-            (".jpg", false),
-            (".a.jpg", false),
-            ("a.jpg.part", false),
-            ("a.JPG", false),
-            ("b.x.jpg", true),
-        ] {
-            assert_eq!(ends_with(&OsString::from(name), ".jpg"), expected, "{name}");
-        }
     }
 }

@@ -300,6 +300,9 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 async fn connection(socket: TcpStream, door: Arc<Door>, mut shutdown: watch::Receiver<bool>) {
     let _ = socket.set_nodelay(true);
+    // Who asks and does not read the answers would keep the connection for ever: no head is read, so no timer runs.
+    let patience = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, patience);
     let service = service_fn(move |request| {
         let door = door.clone();
         async move { Ok::<_, Infallible>(door.serve(request).await) }

@@ -94,11 +94,22 @@ impl Flash<'_> {
         let first = write_all_but_first(image, &mut card, path, tell)?;
         card.sync_all().map_err(ImageError::file("sync", path))?;
         put_first(&mut card, path, &first)?;
-        self.verify(image, &card, tell)?;
-        seed::put(&card, path, self.seed)?;
+        let proven = self.prove(image, &card, tell);
+        if proven.is_err() {
+            // It must not boot. What cannot be cleared now does not hold what was written either.
+            let _ = card.write_all_at(&vec![0; CHUNK], 0).and_then(|()| card.sync_all());
+        }
+        proven
+    }
+
+    /// Reads it back, and gives it its seed.
+    fn prove(&self, image: &Image, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+        let path = self.target.path();
+        self.verify(image, card, tell)?;
+        seed::put(card, path, self.seed)?;
         card.sync_all().map_err(ImageError::file("sync", path))?;
-        drop_caches(&card);
-        seed::compare(&card, path, self.seed)
+        drop_caches(card);
+        seed::compare(card, path, self.seed)
     }
 
     /// Opens the card for us alone, and makes sure that it is still the one.
@@ -108,7 +119,9 @@ impl Flash<'_> {
         options.read(true).write(true);
         match self.target {
             Target::File { bytes, .. } => {
-                let file = options.create(true).truncate(false).open(path).map_err(ImageError::file("open", path))?;
+                // For its owner's eyes: the seed lets a device in.
+                let file = options.create(true).truncate(false).mode(0o600).open(path);
+                let file = file.map_err(ImageError::file("open", path))?;
                 // Twice: what was there before must not show through where the image has nothing.
                 file.set_len(0).and_then(|()| file.set_len(*bytes)).map_err(ImageError::file("make room in", path))?;
                 Ok(file)

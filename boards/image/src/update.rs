@@ -1,8 +1,10 @@
 //! A new system for a card, into the slot that it does not boot. The next boot tries it; see `holm_init::slots`.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use holm_init::boot::{CHOICE, TRIAL};
 use holm_init::slots::Slot;
@@ -17,7 +19,13 @@ use crate::{ImageError, Manifest, Phase, Progress, fat};
 pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) -> Result<Slot, ImageError> {
     let failed = |action| ImageError::file(action, card);
     let wrong = |problem: String| ImageError::Card { path: card.to_owned(), problem };
-    let file = File::options().read(true).write(true).open(card).map_err(failed("open"))?;
+    // A disk that is mounted is refused: its file system would be written back over what is written here.
+    let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
+    let file = File::options().read(true).write(true).custom_flags(exclusive).open(card);
+    let file = file.map_err(|source| match source.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => ImageError::InUse { path: card.to_owned() },
+        _ => ImageError::File { action: "open", path: card.to_owned(), source },
+    })?;
     let mut place = vec![0; CHUNK - 4096];
     file.read_exact_at(&mut place, 4096).map_err(failed("read"))?;
     let old = Manifest::read(&place).map_err(wrong)?;

@@ -87,7 +87,9 @@ fn start() -> Result<(), InitError> {
     }
     let hostname = fs::read_to_string(data.join("config/hostname")).unwrap_or_else(|_| "holm".to_owned());
     let hostname = hostname.trim().to_owned();
-    sethostname(hostname.as_bytes()).map_err(InitError::kernel("take the host's name"))?;
+    if let Err(error) = sethostname(hostname.as_bytes()).map_err(InitError::kernel("take the host's name")) {
+        warn(error.chain());
+    }
     give_devices();
     if let Err(error) = Links::open().and_then(|links| links.up(1)) {
         warn(error.chain());

@@ -174,7 +174,13 @@ pub fn switch(card: &mut Card, slot: Slot) -> Result<(), InitError> {
     if let Err(error) = grow_data(&data, card) {
         warn(error.chain());
     }
-    if let Err(error) = card.with_boot(|boot| take_seed(boot, &data).and_then(|()| take_trial(boot, &data, slot))) {
+    // A seed that cannot be taken in keeps no system from being tried.
+    let looked = card.with_boot(|boot| {
+        let seed = take_seed(boot, &data);
+        take_trial(boot, &data, slot)?;
+        seed
+    });
+    if let Err(error) = looked {
         warn(error.chain());
     }
     own(&data)?;

@@ -86,6 +86,8 @@ struct Process {
     pid: Pid,
     started: Instant,
     ready: bool,
+    /// When it became ready.
+    since: Instant,
     alive: Instant,
 }
 
@@ -168,7 +170,9 @@ impl Supervisor {
             if let Some(watched) = &mut trial {
                 let healthy = process
                     .as_ref()
-                    .is_some_and(|process| process.ready && now - process.started > watched.healthy_for);
+                    .filter(|process| process.ready && now - process.since > watched.healthy_for)
+                    // One that is silent by now may never speak again.
+                    .is_some_and(|process| now - process.alive < ALIVE_WITHIN / 2);
                 if healthy {
                     (watched.confirm)();
                     trial = None;
@@ -193,9 +197,15 @@ impl Supervisor {
         if let Some(process) = process {
             self.stop(process.pid);
         }
-        if let Some(watchdog) = &mut self.watchdog {
-            // The magic letter: it may stop.
-            let _ = watchdog.write_all(b"V");
+        if let Some(mut watchdog) = self.watchdog.take() {
+            if end == End::PowerOff {
+                // The magic letter: it may stop.
+                let _ = watchdog.write_all(b"V");
+            } else {
+                // It goes on, and resets a board that does not come to its restart.
+                let _ = watchdog.write_all(&[0]);
+                std::mem::forget(watchdog);
+            }
         }
         end
     }
@@ -227,7 +237,13 @@ impl Supervisor {
                     pass_on("holmd", log);
                 }
                 let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
-                Some(Process { pid, started: Instant::now(), ready: false, alive: Instant::now() })
+                Some(Process {
+                    pid,
+                    started: Instant::now(),
+                    ready: false,
+                    since: Instant::now(),
+                    alive: Instant::now(),
+                })
             }
             Err(error) => {
                 complain(format_args!("cannot start {HOLMD}: {error}"));
@@ -252,6 +268,9 @@ impl Supervisor {
         for line in said.lines() {
             match line {
                 "READY=1" => {
+                    if !process.ready {
+                        process.since = Instant::now();
+                    }
                     (process.ready, process.alive) = (true, Instant::now());
                     say(format_args!(
                         "the node is ready, {} ms after it was started",
@@ -271,10 +290,13 @@ impl Supervisor {
         }
     }
 
-    fn stop(&self, pid: Pid) {
+    fn stop(&mut self, pid: Pid) {
         let _ = kill_process(pid, Signal::TERM);
         let deadline = Instant::now() + END_WITHIN;
         while Instant::now() < deadline {
+            if let Some(watchdog) = &mut self.watchdog {
+                let _ = watchdog.write_all(&[0]);
+            }
             if reap().contains(&pid) {
                 return;
             }
@@ -282,6 +304,7 @@ impl Supervisor {
         }
         warn("holmd does not end and is killed");
         let _ = kill_process(pid, Signal::KILL);
+        self.make_safe();
     }
 }
 

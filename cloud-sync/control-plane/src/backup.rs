@@ -20,6 +20,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use holm_bundle::Digest;
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::CloudError;
@@ -67,6 +68,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, CloudError> {
     if to.exists() {
         return Err(broken(format!("{} is there already", to.display())));
     }
+    let to = &plain(to);
     let part = beside(to, "part");
     let copy = beside(to, "records");
     let written = write(data, &part, &copy);
@@ -81,10 +83,9 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, CloudError> {
 }
 
 fn write(data: &Path, part: &Path, copy: &Path) -> Result<Copied, CloudError> {
-    let mut options = File::options();
-    let target = options.write(true).create(true).truncate(true).mode(0o600).open(part).map_err(file("make", part))?;
+    let target = make(part)?;
     // Made by us, so that it is for its owner's eyes only: SQLite would make it for everybody's.
-    options.open(copy).map_err(file("make", copy))?;
+    make(copy)?;
     copy_database(&data.join(DATABASE), copy)?;
     let failed = file("write", part);
     let mut packed = zstd::Encoder::new(target, LEVEL).map_err(&failed)?;
@@ -116,6 +117,22 @@ fn write(data: &Path, part: &Path, copy: &Path) -> Result<Copied, CloudError> {
     let target = archive.into_inner().and_then(zstd::Encoder::finish).map_err(&failed)?;
     target.sync_all().map_err(&failed)?;
     Ok(copied)
+}
+
+/// Makes a file for its owner's eyes only. What was left there by one that was cut off goes first: it may be open to others.
+fn make(path: &Path) -> Result<File, CloudError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file("remove", path)(error)),
+        _ => {}
+    }
+    private().open(path).map_err(file("make", path))
+}
+
+/// A file that is not there yet.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    options
 }
 
 fn append(archive: &mut tar::Builder<impl Write>, name: &str, length: u64, source: impl Read) -> std::io::Result<()> {
@@ -162,6 +179,7 @@ pub fn restore(from: &Path, data: &Path) -> Result<Copied, CloudError> {
     if !empty {
         return Err(broken(format!("{} is not empty", data.display())));
     }
+    let data = &plain(data);
     let part = beside(data, "restoring");
     if part.exists() {
         fs::remove_dir_all(&part).map_err(file("remove", &part))?;
@@ -252,14 +270,37 @@ fn checked(name: &Path, kind: tar::EntryType, from: &Path) -> Result<PathBuf, Cl
 fn write_one(entry: &mut impl Read, path: &Path) -> Result<(u64, Digest), CloudError> {
     let folder = path.parent().unwrap_or(path);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("make", folder))?;
-    let mut options = File::options();
     let failed = file("write", path);
-    let mut target = options.write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
-    let mut bytes = Vec::new();
-    let length = entry.read_to_end(&mut bytes).map_err(&failed)? as u64;
-    target.write_all(&bytes).and_then(|()| target.sync_all()).map_err(&failed)?;
+    let target = private().open(path).map_err(&failed)?;
+    let mut hashing = Hashing { target, hash: Context::new(&SHA256) };
+    let length = std::io::copy(entry, &mut hashing).map_err(&failed)?;
+    hashing.target.sync_all().map_err(&failed)?;
     sync_folder(path)?;
-    Ok((length, Digest::of(&bytes)))
+    let hash = <[u8; 32]>::try_from(hashing.hash.finish().as_ref()).map_err(|error| broken(error.to_string()))?;
+    Ok((length, Digest::from(hash)))
+}
+
+/// A file and the hash of what is written to it: a database need not fit into memory.
+struct Hashing {
+    target: File,
+    hash: Context,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.target.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.target.flush()
+    }
+}
+
+/// A path without a slash at its end: with one, a name beside it would be inside.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 /// A name in the same folder.
@@ -267,4 +308,47 @@ fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{what}"));
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::records::Opened;
+
+    #[test]
+    fn a_slash_at_the_end_and_what_an_earlier_one_left_do_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, to) = (folder.path().join("cloud"), folder.path().join("all.tar.zst"));
+        for name in ["ca", "keys", "blobs/ab"] {
+            fs::create_dir_all(data.join(name)).unwrap();
+        }
+        drop(Opened::open(&data.join(DATABASE)).unwrap());
+        fs::write(data.join("ca/root.crt"), "root").unwrap();
+        let blob = vec![7; 100_000];
+        let name = Digest::of(&blob).to_string();
+        let path = format!("blobs/{}/{}", &name[..2], &name[2..]);
+        fs::create_dir_all(data.join(&path[..8])).unwrap();
+        fs::write(data.join(&path), &blob).unwrap();
+        for left in ["part", "records"] {
+            fs::write(beside(&to, left), "left").unwrap();
+            fs::set_permissions(beside(&to, left), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        backup(&data.join(""), &to).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+        let restored = folder.path().join("restored");
+        fs::create_dir(&restored).unwrap();
+        restore(&to, &restored.join("")).unwrap();
+        assert_eq!(fs::read(restored.join(&path)).unwrap(), blob);
+        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["all.tar.zst", "cloud", "restored"]);
+        // A blob that is not what its name says.
+        fs::write(data.join(&path), b"other").unwrap();
+        fs::remove_file(&to).unwrap();
+        backup(&data, &to).unwrap();
+        let error = restore(&to, &folder.path().join("damaged")).unwrap_err().to_string();
+        assert!(error.contains("is not what its name says"), "{error}");
+    }
 }

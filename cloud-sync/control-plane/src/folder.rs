@@ -79,7 +79,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CloudError>
 
 /// Makes the name of a file last.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), CloudError> {
+    // The parent of a bare name has no name.
     let folder = path.parent().unwrap_or(path);
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(file("sync", folder))
 }
 

@@ -14,7 +14,13 @@ pub(crate) struct Secret(String);
 
 impl Secret {
     pub(crate) fn make() -> Result<Self, CloudError> {
-        Ok(Self(URL_SAFE_NO_PAD.encode(random::<32>()?)))
+        loop {
+            let text = URL_SAFE_NO_PAD.encode(random::<32>()?);
+            // What begins with a hyphen is taken for an option where it is pasted after `--token`.
+            if !text.starts_with('-') {
+                return Ok(Self(text));
+            }
+        }
     }
 
     /// To be told once.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::code::codes;
-use crate::limits::MAX_SHADOW_BYTES;
+use crate::limits::{MAX_SEQUENCE, MAX_SHADOW_BYTES};
 use crate::wire::{from_json, text, to_json};
 use crate::{ClientToken, Phase, ProtocolError, ReasonCode, WireTime};
 
@@ -151,7 +151,13 @@ impl ShadowUpdate {
     /// From the payload of an MQTT message.
     pub fn read(payload: &[u8]) -> Result<Self, ProtocolError> {
         crate::error::bounded("the shadow's update, in bytes,", payload.len(), MAX_SHADOW_BYTES)?;
-        from_json("the shadow's update", payload)
+        let update: Self = from_json("the shadow's update", payload)?;
+        let generation = update.reported().generation;
+        if generation > MAX_SEQUENCE {
+            let problem = format!("generation {generation} is above {MAX_SEQUENCE}");
+            return Err(ProtocolError::invalid("the shadow's update", problem));
+        }
+        Ok(update)
     }
 
     /// The payload of an MQTT message. Fails only if texts other than the functions are absurdly long.

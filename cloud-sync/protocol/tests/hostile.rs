@@ -273,6 +273,12 @@ fn reports_fit_whatever_runs() {
         Some(now)
     });
     assert!(depth.max().unwrap() <= MAX_SHADOW_DEPTH);
+    let mut far = reported(1);
+    for (generation, fits) in [(MAX_SEQUENCE, true), (MAX_SEQUENCE + 1, false), (u64::MAX, false)] {
+        far.generation = generation;
+        let read = ShadowUpdate::read(&ShadowUpdate::report(far.clone(), None).write().unwrap());
+        assert_eq!(read.is_ok(), fits, "{generation}");
+    }
     let mut long = reported(1);
     long.agent = "a".repeat(MAX_SHADOW_BYTES);
     assert!(ShadowUpdate::report(long, None).write().is_err());

@@ -97,7 +97,8 @@ struct Package<'a> {
 
 impl<'a> Package<'a> {
     fn new(name: &'a str, target: &'a Target, version: &'a str, compression: &'a str) -> anyhow::Result<Self> {
-        let folder = root().join("target/dist").join(target.triple).join(name);
+        // Not beside the programs: one has the same name.
+        let folder = root().join("target/dist").join(target.triple).join("packages").join(name);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
         }

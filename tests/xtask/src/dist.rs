@@ -206,6 +206,7 @@ fn need_zig() -> anyhow::Result<()> {
     if zig().is_file() && std::fs::read(&note).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
+    need(&[("python3", "python3"), ("pip3", "python3-pip")])?;
     let pip = ["-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", "--only-binary=:all:", "--require-hashes"];
     execute(command("python3").args(pip).args(["--root-user-action=ignore", "--target", ZIG, "-r", ZIG_LOCK]))
         .context("zig compiles the C parts for musl, and pip brings it (on Debian: apt-get install python3-pip)")?;

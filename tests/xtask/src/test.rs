@@ -12,13 +12,16 @@ use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root
 use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
     ("faketime", "faketime"),
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("mksquashfs", "squashfs-tools"),
+    ("mke2fs", "e2fsprogs"),
+    ("losetup", "mount"),
+    ("kill", "procps"),
     // The control plane's pages are tested in a browser.
     ("chromium", "chromium"),
     ("node", "nodejs"),

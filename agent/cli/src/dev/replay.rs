@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
+/// How far after the begin a message may be: a century, so that no clock ends before it.
+const FARTHEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// The most messages of a recording.
 const MOST: usize = 10_000_000;
 
@@ -49,8 +52,10 @@ pub(crate) fn read(path: &Path, speed: Speed) -> Result<Vec<Recorded>, Failure> 
         let read = if csv { from_csv(line) } else { from_json(line) };
         match read {
             Ok((seconds, topic, payload)) => {
-                let at = Duration::try_from_secs_f64(seconds / speed.0).unwrap_or(Duration::MAX);
-                messages.push(Recorded { at, topic, payload });
+                match Duration::try_from_secs_f64(seconds / speed.0).ok().filter(|at| *at < FARTHEST) {
+                    Some(at) => messages.push(Recorded { at, topic, payload }),
+                    None => problems.push(format!("{shown}: line {}: that is too far away", index + 1)),
+                }
             }
             // A first line without a time is a heading.
             Err(_) if csv && index == 0 => {}

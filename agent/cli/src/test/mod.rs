@@ -187,6 +187,7 @@ fn run(bench: &Bench, cases: &[(&File, &Case)]) -> Result<Vec<Result<Passed, Fai
             });
         }
     });
+    bench.tidy();
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())

@@ -76,7 +76,6 @@ impl Bench {
         if beginning.is_dir() {
             return Ok(beginning);
         }
-        self.tidy();
         let cannot = |error: std::io::Error| Failure::new(format!("cannot keep {}: {error}", beginning.display()));
         let folder = folder()?;
         let node = self.start(folder.path(), EARLIEST)?;
@@ -118,13 +117,13 @@ impl Bench {
         Ok(Digest::of(&all).to_string().chars().take(24).collect())
     }
 
-    /// Leaves the newest beginnings.
-    fn tidy(&self) {
+    /// Leaves the newest beginnings. For the end: a run needs all of its own.
+    pub(crate) fn tidy(&self) {
         let entries = std::fs::read_dir(&self.kept).into_iter().flatten().flatten();
         let mut all: Vec<_> =
             entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
         all.sort();
-        for (_, path) in all.iter().rev().skip(MOST_KEPT - 1) {
+        for (_, path) in all.iter().rev().skip(MOST_KEPT) {
             // What cannot be removed now may be later.
             let _ = std::fs::remove_dir_all(path);
         }

@@ -22,6 +22,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(crate) struct Debian {
     folder: PathBuf,
     config: PathBuf,
+    /// Held for as long as this is: two builds at once would fetch into each other's files.
+    _lock: fs::File,
 }
 
 impl Debian {
@@ -33,6 +35,9 @@ impl Debian {
         }
         fs::create_dir_all(folder).map_err(ImageError::file("make the folder", folder))?;
         let folder = fs::canonicalize(folder).map_err(ImageError::file("find", folder))?;
+        let lock = folder.join("lock");
+        let held = fs::File::create(&lock).map_err(ImageError::file("create", &lock))?;
+        held.lock().map_err(ImageError::file("lock", &lock))?;
         let apt = folder.join("apt");
         for name in ["etc/apt.conf.d", "etc/preferences.d", "state", "lists/partial", "cache/archives/partial"] {
             let name = apt.join(name);
@@ -57,7 +62,7 @@ impl Debian {
                  Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Sandbox::User \"\";\n"
             ),
         )?;
-        Ok(Self { folder, config })
+        Ok(Self { folder, config, _lock: held })
     }
 
     /// Gets the index, if there is none or a new one is asked for.

@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 
 use holm_core::{FunctionName, Timestamp};
+use holm_protocol::limits::MAX_SEQUENCE;
 use holm_protocol::{
     Artifact, DESIRED_STATE_FORMAT, DESIRED_STATE_TYPE, DeploymentPolicy, DesiredFunction, DesiredState, Envelope,
     JobId, NextJob, ThingName,
 };
 use holm_trust::tuf::{Listing, Repository};
 use holm_trust::{Moment, sign};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::devices::{self, DeviceStatus};
 use super::jobs::{self, PutJob};
-use super::{Records, Refused, repository, unsigned};
+use super::{Records, Refused, repository, signed, unsigned};
 use crate::CloudError;
 use crate::error::{chain, sql, trust};
 use crate::signing::Signing;
@@ -165,8 +166,10 @@ pub(super) fn not_published(repository: &Repository, function: &FunctionName, ve
 pub(super) fn last(connection: &Connection, device: i64) -> Result<Last, CloudError> {
     let action = "read a job";
     let last = "SELECT max((SELECT coalesce(max(generation), 0) FROM job WHERE device = ?1), \
-                coalesce((SELECT json_extract(reported, '$.generation') FROM device WHERE id = ?1), 0))";
-    let last: i64 = connection.query_row(last, [device], |row| row.get(0)).map_err(sql(action))?;
+                coalesce((SELECT min(json_extract(reported, '$.generation'), ?2) FROM device WHERE id = ?1), 0))";
+    // What is beyond the bound was stored before reports were held to it, and SQLite does not have all of it as an integer.
+    let last: i64 =
+        connection.query_row(last, params![device, signed(MAX_SEQUENCE)], |row| row.get(0)).map_err(sql(action))?;
     let statement = "SELECT document FROM job WHERE device = ?1 AND status IN ('SUCCEEDED', 'QUEUED', 'IN_PROGRESS') \
                      ORDER BY generation DESC LIMIT 1";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
@@ -183,7 +186,8 @@ pub(super) fn confirmed(
     repository: Option<&Repository>,
 ) -> Result<Confirmed, CloudError> {
     let action = "read a job";
-    let statement = "SELECT document, status = 'SUCCEEDED' FROM job WHERE device = ?1 \
+    let statement = "SELECT document, status = 'SUCCEEDED', queued >= (SELECT enrolled FROM device WHERE id = ?1) \
+                     FROM job WHERE device = ?1 \
                      AND status IN ('SUCCEEDED', 'QUEUED', 'IN_PROGRESS') ORDER BY generation DESC";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let mut documents = statement.query([device]).map_err(sql(action))?;
@@ -192,12 +196,14 @@ pub(super) fn confirmed(
     while let Some(row) = documents.next().map_err(sql(action))? {
         let document: String = row.get(0).map_err(sql(action))?;
         let succeeded: bool = row.get(1).map_err(sql(action))?;
+        // Its own word, and not that of the board that it has taken the place of: that one's history is gone with it.
+        let own: bool = row.get(2).map_err(sql(action))?;
         let function = functions(&document)?.into_iter().find(|function| function.name == *name);
         let first = succeeded && std::mem::take(&mut latest);
         let Some(function) = function else { continue };
         let listed = repository.and_then(|repository| release(repository, name, &function.version));
         let sequence = listed.map(|(_, sequence)| sequence);
-        if !permitted {
+        if own && !permitted {
             found.floor = found.floor.max(sequence.unwrap_or_default());
             // What came before a permit does not bind any more.
             permitted = function.permit.is_some();
@@ -205,10 +211,11 @@ pub(super) fn confirmed(
         match &found.now {
             _ if !succeeded => {}
             None if first => (found.now, newest) = (Some(function), sequence),
+            _ if !own => {}
             // It was removed since; the device knows it still.
             None if found.before.is_none() => found.before = Some(function),
             Some(now) if found.before.is_none() && now.bundle != function.bundle => {
-                (found.before, found.before_is_older) = (Some(function), sequence < newest);
+                (found.before, found.before_is_older) = (Some(function), repository.is_none() || sequence < newest);
             }
             _ => {}
         }

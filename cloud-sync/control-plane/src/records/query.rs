@@ -17,6 +17,9 @@ const MAX_STREAMS: i64 = 100_000;
 /// Gaps that are told with a page.
 const MAX_GAPS: i64 = 100;
 
+/// Bytes of records in one page, but for a page of one record: a record may have a megabyte, and a page ten thousand of them.
+const MAX_PAGE_BYTES: usize = 8 << 20;
+
 /// What is asked for. What is `None` does not matter.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
@@ -31,7 +34,7 @@ pub(crate) struct Selection {
     pub(crate) until: Timestamp,
     /// Where the last page ended.
     pub(crate) after: Option<Place>,
-    /// At most so many rows.
+    /// At most so many rows. There are fewer in a page that would be too large.
     pub(crate) limit: usize,
     /// The latest rows instead of the first, oldest first all the same.
     pub(crate) latest: bool,
@@ -116,11 +119,12 @@ impl Records {
     }
 }
 
-/// Takes the first rows of each stream and keeps the first of all: whatever the number of streams, no more than twice the
-/// page is held.
+/// Takes the first rows of each stream and keeps the first of all: whatever the number of streams, no more than a page is held. What
+/// is kept is all that was seen before `end`, which only comes nearer: so it has no holes.
 fn select(connection: &Connection, selection: &Selection) -> Result<Page, CloudError> {
     let streams = streams(connection, selection)?;
     let mut kept: BTreeMap<Place, (usize, Option<String>, Vec<u8>)> = BTreeMap::new();
+    let (mut end, mut bytes) = (None::<Place>, 0_usize);
     let (order, bound) = if selection.latest { ("DESC", "<") } else { ("ASC", ">") };
     let statement = format!(
         "SELECT sequence, time, content_type, data FROM record \
@@ -138,24 +142,25 @@ fn select(connection: &Connection, selection: &Selection) -> Result<Page, CloudE
         while let Some(row) = rows.next().map_err(sql("read records"))? {
             let read = |row: &rusqlite::Row<'_>| {
                 let place = Place { time: row.get(1)?, stream: stream.id, sequence: unsigned(row.get(0)?) };
-                Ok::<_, rusqlite::Error>((place, (index, row.get(2)?, row.get(3)?)))
+                Ok::<_, rusqlite::Error>((place, (index, row.get(2)?, row.get::<_, Vec<u8>>(3)?)))
             };
             let (place, value) = read(row).map_err(sql("read records"))?;
-            if kept.len() >= selection.limit {
-                // The worst one makes room, or this one and all that follow it in its stream are worse.
-                let worst = if selection.latest { kept.first_key_value() } else { kept.last_key_value() };
-                let Some(worst) = worst.map(|(place, _)| *place) else { break };
-                let better = if selection.latest { place > worst } else { place < worst };
-                if !better {
-                    break;
-                }
-                kept.remove(&worst);
+            if end.is_some_and(|end| if selection.latest { place <= end } else { place >= end }) {
+                // So are all that follow it in its stream.
+                break;
             }
+            bytes += value.2.len();
             kept.insert(place, value);
+            while kept.len() > selection.limit || (bytes > MAX_PAGE_BYTES && kept.len() > 1) {
+                let worst = if selection.latest { kept.pop_first() } else { kept.pop_last() };
+                let Some((place, (_, _, data))) = worst else { break };
+                bytes -= data.len();
+                end = Some(place);
+            }
         }
     }
-    let end = if selection.latest { kept.first_key_value() } else { kept.last_key_value() };
-    let next = end.map(|(place, _)| *place).filter(|_| kept.len() >= selection.limit);
+    let worst = if selection.latest { kept.first_key_value() } else { kept.last_key_value() };
+    let next = worst.map(|(place, _)| *place).filter(|_| end.is_some() || kept.len() >= selection.limit);
     let rows = kept.into_iter().filter_map(|(place, (index, content_type, data))| {
         let stream = streams.get(index)?;
         Some(Row {
@@ -235,4 +240,55 @@ fn gaps(connection: &Connection, selection: &Selection, streams: &[Stream]) -> R
         }
     }
     Ok(gaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_end_early_where_records_are_large_and_leave_nothing_out() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(include_str!("schema/1000.sql")).unwrap();
+        let device = "INSERT INTO device (id, name, status, enrolled, seen, version, arch, engine, profile) \
+                      VALUES (1, 'pi1', 'active', 0, 0, '', '', '', '')";
+        connection.execute(device, []).unwrap();
+        let mut all = Vec::new();
+        for stream in 1..4 {
+            let made =
+                "INSERT INTO stream (id, device, name, epoch, lane, upto) VALUES (?1, 1, 'result.f.' || ?1, 1, 1, 0)";
+            connection.execute(made, [stream]).unwrap();
+            for sequence in 1..8_i64 {
+                // Some are larger than all that a page has otherwise room for, and some have the same time.
+                let size = if (stream, sequence) == (2, 4) { 9 << 20 } else { 1 << 20 };
+                let record = "INSERT INTO record (stream, sequence, time, data) VALUES (?1, ?2, ?3, zeroblob(?4))";
+                let time = sequence / 2 + stream;
+                connection.execute(record, [stream, sequence, time, size]).unwrap();
+                all.push((time, format!("result.f.{stream}"), unsigned(sequence)));
+            }
+        }
+        all.sort();
+        for (latest, limit) in [(false, 100), (true, 100), (false, 3), (true, 3)] {
+            let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let (since, until) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+                let (stream, device, group) = (None, None, None);
+                let lane = Lane::Results;
+                let selection = Selection { lane, stream, device, group, since, until, after, limit, latest };
+                let page = select(&connection, &selection).unwrap();
+                let bytes: usize = page.rows.iter().map(|row| row.data.len()).sum();
+                assert!(page.rows.len() <= limit && (bytes <= MAX_PAGE_BYTES || page.rows.len() == 1), "{bytes}");
+                let rows = page.rows.iter().map(|row| (row.time.0, row.stream.clone(), row.sequence));
+                let at = if latest { 0 } else { found.len() };
+                found.splice(at..at, rows);
+                pages += 1;
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, all, "latest {latest}, limit {limit}");
+            assert!(pages >= 4, "{pages}");
+        }
+    }
 }

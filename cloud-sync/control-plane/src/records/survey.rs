@@ -90,7 +90,8 @@ impl Records {
     pub(crate) async fn sums(&self) -> Result<Sums, CloudError> {
         self.read(|connection| {
             let action = "add up the fleet";
-            let sum = |figure| format!("coalesce(sum(json_extract(reported, '$.health.{figure}')), 0)");
+            // Devices say what they like: a sum of integers may overflow, and what is beyond 63 bits is none.
+            let sum = |figure| format!("CAST(total(json_extract(reported, '$.health.{figure}')) AS INTEGER)");
             let figures = ["backlog", "dropped", "dead_letters", "invocations", "faults"].map(sum).join(", ");
             let statement = format!("SELECT count(*), {figures} FROM device WHERE status = 'active'");
             let mut statement = connection.prepare_cached(&statement).map_err(sql(action))?;

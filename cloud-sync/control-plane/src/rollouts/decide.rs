@@ -55,7 +55,7 @@ pub(crate) enum Standing {
     Failed,
     /// It was at work on it for too long.
     TimedOut,
-    /// Something else was deployed to it since.
+    /// Something else was deployed to it since, or there is nothing to change on it.
     Superseded,
     /// It is told to go back.
     Undoing,
@@ -227,6 +227,13 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
     }
     let last = number >= plan.stages.len();
     if last {
+        let (confirmed, unknown) = counts
+            .iter()
+            .fold((0_u32, 0_u32), |(confirmed, unknown), stage| (confirmed + stage.confirmed, unknown + stage.unknown));
+        // Silence alone is no success: whoever comes first tells.
+        if confirmed == 0 && unknown > 0 {
+            return Decision::Wait(format!("none has confirmed; {unknown} are not heard of"));
+        }
         return Decision::Complete;
     }
     let present = now.reported() + now.unknown;
@@ -306,6 +313,11 @@ mod tests {
         check(0, &[Counts { unknown: 1, confirmed: 1, ..NONE }, rest], None, "Soak");
         // Nothing comes after the last stage that would have to be protected.
         check(1, &[Counts { confirmed: 2, ..NONE }, Counts { unknown: 1, ..NONE }], None, "Complete");
+        let silent = Counts { unknown: 1, ..NONE };
+        check(1, &[silent, Counts { unknown: 2, ..NONE }], None, "wait: none has confirmed; 3 are not heard of");
+        check(1, &[silent, Counts { confirmed: 1, ..NONE }], None, "Complete");
+        // Nobody is left who could tell.
+        check(1, &[Counts { out: 1, ..NONE }, Counts { out: 2, ..NONE }], None, "Complete");
     }
 
     #[test]

@@ -90,9 +90,17 @@ impl Rollouts {
         clock: &Clock,
     ) -> Result<bool, crate::CloudError> {
         let open = records.open_rollouts().await?;
+        let mut failed = None;
         for id in &open {
             for _ in 0..STEPS {
-                let Stepped { bells, again } = records.step_rollout(*id, signing.clone(), clock()).await?;
+                let Stepped { bells, again } = match records.step_rollout(*id, signing.clone(), clock()).await {
+                    Ok(stepped) => stepped,
+                    // One that does not get on keeps nobody else from it.
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        break;
+                    }
+                };
                 // After the commit. A bell that is not heard costs time only: devices ask when they connect.
                 for (thing, next) in &bells {
                     uplink.notify_next(thing, next);
@@ -102,6 +110,6 @@ impl Rollouts {
                 }
             }
         }
-        Ok(!open.is_empty())
+        failed.map_or(Ok(!open.is_empty()), Err)
     }
 }

@@ -20,6 +20,8 @@ mod change;
 mod settle;
 mod show;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use holm_core::{FunctionName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -123,6 +125,16 @@ impl Records {
                 let sentence = format!("{id} is {}, and cannot become {}", rollout.state.as_str(), to.as_str());
                 return Ok(Err(Refused::Conflict(sentence)));
             }
+            if to == State::Aborting
+                && rollout.state == State::Completed
+                && let Some(other) = rival(connection, &rollout)?
+            {
+                let sentence = format!(
+                    "{other} has devices of {id} and {}, and has not ended: `holm rollout abort {other}` first",
+                    rollout.function
+                );
+                return Ok(Err(Refused::Conflict(sentence)));
+            }
             let what = match to {
                 State::Running => "resumed",
                 State::Paused => "paused",
@@ -136,6 +148,17 @@ impl Records {
         })
         .await
     }
+}
+
+/// Another rollout of the function that is active and has some of its devices: invariant 3 holds for what comes back as well.
+fn rival(connection: &Connection, rollout: &Rollout) -> Result<Option<RolloutId>, CloudError> {
+    let statement = "SELECT min(r.number) FROM rollout r JOIN rollout_device o ON o.rollout = r.number \
+                     JOIN rollout_device m ON m.device = o.device WHERE m.rollout = ?1 AND r.number IS NOT ?1 \
+                     AND r.function = ?2 AND r.state IN ('running', 'paused', 'aborting')";
+    let other: Option<i64> = connection
+        .query_row(statement, params![signed(rollout.id.0), rollout.function.as_str()], |row| row.get(0))
+        .map_err(sql("read the rollouts"))?;
+    Ok(other.map(|number| RolloutId(unsigned(number))))
 }
 
 fn load(connection: &Connection, id: RolloutId) -> Result<Option<Rollout>, CloudError> {

@@ -34,7 +34,6 @@ pub(crate) struct Stepped {
 struct Member {
     row: i64,
     thing: ThingName,
-    standing: Standing,
     before: Option<String>,
     wanted: Option<String>,
 }
@@ -51,7 +50,12 @@ impl Records {
     }
 }
 
-fn step(connection: &Connection, id: RolloutId, signing: &Signing, now: Timestamp) -> Result<Stepped, CloudError> {
+pub(super) fn step(
+    connection: &Connection,
+    id: RolloutId,
+    signing: &Signing,
+    now: Timestamp,
+) -> Result<Stepped, CloudError> {
     let Some(rollout) = load(connection, id)? else { return Ok(Stepped::default()) };
     settle(connection, &rollout, now)?;
     let mut stepped = Stepped::default();
@@ -169,23 +173,21 @@ fn wait(connection: &Connection, rollout: &Rollout, why: &str, now: Timestamp) -
 fn members(connection: &Connection, rollout: &Rollout, which: &str, most: u32) -> Result<Vec<Member>, CloudError> {
     let action = "read the devices of a rollout";
     let statement = format!(
-        "SELECT r.device, d.name, r.state, r.before, r.wanted FROM rollout_device r JOIN device d ON d.id = r.device \
+        "SELECT r.device, d.name, r.before, r.wanted FROM rollout_device r JOIN device d ON d.id = r.device \
          WHERE r.rollout = ?1 AND {which} ORDER BY r.device LIMIT ?2"
     );
     let mut statement = connection.prepare_cached(&statement).map_err(sql(action))?;
     let rows = statement
         .query_map(params![signed(rollout.id.0), most], |row| {
-            let (name, state): (String, String) = (row.get(1)?, row.get(2)?);
-            Ok((row.get::<_, i64>(0)?, name, state, row.get(3)?, row.get(4)?))
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))
         })
         .map_err(sql(action))?
         .collect::<Result<Vec<_>, _>>()
         .map_err(sql(action))?;
     let bad = |error: holm_protocol::ProtocolError| CloudError::Row { what: "device", problem: error.to_string() };
     rows.into_iter()
-        .map(|(row, name, state, before, wanted)| {
-            let standing = Standing::parse(&state).unwrap_or(Standing::Unknown);
-            Ok(Member { row, thing: ThingName::new(&name).map_err(bad)?, standing, before, wanted })
+        .map(|(row, name, before, wanted)| {
+            Ok(Member { row, thing: ThingName::new(&name).map_err(bad)?, before, wanted })
         })
         .collect()
 }
@@ -214,9 +216,9 @@ fn tell(
         let confirmed = desired::confirmed(connection, member.row, &rollout.function, repository.as_ref())?;
         let wanted = match rollout.change.wanted(&rollout.function, &last, &confirmed) {
             Ok(wanted) => wanted,
-            // It was not so when the rollout began.
+            // It was not so when the rollout began, or it came since: no failure of the device, and none of the release.
             Err(problem) => {
-                keep(connection, rollout, &member, Standing::Failed, None, Some(&problem), now)?;
+                keep(connection, rollout, &member, Standing::Superseded, None, Some(&problem), now)?;
                 continue;
             }
         };
@@ -244,6 +246,11 @@ fn undo(
     now: Timestamp,
     stepped: &mut Stepped,
 ) -> Result<(), CloudError> {
+    // Who had confirmed and has quarantined the function since has it still, and goes back as those do that did not fail.
+    let quarantined = "UPDATE rollout_device SET state = 'confirmed', updated = ?2 WHERE rollout = ?1 AND state = 'failed' \
+                       AND EXISTS (SELECT * FROM job j WHERE j.device = rollout_device.device \
+                       AND j.generation = rollout_device.generation AND j.status = 'SUCCEEDED')";
+    connection.execute(quarantined, params![signed(rollout.id.0), now.0]).map_err(sql("abort a rollout"))?;
     let which = "r.generation IS NOT NULL AND r.state IN ('queued', 'unknown', 'working', 'confirmed', 'timed-out')";
     let told = members(connection, rollout, which, BATCH)?;
     let done = told.is_empty();
@@ -251,8 +258,7 @@ fn undo(
         let (before, wanted) = (of_json(member.before.as_deref())?, of_json(member.wanted.as_deref())?);
         let last = desired::last(connection, member.row)?;
         if last.function(&rollout.function) != wanted.as_ref() {
-            let ended = if member.standing == Standing::Confirmed { Standing::Superseded } else { Standing::Failed };
-            keep(connection, rollout, &member, ended, None, Some("it runs something else"), now)?;
+            keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now)?;
             continue;
         }
         // What ran before has been watched in its time, and a window would only be one more way to stay where it is.
@@ -276,7 +282,14 @@ fn undo(
         let statement = "UPDATE rollout SET state = ?2, updated = ?3 WHERE number = ?1";
         let values = params![signed(rollout.id.0), State::Aborted.as_str(), now.0];
         connection.execute(statement, values).map_err(sql("abort a rollout"))?;
-        event(connection, rollout.id, &format!("all that were heard of are back ({reason})"), now)?;
+        let left = "SELECT count(*) FROM rollout_device WHERE rollout = ?1 AND state IN ('undoing', 'stuck')";
+        let left: i64 =
+            connection.query_row(left, [signed(rollout.id.0)], |row| row.get(0)).map_err(sql("abort a rollout"))?;
+        let text = match left {
+            0 => format!("all are back ({reason})"),
+            left => format!("{left} are not back; the others are back ({reason})"),
+        };
+        event(connection, rollout.id, &text, now)?;
     }
     Ok(())
 }
