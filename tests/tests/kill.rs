@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holm_store::OpenOptions;
+use holm_core::Timestamp;
+use holm_store::{DedupeKey, InboxId, OpenOptions, Store};
 use holm_tests::functions;
 use holm_tests::mqtt::{Client, Packet};
 use holm_tests::node::{Node, Start};
@@ -163,7 +164,12 @@ fn check(data: &Path, ledger: &Arc<Mutex<Ledger>>) -> Result<(), String> {
     for number in 1..=ledger.next {
         match value(&format!("seen/{number}")) {
             1 => {}
-            0 => return Err(format!("event {number} was acknowledged and is lost")),
+            0 => {
+                return Err(format!(
+                    "event {number} was acknowledged and is lost: {}",
+                    whereabouts(&opened.store, number)
+                ));
+            }
             times => return Err(format!("event {number} took effect {times} times")),
         }
     }
@@ -189,6 +195,18 @@ fn check(data: &Path, ledger: &Arc<Mutex<Ledger>>) -> Result<(), String> {
         return Err(format!("{} results for {} events", expected - 1, ledger.next));
     }
     Ok(())
+}
+
+/// Where an event is that has not taken effect: a loss, or something that this test has not waited for.
+fn whereabouts(store: &Store, number: u64) -> String {
+    let name = format!("event-{number}");
+    let due = store.due(Timestamp(i64::MAX), InboxId(0), 1000).unwrap();
+    let parked = store.parked(&due).unwrap();
+    let inbox = parked.iter().find(|row| *row.event.id.0 == *name);
+    let dead = store.dead_letters(None, 1000).unwrap();
+    let dead = dead.iter().find(|letter| *letter.event.id.0 == *name);
+    let known = store.reader().unwrap().seen(&DedupeKey::new("publisher", "count/k", &name)).unwrap();
+    format!("{} in the inbox, there {inbox:?}; in the dead letters {dead:?}; its id is known: {known}", parked.len())
 }
 
 /// A node's whole life: so many kills, and then the comparison.
