@@ -9,6 +9,13 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// The path, with the zig of `cargo xtask test`, for functions in C.
+pub fn path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let zig = repository().join("target/tools/zig/ziglang");
+    std::env::join_paths(std::env::split_paths(&path).chain([zig])).unwrap()
+}
+
 /// The bundle of an example, with `change` applied to its manifest's text.
 pub fn example(name: &str, change: impl FnOnce(String) -> String) -> Vec<u8> {
     static BUILT: OnceLock<()> = OnceLock::new();
