@@ -39,6 +39,12 @@ pub fn board_guests() -> &'static [u8] {
     COMPONENT.get_or_init(|| guest("board_guests"))
 }
 
+/// The component of `tests/guests/program`: a program that exports `wasi:cli/run` and nothing else.
+pub fn program() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| guest("program"))
+}
+
 fn guest(name: &str) -> Vec<u8> {
     let folder = repository().join("tests/guests");
     build(&folder);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::ConfigValues;
 use crate::capability::Grants;
 use crate::fault::Stop;
@@ -23,6 +25,8 @@ pub(crate) struct State {
     pub(crate) staging: Staging,
     pub(crate) limiter: Limiter,
     pub(crate) pollables: Pollables,
+    /// What is left of stdin: a program's payload. A handler has its own in the event.
+    pub(crate) stdin: Bytes,
     /// Absent while the instance is made: its start functions may not ask for the world.
     pub(crate) host: Option<Box<dyn Host>>,
     /// The zero of the guest's monotonic clock.
@@ -42,6 +46,7 @@ impl State {
             recorder,
             staging: Staging::default(),
             pollables: Pollables::default(),
+            stdin: Bytes::new(),
             host: None,
             started,
             handles: 0,
