@@ -2,37 +2,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use holm_tests::functions::{Guest, example, guests, path, repository};
+use holm_tests::command::{good, holm, text};
+use holm_tests::functions::{Guest, example, guests, repository};
 use holm_tests::node::{Start, binary};
 use serde_json::Value;
-
-fn holm(folder: &Path, arguments: &[&str]) -> Output {
-    let output = Command::new(binary("holm"))
-        .args(arguments)
-        .current_dir(folder)
-        .env("NO_COLOR", "1")
-        .env("PATH", path())
-        .output();
-    let output = output.unwrap();
-    eprintln!("holm {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-fn text(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// What a command answers, which must end well.
-fn good(folder: &Path, arguments: &[&str]) -> String {
-    let (code, out, err) = text(&holm(folder, arguments));
-    assert_eq!(code, Some(0), "{arguments:?}: {out}{err}");
-    out
-}
 
 /// A new function whose build shares what the examples have built.
 fn new(folder: &Path, name: &str, template: &str) -> PathBuf {
