@@ -46,17 +46,20 @@ mod release;
 mod remote;
 mod reply;
 mod repository;
+mod rerun;
 mod results;
 mod rollback;
 mod rollout;
 mod screen;
 mod seed;
 mod status;
+mod symbols;
 mod table;
 mod test;
 mod token;
 mod toolchain;
 mod top;
+mod trap;
 mod tuf;
 mod watch;
 
@@ -106,6 +109,8 @@ enum Command {
     Results(results::Results),
     /// Dead letters: events that no attempt could handle
     Dlq(dlq::Dlq),
+    /// What traps have left: look at it, and run it again here
+    Trap(trap::Trap),
     /// The offline buffer: what waits for the cloud
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
@@ -197,6 +202,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
+        Command::Trap(trap) => trap.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,
