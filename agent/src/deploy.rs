@@ -461,8 +461,7 @@ impl Deployer {
             |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
         let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
-        let (engine, path, granted, given) =
-            (self.engine.clone(), native.to_owned(), manifest.clone(), config.clone());
+        let (engine, path, granted, given) = (self.engine.clone(), native.to_owned(), manifest.clone(), config.clone());
         let code = Code::new(move || {
             if is_sound(&path) {
                 engine.load_file(&path, &granted, given.clone())

@@ -80,7 +80,8 @@ pub fn run(native: &Path, jobs: impl BufRead, mut answers: impl Write) -> anyhow
 impl<'a> Stage<'a> {
     fn new(native: &'a Path, device: &str) -> anyhow::Result<Self> {
         // One instance lives at a time.
-        let options = EngineOptions { device: device.to_owned(), slots: 2, addresses: true, ..EngineOptions::default() };
+        let options =
+            EngineOptions { device: device.to_owned(), slots: 2, addresses: true, ..EngineOptions::default() };
         let engine = Engine::new(Profile::host(), &options).context("cannot start the function engine")?;
         let ticker = engine.ticker();
         let builder = std::thread::Builder::new().name("epoch".to_owned()).stack_size(TICKER_STACK);

@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) time: i64,
     pub(crate) device: String,
+    /// Its name in the fleet, from the control plane.
+    pub(crate) thing: Option<String>,
     pub(crate) function: String,
     pub(crate) version: String,
     pub(crate) bundle: String,
@@ -170,8 +172,7 @@ impl Component {
     }
 
     fn read(&self) -> Result<Vec<u8>, Failure> {
-        std::fs::read(&self.path)
-            .map_err(|error| Failure::new(format!("cannot read {}: {error}", self.path.display())))
+        std::fs::read(&self.path).map_err(|error| Failure::new(format!("cannot read {}: {error}", self.path.display())))
     }
 
     /// Whether it leads back to lines.

@@ -47,7 +47,8 @@ pub(super) async fn recordings(
     Extract(state): Extract<State>,
     Query(which): Query<Which>,
 ) -> Result<Response, Failure> {
-    let off = "this node keeps no recordings of invocations: say how many bytes with `record` in [functions] of agent.toml";
+    let off =
+        "this node keeps no recordings of invocations: say how many bytes with `record` in [functions] of agent.toml";
     let ring = state.dispatcher.journal.recordings.clone();
     let ring = ring.ok_or_else(|| Failure(StatusCode::CONFLICT, off.to_owned()))?;
     let since = Timestamp(which.since.unwrap_or(i64::MIN));

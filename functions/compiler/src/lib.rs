@@ -91,12 +91,7 @@ pub fn compile_with_addresses(
     make(component, profile, limits, true)
 }
 
-fn make(
-    component: &[u8],
-    profile: Profile,
-    limits: &InputLimits,
-    addresses: bool,
-) -> Result<Compiled, CompileError> {
+fn make(component: &[u8], profile: Profile, limits: &InputLimits, addresses: bool) -> Result<Compiled, CompileError> {
     let inspection = inspect(component, limits)?;
     inspection.check()?;
     let mut config = profile.config().map_err(|error| CompileError::Compile { detail: error.to_string() })?;

@@ -101,7 +101,9 @@ impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         let config = &self.config;
         // Recorded although it cannot change during a call: a replay elsewhere has no configuration.
-        Ok(Ok(self.recorder.answer(Nature::Own, "config.get", &key, || config.get(key.as_str()).map(|value| value.to_string()))?))
+        Ok(Ok(self
+            .recorder
+            .answer(Nature::Own, "config.get", &key, || config.get(key.as_str()).map(|value| value.to_string()))?))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {

@@ -51,7 +51,14 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: "device".to_owned(), slots: 16, max_memory: 64 << 20, keep_resident: 128 * KIB, warm_slots: 8, addresses: false }
+        Self {
+            device: "device".to_owned(),
+            slots: 16,
+            max_memory: 64 << 20,
+            keep_resident: 128 * KIB,
+            warm_slots: 8,
+            addresses: false,
+        }
     }
 }
 

@@ -58,7 +58,8 @@ impl State {
         }
         let grants = self.grants.clone();
         let Some(namespace) = grants.namespace(bucket) else { return Ok(Err(Error::NoSuchStore)) };
-        let answer = self.ask(Nature::World, "keyvalue.get", &(&*namespace.name, key), |host| host.get(&namespace.name, key))?;
+        let answer =
+            self.ask(Nature::World, "keyvalue.get", &(&*namespace.name, key), |host| host.get(&namespace.name, key))?;
         let (value, version) = or_answer!(answer.map_err(|error| Error::Other(error.to_string())));
         or_answer!(self.staging.saw(bucket, key, value.clone(), version).map_err(refused));
         Ok(Ok(value))

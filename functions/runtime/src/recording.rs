@@ -130,12 +130,10 @@ impl Call {
         let asked = &self.asked;
         let about = match &*self.call {
             "keyvalue.get" => text::<(String, String)>(asked, |(namespace, key)| format!("{key} of {namespace}")),
-            "keyvalue.list-keys" => {
-                text::<(String, Option<String>)>(asked, |(namespace, after)| match after {
-                    Some(after) => format!("of {namespace} after {after}"),
-                    None => format!("of {namespace}"),
-                })
-            }
+            "keyvalue.list-keys" => text::<(String, Option<String>)>(asked, |(namespace, after)| match after {
+                Some(after) => format!("of {namespace} after {after}"),
+                None => format!("of {namespace}"),
+            }),
             "invoke.invoke" => {
                 type Input = (String, Option<String>, Bytes);
                 text::<Input>(asked, |(function, _, data)| format!("{function} with {}", words(&data)))
@@ -161,12 +159,10 @@ impl Call {
                     Err(error) => error.to_string(),
                 })
             }
-            "keyvalue.list-keys" => {
-                text::<Result<Vec<Arc<str>>, HostError>>(answer, |told| match told {
-                    Ok(keys) => format!("{} keys: {}", keys.len(), keys.join(", ")),
-                    Err(error) => error.to_string(),
-                })
-            }
+            "keyvalue.list-keys" => text::<Result<Vec<Arc<str>>, HostError>>(answer, |told| match told {
+                Ok(keys) => format!("{} keys: {}", keys.len(), keys.join(", ")),
+                Err(error) => error.to_string(),
+            }),
             "config.get" => text::<Option<String>>(answer, |told| told.unwrap_or_else(|| "nothing".to_owned())),
             "config.get-all" => text::<Vec<(String, String)>>(answer, |all| format!("{all:?}")),
             "wall-clock.now" => text::<Timestamp>(answer, |time| format!("{} ms since 1970", time.0)),
@@ -190,9 +186,9 @@ impl Call {
             }),
             "gpio.get" => board::<Level>(answer, |level| format!("{level:?}").to_lowercase()),
             "gpio.set" => board::<()>(answer, |()| "done".to_owned()),
-            "i2c.transaction" | "spi.transaction" => board::<Vec<Vec<u8>>>(answer, |read| {
-                read.iter().map(|bytes| hex(bytes)).collect::<Vec<_>>().join(", ")
-            }),
+            "i2c.transaction" | "spi.transaction" => {
+                board::<Vec<Vec<u8>>>(answer, |read| read.iter().map(|bytes| hex(bytes)).collect::<Vec<_>>().join(", "))
+            }
             "poll.sleep" => text::<bool>(answer, |over| if over { "until time was over" } else { "slept" }.to_owned()),
             _ => None,
         };

@@ -148,7 +148,9 @@ impl Show {
         }
         component.locate(&mut again.frames)?;
         if self.json {
-            screen.json(&serde_json::json!({ "record": whole, "replay": again, "same": show::is_same(&record, &again) }))?;
+            screen.json(
+                &serde_json::json!({ "record": whole, "replay": again, "same": show::is_same(&record, &again) }),
+            )?;
         } else {
             let text = show::again(&record, &again, component.has_lines()?, &screen.look);
             screen.text(&text)?;

@@ -52,7 +52,7 @@ fn head(record: &Record, look: &Look) -> String {
         &[
             ("trap", record.id.clone()),
             ("function", format!("{} {}", look.paint(Tone::Strong, &record.function), record.version)),
-            ("device", record.device.clone()),
+            ("device", record.thing.clone().unwrap_or_else(|| record.device.clone())),
             ("when", format!("{}, after {}", look.moment(record.time), look::micros(record.wall_us as f64))),
             (
                 "event",
@@ -138,7 +138,9 @@ fn own_code(frames: &[Frame]) -> Option<&Source> {
 
 fn is_own(line: &Source) -> bool {
     line.file.as_ref().is_some_and(|file| {
-        !OTHERS.iter().any(|others| file.contains(others)) && !file.starts_with("library/") && !file.contains("/.holm/sdk/")
+        !OTHERS.iter().any(|others| file.contains(others))
+            && !file.starts_with("library/")
+            && !file.contains("/.holm/sdk/")
     })
 }
 
