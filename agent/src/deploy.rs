@@ -38,6 +38,14 @@ use crate::config::Functions;
 use crate::dispatch::{ActiveSet, Code, Dispatcher, Loaded, Slot, event_now};
 use crate::triggers::schedule;
 
+/// What a version is of.
+struct Made<'a> {
+    bundle: Digest,
+    component: Digest,
+    /// The manifest, as its author wrote it.
+    text: &'a str,
+}
+
 /// The registry's key.
 const ACTIVE: &str = "active";
 
@@ -166,7 +174,10 @@ impl Deployer {
         let native = self.native_path(&entry.component);
         let manifest = Manifest::parse("holm.toml", &entry.manifest).ok().filter(|_| is_there(&native));
         let loaded = match manifest {
-            Some(manifest) => self.ready(manifest, entry.digest, &native, &entry.config)?,
+            Some(manifest) => {
+                let made = Made { bundle: entry.digest, component: entry.component, text: &entry.manifest };
+                self.ready(manifest, &made, &native, &entry.config)?
+            }
             None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config).await?,
         };
         Ok(Arc::new(Slot::new(function, Some(loaded))))
@@ -432,7 +443,8 @@ impl Deployer {
         if !missing.is_empty() {
             return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
         }
-        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config)?;
+        let made = Made { bundle: bundle.digest, component: bundle.component_digest, text: &bundle.manifest_text };
+        let loaded = self.ready(bundle.manifest.clone(), &made, native, config)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -443,7 +455,7 @@ impl Deployer {
     fn ready(
         &self,
         manifest: Manifest,
-        digest: Digest,
+        made: &Made<'_>,
         native: &Path,
         config: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
@@ -461,17 +473,19 @@ impl Deployer {
             |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
         let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
-        let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
+        let (engine, path, granted, given) = (self.engine.clone(), native.to_owned(), manifest.clone(), config.clone());
         let code = Code::new(move || {
             if is_sound(&path) {
-                engine.load_file(&path, &granted, config.clone())
+                engine.load_file(&path, &granted, given.clone())
             } else {
                 let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what the compiler wrote");
                 Err(RuntimeError::ReadNative { path: path.clone(), source })
             }
         });
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Loaded { manifest, code, digest, workers, generation }))
+        let Made { bundle: digest, component, text } = *made;
+        let text = Arc::from(text);
+        Ok(Arc::new(Loaded { manifest, code, digest, component, text, config, workers, generation }))
     }
 
     /// Compiles in a process of its own, with its own memory limit.

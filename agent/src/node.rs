@@ -30,6 +30,7 @@ use crate::controls::{Controls, Outside};
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
 use crate::rehearsal::Rehearsal;
+use crate::traps::Traps;
 use crate::triggers::file::{self, Folders};
 use crate::triggers::http::{self, Door};
 use crate::{admin, board, clock, notify, triggers};
@@ -117,6 +118,8 @@ fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
 struct Running {
     tasks: JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// Of the records of traps.
+    keeper: Option<std::thread::JoinHandle<()>>,
     writer: std::thread::JoinHandle<()>,
     ticker: (holm_runtime::TickerHandle, std::thread::JoinHandle<()>),
     dispatcher: Arc<Dispatcher>,
@@ -173,12 +176,14 @@ impl Running {
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
             tape: config.stage.tape,
+            record: config.functions.record,
         };
+        let (traps, keeper) = Traps::new(&config.data, &config.device, config.functions.traps);
         let controls = Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone());
         let outside = Outside { folders: config.folders.keys().cloned().collect(), http: config.http.is_some() };
         let controls = controls.with(outside);
         let controls = Arc::new(if rehearses { controls.rehearse() } else { controls });
-        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
+        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), traps, settings)?);
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);
         let workers = config.functions.workers;
@@ -248,6 +253,11 @@ impl Running {
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
         });
+        let keeper = keeper.map(|keeper| {
+            let (store, cloud) = (store.clone(), cloud.clone().filter(|_| config.cloud.traps));
+            thread("traps", 512 << 10, move || keeper.run(&store, cloud.as_ref()))
+        });
+        let keeper = keeper.transpose()?;
         let folders = Arc::new(Folders::new(config.folders.clone()));
         for (folder, path) in &config.folders {
             if path.starts_with(&config.data) {
@@ -273,7 +283,7 @@ impl Running {
             tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
         }
         triggers::lifecycle(&dispatcher, "start", None);
-        Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
+        Ok(Self { tasks, threads, keeper, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
     }
 
     /// A thread that has ended.
@@ -334,6 +344,17 @@ impl Running {
             let ended = tokio::task::spawn_blocking(move || board.detach());
             if tokio::time::timeout(DRAIN, ended).await.is_err() {
                 tracing::warn!("a bus of the board did not answer in time");
+            }
+        }
+        // After the functions, whose traps it keeps, and before the store, which it hands them to.
+        if let Some(keeper) = self.keeper.take() {
+            let dispatcher = self.dispatcher.clone();
+            let ended = tokio::task::spawn_blocking(move || {
+                dispatcher.traps.close();
+                keeper.join().is_ok()
+            });
+            if !matches!(tokio::time::timeout(DRAIN, ended).await, Ok(Ok(true))) {
+                tracing::warn!("the records of the last traps may be lost");
             }
         }
         self.store.close();

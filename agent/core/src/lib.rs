@@ -27,7 +27,7 @@ pub use manifest::{
 };
 pub use name::{FunctionName, Label, NameError};
 pub use outcome::{
-    Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recorded, ResultRow, StateWrite, Usage,
+    Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recording, ResultRow, StateWrite, Usage,
 };
 pub use pin::{Edge, Level};
 pub use reading::{Quality, Reading};

@@ -9,6 +9,7 @@ use holm_core::{Enqueue, LogLevel, Payload, Publish, Qos, ResultRow, Route, Topi
 use crate::bindings::holm::function::{invoke, publish, results, types};
 use crate::bindings::wasi::logging::logging;
 use crate::host::InvokeError;
+use crate::recorder::Nature;
 use crate::staging::Refused;
 use crate::state::State;
 
@@ -125,8 +126,13 @@ impl invoke::Host for State {
         let grants = self.grants.clone();
         let Some(function) = grants.invocable(&function) else { return Ok(Err(invoke::Error::Denied)) };
         let input = payload(input);
-        let before = self.staging.hand_over(&grants);
-        let answer = self.ask("invoke.invoke", |host| {
+        let mut before = self.staging.hand_over(&grants);
+        if self.recorder.is_replay() {
+            self.handed.push(std::mem::take(&mut before));
+        }
+        let (content_type, data) = (input.content_type.clone(), input.data.clone());
+        let asked = (function.as_str(), content_type, data);
+        let answer = self.ask(Nature::World, "invoke.invoke", &asked, |host| {
             // The parts, because core types have no encoding of their own.
             host.invoke(function, input, before)
                 .map(|answer| answer.map(|payload| (payload.content_type, payload.data)))
@@ -151,7 +157,7 @@ impl invoke::Host for State {
         delay_ms: Option<u64>,
     ) -> wasmtime::Result<Result<String, invoke::Error>> {
         let Some(function) = self.grants.invocable(&function).cloned() else { return Ok(Err(invoke::Error::Denied)) };
-        let id = self.ask("invoke.new-id", |host| host.new_id())?;
+        let id = self.ask(Nature::Plausible, "invoke.new-id", &(), |host| host.new_id())?;
         let delay = delay_ms.map(Duration::from_millis);
         let enqueue = Enqueue { id: id.clone(), function, input: payload(input), delay };
         Ok(match self.staging.enqueue(&self.grants, enqueue) {
