@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::functions::path;
+use crate::functions::{path, repository};
 use crate::node::binary;
 
 /// Runs it in a folder, to its end. What it says to people is shown with the test.
 pub fn holm(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary("holm"));
-    let output = command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env("PATH", path()).output().unwrap();
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env("PATH", path());
+    let output = command.env("HOLM_SYMBOLS", repository().join("target/symbols")).output().unwrap();
     eprintln!("holm {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -10,7 +10,7 @@ use crate::component;
 use crate::failure::Failure;
 use crate::programs;
 use crate::screen::Screen;
-use crate::strip::strip;
+use crate::symbols;
 
 /// The manifest's file name.
 const MANIFEST: &str = "holm.toml";
@@ -67,7 +67,7 @@ impl Project {
         })
     }
 
-    /// The component of what the build has made, without what no device needs; and where that is.
+    /// The component of what the build has made, without what no device needs, which is kept; and where it is.
     pub(crate) fn component(&self) -> Result<(PathBuf, Vec<u8>), Failure> {
         let source = self.manifest.build.source.as_ref().ok_or_else(|| {
             let path = self.folder.join(MANIFEST);
@@ -79,8 +79,7 @@ impl Project {
             Failure::new(format!("cannot read the component {}: {error}", source.display()))
                 .next("see that [build].command makes the file that [build].source names")
         })?;
-        let component = strip(&component::of(built)?);
-        Ok((source, component))
+        Ok((source, symbols::split(component::of(built)?)))
     }
 }
 

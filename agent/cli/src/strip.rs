@@ -6,6 +6,9 @@ use rustc_demangle::demangle;
 /// The header of a module or a component: a magic word and a version.
 const HEADER: usize = 8;
 
+/// The magic word.
+const MAGIC: &[u8] = b"\0asm";
+
 /// Kinds of sections: custom ones are in both, and a component has modules and components inside.
 const CUSTOM: u8 = 0;
 const MODULE: u8 = 1;
@@ -18,16 +21,27 @@ const FUNCTIONS: u8 = 1;
 /// What is kept of a name, in bytes: those of generic functions can be long.
 const LONGEST: usize = 100;
 
+/// The section with the lines.
+const LINES: &[u8] = b".debug_line";
+
 /// How deep components may nest.
 const DEEPEST: u32 = 8;
 
-/// The same without them; as it is, where it is not built as it should be: whoever compiles it will say so.
-pub(crate) fn strip(wasm: &[u8]) -> Vec<u8> {
-    stripped(wasm, DEEPEST).unwrap_or_else(|| wasm.to_vec())
+/// The same without them; `None` where it is not built as it should be: whoever compiles it will say so.
+pub(crate) fn strip(wasm: &[u8]) -> Option<Vec<u8>> {
+    stripped(wasm, DEEPEST)
+}
+
+/// Whether its DWARF leads back to lines.
+pub(crate) fn has_lines(wasm: &[u8]) -> bool {
+    wasm.windows(LINES.len()).any(|name| name == LINES)
 }
 
 fn stripped(wasm: &[u8], depth: u32) -> Option<Vec<u8>> {
     let (header, mut rest) = wasm.split_at_checked(HEADER)?;
+    if !header.starts_with(MAGIC) {
+        return None;
+    }
     let is_component = header.get(4..)? == [0x0d, 0, 1, 0];
     let depth = depth.checked_sub(1)?;
     let mut slim = header.to_vec();
@@ -156,15 +170,21 @@ mod tests {
         let [handle, malloc] = ["scale::handle", "malloc"].map(text);
         let functions = section(FUNCTIONS, &[&[2, 0][..], &handle, &[200, 1], &malloc].concat());
         let slim = module(&[custom("name", &functions), custom("mine", &[1])].concat());
-        assert_eq!(strip(&whole), slim);
-        assert_eq!(strip(&component(&whole)), component(&slim));
+        assert_eq!(strip(&whole), Some(slim.clone()));
+        assert_eq!(strip(&component(&whole)), Some(component(&slim)));
+        assert_eq!(strip(&slim), Some(slim), "the digest of what is stripped stays");
     }
 
     #[test]
-    fn what_is_not_built_as_it_should_be_is_left_alone() {
-        for odd in [&b""[..], b"\0asm", b"\0asm\x01\0\0\0\x00\xff\xff\xff\xff\x7f", b"\0asm\x01\0\0\0\x00\x05\x09abcd"]
-        {
-            assert_eq!(strip(odd), odd);
+    fn what_is_not_built_as_it_should_be_is_not_stripped() {
+        for odd in [
+            &b""[..],
+            b"\0asm",
+            b"elf 12345",
+            b"\0asm\x01\0\0\0\x00\xff\xff\xff\xff\x7f",
+            b"\0asm\x01\0\0\0\x00\x05\x09abcd",
+        ] {
+            assert_eq!(strip(odd), None);
         }
     }
 }
