@@ -8,8 +8,8 @@ use holm_function::prelude::*;
 fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     let value: f64 = event.json()?;
     let sensor = event.level(1).unwrap_or("unknown");
-    let upper: f64 = config::get("upper")?.unwrap_or(15.0);
-    let hysteresis: f64 = config::get("hysteresis")?.unwrap_or(2.5);
+    let upper = config::number("upper")?.unwrap_or(15.0);
+    let hysteresis = config::number("hysteresis")?.unwrap_or(2.5);
 
     let state = kv::own()?;
     let before: Option<bool> = state.get(sensor)?;

@@ -32,7 +32,7 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             (Level::High, _) => {
                 let opening = Opening { number: state.increment("openings", 1)?, told: false };
                 state.set("open", &opening)?;
-                let after = Duration::from_secs_f64(config::get("after_s")?.unwrap_or(120.0));
+                let after = Duration::from_secs_f64(config::number("after_s")?.unwrap_or(120.0));
                 functions::enqueue("left-open", Payload::json(&opening)?, Some(after))?;
             }
             (Level::Low, Some(opening)) => {

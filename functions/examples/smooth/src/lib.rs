@@ -15,7 +15,7 @@ struct Smooth {
 /// Of a window that is not empty.
 fn smooth(window: &[f64]) -> Smooth {
     let mut sorted = window.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    sorted.sort_unstable_by(f64::total_cmp);
     let half = sorted.len() / 2;
     let median = match sorted.len() % 2 {
         1 => sorted[half],

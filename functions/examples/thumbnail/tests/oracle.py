@@ -14,6 +14,6 @@ for y in range(480):
 picture.save(folder / "picture.jpg", quality=60)
 thumbnail = Image.open(folder / "picture.jpg")
 thumbnail.thumbnail((160, 160), Image.Resampling.BOX, reducing_gap=None)
-thumbnail.save(folder / "thumbnail.jpg", quality=80)
+thumbnail.save(folder / "thumbnail.jpg", quality=95, subsampling=0)
 mean = sum(sum(pixel) for pixel in thumbnail.get_flattened_data()) / (160 * 120 * 3)
 print("brightness", 100 * mean / 255)
