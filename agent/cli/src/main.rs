@@ -10,8 +10,10 @@ mod apply;
 mod board;
 mod buffer;
 mod build;
+mod cc;
 mod client;
 mod cloud;
+mod component;
 mod config;
 mod data;
 mod deploy;
@@ -54,6 +56,7 @@ mod rollout;
 mod screen;
 mod seed;
 mod status;
+mod strip;
 mod symbols;
 mod table;
 mod test;
@@ -90,6 +93,8 @@ enum Command {
     New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Compile C to a core module, of which `build` makes the component: for [build].command
+    Cc(cc::Compile),
     /// Run functions here, and again whenever a file changes
     Dev(dev::Dev),
     /// Run a function's cases
@@ -194,6 +199,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
     match arguments.command {
         Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Cc(compile) => return compile.run(),
         Command::Dev(dev) => return dev.run(screen).await,
         Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,

@@ -207,7 +207,7 @@ impl Target {
     }
 }
 
-/// Where zig is kept.
+/// Where zig is kept: tests of functions in C look there too.
 const ZIG: &str = "target/tools/zig";
 /// Which zig, with what its files must be: it is part of what is shipped.
 const ZIG_LOCK: &str = "tests/xtask/zig.txt";
@@ -216,7 +216,8 @@ fn zig() -> PathBuf {
     root().join(ZIG).join("ziglang/zig")
 }
 
-fn need_zig() -> anyhow::Result<()> {
+/// Gets zig, if it is missing or another one.
+pub fn need_zig() -> anyhow::Result<()> {
     let lock = std::fs::read(root().join(ZIG_LOCK)).with_context(|| format!("cannot read {ZIG_LOCK}"))?;
     let note = root().join(ZIG).join("lock.txt");
     if zig().is_file() && std::fs::read(&note).is_ok_and(|installed| installed == lock) {
