@@ -10,6 +10,8 @@ use holm_image::{Image, ImageError};
 use serde_json::json;
 
 use crate::failure::Failure;
+use holm_core::ErrorCode;
+
 use crate::look::{self, Look, Tone};
 use crate::progress::Bar;
 use crate::screen::Screen;
@@ -179,7 +181,7 @@ impl Flash {
             && *expected != disk.serial
         {
             let what = format!("{} has the serial number {}, and not {expected}", disk.path.display(), disk.serial);
-            return Err(Failure::new(what).next("holm flash --list"));
+            return Err(Failure::new(what).next("holm flash --list").page(ErrorCode::DiskRefused));
         }
         if self.dry_run {
             return Ok(());
@@ -188,13 +190,15 @@ impl Flash {
             return match &self.expect_serial {
                 Some(_) => Ok(()),
                 None => Err(Failure::new("--yes alone could mean any disk that happens to be there")
-                    .next(format!("add --expect-serial '{}'", disk.serial))),
+                    .next(format!("add --expect-serial '{}'", disk.serial))
+                    .page(ErrorCode::DiskRefused)),
             };
         }
         let known = disk.known_as();
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return Err(Failure::new("nobody is there to be asked: this is no terminal")
-                .next(format!("add --yes --expect-serial '{}'", disk.serial)));
+                .next(format!("add --yes --expect-serial '{}'", disk.serial))
+                .page(ErrorCode::DiskRefused));
         }
         screen.note(format_args!("All of it will be lost. To go on, type what it is: {known}"));
         let mut line = String::new();
@@ -212,7 +216,8 @@ impl Flash {
         let there = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
         match there && !self.yes && Image::open(path).is_err() && !holm_image::is_card(path) {
             true => Err(Failure::new(format!("{} is there, and is no card", path.display()))
-                .next("add --yes to write over it, or name another file")),
+                .next("add --yes to write over it, or name another file")
+                .page(ErrorCode::DiskRefused)),
             false => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::failure::Failure;
 use crate::programs;
@@ -36,7 +36,9 @@ pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile: {words}", component.display())));
+        return Err(Failure::new(format!("{} does not compile: {words}", component.display()))
+            .next("see that the build makes a component for `wasm32-wasip2` that exports the handler")
+            .page(ErrorCode::ComponentWrong));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
 }

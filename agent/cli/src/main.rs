@@ -21,6 +21,7 @@ mod dlq;
 mod doctor;
 mod documents;
 mod embedded;
+mod explain;
 mod failure;
 mod flash;
 mod fleet;
@@ -112,6 +113,8 @@ enum Command {
     Invoke(invoke::Invoke),
     /// Look for what keeps you from working here, with a fix per line
     Doctor(doctor::Doctor),
+    /// Say more about an error, by its code
+    Explain(explain::Explain),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -200,6 +203,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,
+        Command::Explain(explain) => explain.run(screen)?,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::failure::Failure;
 use crate::screen::Screen;
@@ -33,9 +33,12 @@ impl Project {
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Failure::new(format!("cannot read {}: {error}", path.display()))
                 .next("name a function's folder, one with a holm.toml, or make one with `holm new NAME`")
+                .page(ErrorCode::NoFunction)
         })?;
         let manifest = Manifest::parse(&path.display().to_string(), &text)
-            .map_err(|problems| Failure::new(problems.to_string()).next("mend them all, and build again"))?;
+            .map_err(|problems| {
+            Failure::new(problems.to_string()).next("mend them all, and build again").page(ErrorCode::ManifestWrong)
+        })?;
         Ok(Self { folder: folder.to_owned(), manifest, text })
     }
 
@@ -59,8 +62,10 @@ impl Project {
         let failure = Failure::new(format!("[build].command of {} failed: {status}", path.display()));
         Err(match status.code() {
             // As a shell says that there is no such program.
-            Some(127) => failure.next("see what this machine lacks with `holm doctor`"),
-            _ => failure.next(format!("run it by hand: cd {folder} && {command}")),
+            Some(127) => {
+                failure.next("see what this machine lacks with `holm doctor`").page(ErrorCode::ToolchainMissing)
+            }
+            _ => failure.next(format!("run it by hand: cd {folder} && {command}")).page(ErrorCode::BuildFailed),
         })
     }
 
@@ -70,11 +75,13 @@ impl Project {
             let path = self.folder.join(MANIFEST);
             Failure::new(format!("{} does not say where the component is", path.display()))
                 .next("add `source = \"target/wasm32-wasip2/release/NAME.wasm\"` to [build]")
+                .page(ErrorCode::ComponentMissing)
         })?;
         let source = self.folder.join(source);
         let component = std::fs::read(&source).map_err(|error| {
             Failure::new(format!("cannot read the component {}: {error}", source.display()))
                 .next("see that [build].command makes the file that [build].source names")
+                .page(ErrorCode::ComponentMissing)
         })?;
         Ok((source, component))
     }

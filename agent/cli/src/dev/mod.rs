@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holm_bundle::Bundle;
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -313,7 +313,7 @@ async fn swap(project: Result<Project, Failure>, client: &Client) -> Result<Swap
     let answer = client.deploy(packed.bytes.into()).await?;
     if answer.get("outcome").and_then(Value::as_str) == Some("rolled-back") {
         let reason = answer.get("reason").and_then(Value::as_str).unwrap_or("it did not say why");
-        return Err(Failure::new(format!("{} was rolled back: {reason}", packed.name)));
+        return Err(Failure::new(format!("{} was rolled back: {reason}", packed.name)).page(ErrorCode::RolledBack));
     }
     let (name, version) = (packed.name.to_string(), packed.version.to_string());
     Ok(Swap { name, version, bytes: component.len() as u64, compiled, swapped: begun.elapsed() })
