@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod control_plane;
 pub mod device;
 pub mod functions;
+pub mod golden;
 pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;

@@ -91,7 +91,8 @@ impl Apply {
             }
         }
         if !problems.is_empty() {
-            return Err(Failure::new(problems.join("\n")).next("nothing was changed; mend them all, and apply again")
+            return Err(Failure::new(problems.join("\n"))
+                .next("nothing was changed; mend them all, and apply again")
                 .page(ErrorCode::FleetWrong));
         }
         self.show(&groups, &differing, screen)?;
@@ -145,7 +146,8 @@ impl Apply {
 
 fn read(name: &str, text: &str) -> Result<File, Failure> {
     let told = |problems: holm_core::Problems| {
-        Failure::new(problems.to_string()).next("mend them all, and apply again; nothing was changed")
+        Failure::new(problems.to_string())
+            .next("mend them all, and apply again; nothing was changed")
             .page(ErrorCode::FleetWrong)
     };
     let (document, mut root) = Document::parse(name, text).map_err(told)?;

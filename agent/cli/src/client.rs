@@ -156,7 +156,8 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let (socket, folder) = (self.socket.display(), self.folder.display());
-        let failure = Failure::new(format!("cannot reach the node at {socket}: {error}")).page(ErrorCode::NodeUnreachable);
+        let failure =
+            Failure::new(format!("cannot reach the node at {socket}: {error}")).page(ErrorCode::NodeUnreachable);
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => failure.next("run this as the user that holmd runs as, or with sudo"),
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => failure.next(format!(

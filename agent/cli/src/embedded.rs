@@ -1,5 +1,7 @@
 //! What `holm new` writes: templates, the SDK and its WIT packages, of this release.
 
+use crate::schema;
+
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// What every function in Rust has, beside its template.
@@ -48,6 +50,7 @@ impl Template {
             files.push((path, fill(bytes, function)));
         }
         files.extend(sdk());
+        files.extend(schema::all().map(|(name, text)| (format!(".holm/schema/{name}"), text.as_bytes().to_vec())));
         // Or the author's `cargo fmt` would write the SDK anew.
         files.push((".holm/rustfmt.toml".to_owned(), STYLE.to_vec()));
         files.sort();

@@ -50,6 +50,7 @@ mod repository;
 mod results;
 mod rollback;
 mod rollout;
+mod schema;
 mod screen;
 mod seed;
 mod status;
@@ -146,6 +147,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// Print the JSON Schema of a file, for editors
+    Schema(schema::Schema),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -203,6 +206,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,
+        Command::Schema(schema) => schema.run(screen)?,
         Command::Explain(explain) => explain.run(screen)?,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,

@@ -1,7 +1,7 @@
 //! A function's folder: its manifest, its build command, its component.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
 use holm_core::{ErrorCode, Manifest};
@@ -35,8 +35,7 @@ impl Project {
                 .next("name a function's folder, one with a holm.toml, or make one with `holm new NAME`")
                 .page(ErrorCode::NoFunction)
         })?;
-        let manifest = Manifest::parse(&path.display().to_string(), &text)
-            .map_err(|problems| {
+        let manifest = Manifest::parse(&path.display().to_string(), &text).map_err(|problems| {
             Failure::new(problems.to_string()).next("mend them all, and build again").page(ErrorCode::ManifestWrong)
         })?;
         Ok(Self { folder: folder.to_owned(), manifest, text })
@@ -46,20 +45,25 @@ impl Project {
     pub(crate) fn compile(&self, screen: &Screen) -> Result<(), Failure> {
         let Some(command) = &self.manifest.build.command else { return Ok(()) };
         screen.note(format_args!("{}: {command}", self.manifest.name));
-        self.run_build()
+        self.run_build(false)
     }
 
-    /// The same, without a word of its own.
-    pub(crate) fn run_build(&self) -> Result<(), Failure> {
+    /// The same, without a word of its own. Quietly, what it prints is in the failure, and nowhere else.
+    pub(crate) fn run_build(&self, quietly: bool) -> Result<(), Failure> {
         let Some(command) = &self.manifest.build.command else { return Ok(()) };
-        let status = shell(command, &self.folder)
-            .status()
-            .map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
+        let mut shell = shell(command, &self.folder);
+        let ran = match quietly {
+            true => shell.stdout(Stdio::piped()).stderr(Stdio::piped()).output(),
+            false => shell.status().map(|status| Output { status, stdout: Vec::new(), stderr: Vec::new() }),
+        };
+        let Output { status, stdout, stderr } =
+            ran.map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
         if status.success() {
             return Ok(());
         }
         let (folder, path) = (self.folder.display(), self.folder.join(MANIFEST));
-        let failure = Failure::new(format!("[build].command of {} failed: {status}", path.display()));
+        let words = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+        let failure = Failure::new(format!("{words}[build].command of {} failed: {status}", path.display()));
         Err(match status.code() {
             // As a shell says that there is no such program.
             Some(127) => {

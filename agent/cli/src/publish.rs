@@ -74,8 +74,7 @@ impl Publish {
             Failure::new(format!("cannot read the bundle {}: {error}", self.bundle.display()))
                 .next("make one with `holm build DIR`")
         })?;
-        let bundle = Bundle::open(&bytes, &BundleLimits::default())
-            .map_err(|error| {
+        let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(|error| {
             Failure::new(format!("{}: {}", self.bundle.display(), chain(&error)))
                 .next("make it anew with `holm build DIR`")
                 .page(ErrorCode::BundleRefused)

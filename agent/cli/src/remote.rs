@@ -74,8 +74,7 @@ impl Profile {
         let text = std::fs::read_to_string(&path).map_err(|error| {
             unknown(&format!("no control plane is known here: cannot read {}: {error}", path.display()))
         })?;
-        toml::from_str(&text)
-            .map_err(|error| unknown(&format!("{} is not understood: {error}", path.display())))
+        toml::from_str(&text).map_err(|error| unknown(&format!("{} is not understood: {error}", path.display())))
     }
 }
 
@@ -148,11 +147,10 @@ impl Remote {
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(HeaderMap, Bytes), Failure> {
         let url = format!("{}{path}", self.url);
         let asked = self.http.ask((method, &url), Some(&self.token), body, LARGEST, PATIENCE).await;
-        let (status, head, body) =
-            asked.map_err(|failure| {
-                let failure = failure.next(format!("is the control plane at {} running?", self.url));
-                failure.page(ErrorCode::CloudUnreachable)
-            })?;
+        let (status, head, body) = asked.map_err(|failure| {
+            let failure = failure.next(format!("is the control plane at {} running?", self.url));
+            failure.page(ErrorCode::CloudUnreachable)
+        })?;
         if status.is_success() {
             return Ok((head, body));
         }
@@ -207,7 +205,10 @@ mod tests {
     fn every_problem_is_shown() {
         let body = br#"{"error":{"code":"bad-request","message":"the request is not right","problems":["one","two"]}}"#;
         let failure = refused(StatusCode::BAD_REQUEST, body);
-        assert_eq!(failure.render(&Look::plain()), "holm: the request is not right\n  - one\n  - two\n  more: holm explain cloud-refused\n");
+        assert_eq!(
+            failure.render(&Look::plain()),
+            "holm: the request is not right\n  - one\n  - two\n  more: holm explain cloud-refused\n"
+        );
         let failure = refused(StatusCode::BAD_GATEWAY, b"<html>");
         assert_eq!(failure.render(&Look::plain()), "holm: the control plane answered 502 Bad Gateway\n");
     }
