@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use holm_core::ErrorCode;
 use holm_image::card_seed::{Seed, country, hostname, ssid};
 use holm_image::disk::{Allowed, Disk, Roots};
 use holm_image::flash::{Flash as Writer, Target};
@@ -10,8 +11,6 @@ use holm_image::{Image, ImageError};
 use serde_json::json;
 
 use crate::failure::Failure;
-use holm_core::ErrorCode;
-
 use crate::look::{self, Look, Tone};
 use crate::progress::Bar;
 use crate::screen::Screen;

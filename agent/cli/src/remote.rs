@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holm_core::ErrorCode;
 use holm_protocol::ApiError;
 use hyper::{HeaderMap, Method, StatusCode};
 use rustls_pki_types::CertificateDer;
@@ -15,8 +16,6 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_rustls::rustls::RootCertStore;
-
-use holm_core::ErrorCode;
 
 use crate::client::escape;
 use crate::failure::Failure;
