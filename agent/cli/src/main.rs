@@ -45,8 +45,10 @@ mod project;
 mod publish;
 mod release;
 mod remote;
+mod replay;
 mod reply;
 mod repository;
+mod rerun;
 mod results;
 mod rollback;
 mod rollout;
@@ -54,11 +56,13 @@ mod schema;
 mod screen;
 mod seed;
 mod status;
+mod symbols;
 mod table;
 mod test;
 mod token;
 mod toolchain;
 mod top;
+mod trap;
 mod tuf;
 mod watch;
 
@@ -108,6 +112,10 @@ enum Command {
     Results(results::Results),
     /// Dead letters: events that no attempt could handle
     Dlq(dlq::Dlq),
+    /// What traps have left: look at it, and run it again here
+    Trap(trap::Trap),
+    /// Run a new version over the recorded events of the old one, and show what it would do else
+    Replay(replay::Replay),
     /// The offline buffer: what waits for the cloud
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
@@ -203,6 +211,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
+        Command::Trap(trap) => trap.run(&client, screen).await?,
+        Command::Replay(replay) => replay.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,

@@ -38,13 +38,14 @@ mod messages;
 mod native;
 mod profile;
 pub mod recorder;
+pub mod recording;
 mod staging;
 mod state;
 mod ticker;
 
 pub use engine::{ConfigValues, Engine, EngineOptions};
 pub use error::RuntimeError;
-pub use function::{Function, Prepared, thread_time};
+pub use function::{Frame, Function, Prepared, Replayed, thread_time};
 pub use hardware::{Hardware, HardwareError};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
