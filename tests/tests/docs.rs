@@ -113,6 +113,11 @@ fn dead_letters_are_looked_at_replayed_and_dropped() {
 }
 
 #[test]
+fn a_trap_is_found_and_run_again() {
+    follow("how-to/traps.md", &["no sensor says that", "src/lib.rs:", "the same trap again", "as it should be"]);
+}
+
+#[test]
 fn a_function_goes_over_the_air_and_back() {
     follow("how-to/rollback.md", &["confirmed", "state is kept", "0.2.0", "0.1.0"]);
 }

@@ -53,6 +53,14 @@ codes! {
     CasesWrong = "cases-wrong",
     /// A recording to replay has problems.
     RecordingWrong = "recording-wrong",
+    /// A node has no recordings of invocations that could be replayed.
+    RecordingsMissing = "recordings-missing",
+    /// The component that ran is not on this machine.
+    ComponentUnknown = "component-unknown",
+    /// A record cannot be run again.
+    ReplayImpossible = "replay-impossible",
+    /// A record was run again, and it went another way.
+    ReplayDiverged = "replay-diverged",
     /// A node that was to run here did not start.
     NodeNotStarted = "node-not-started",
     /// agent.toml has problems.

@@ -36,6 +36,11 @@ impl Failure {
         };
         Self { status, words, code }
     }
+
+    /// With another code.
+    pub(super) fn coded(self, code: ErrorCode) -> Self {
+        Self { code: Some(code), ..self }
+    }
 }
 
 impl IntoResponse for Failure {

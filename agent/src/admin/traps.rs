@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holm_core::Timestamp;
+use holm_core::{ErrorCode, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
@@ -50,7 +50,8 @@ pub(super) async fn recordings(
     let off =
         "this node keeps no recordings of invocations: say how many bytes with `record` in [functions] of agent.toml";
     let ring = state.dispatcher.journal.recordings.clone();
-    let ring = ring.ok_or_else(|| Failure::new(StatusCode::CONFLICT, off.to_owned()))?;
+    let ring = ring
+        .ok_or_else(|| Failure::new(StatusCode::CONFLICT, off.to_owned()).coded(ErrorCode::RecordingsMissing))?;
     let since = Timestamp(which.since.unwrap_or(i64::MIN));
     let limit = which.limit.unwrap_or(usize::MAX);
     let device = state.device.clone();
