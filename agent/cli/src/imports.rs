@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::failure::Failure;
 use crate::programs;
@@ -39,7 +39,9 @@ pub(crate) fn inspect(source: &Path, component: &[u8]) -> Result<Option<Compiled
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile: {words}", source.display())));
+        return Err(Failure::new(format!("{} does not compile: {words}", source.display()))
+            .next("see that the build makes a component that exports the handler: `wasm32-wasip2` in Rust, `holm cc` in C")
+            .page(ErrorCode::ComponentWrong));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
 }

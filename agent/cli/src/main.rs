@@ -23,6 +23,7 @@ mod dlq;
 mod doctor;
 mod documents;
 mod embedded;
+mod explain;
 mod failure;
 mod flash;
 mod fleet;
@@ -53,6 +54,7 @@ mod rerun;
 mod results;
 mod rollback;
 mod rollout;
+mod schema;
 mod screen;
 mod seed;
 mod status;
@@ -125,6 +127,8 @@ enum Command {
     Invoke(invoke::Invoke),
     /// Look for what keeps you from working here, with a fix per line
     Doctor(doctor::Doctor),
+    /// Say more about an error, by its code
+    Explain(explain::Explain),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -156,6 +160,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// Print the JSON Schema of a file, for editors
+    Schema(schema::Schema),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -216,6 +222,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,
+        Command::Schema(schema) => schema.run(screen)?,
+        Command::Explain(explain) => explain.run(screen)?,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,
