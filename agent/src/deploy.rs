@@ -23,8 +23,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
+use holm_cloud_sync::{Refusal, Secrets};
 use holm_core::{FunctionName, Manifest, Source};
-use holm_runtime::{ConfigValues, Engine, RuntimeError, artifact_key};
+use holm_runtime::{ConfigValues, Engine, RuntimeError, SecretValues, artifact_key};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
@@ -76,6 +77,7 @@ pub struct Deployer {
     engine: Arc<Engine>,
     dispatcher: Arc<Dispatcher>,
     settings: Functions,
+    secrets: Secrets,
     generation: AtomicU64,
     /// Held for the whole of a deployment.
     registry: Mutex<Registry>,
@@ -129,6 +131,7 @@ impl Deployer {
             engine: Arc::new(engine),
             dispatcher,
             settings,
+            secrets: Secrets::of(folder),
             generation: AtomicU64::new(1),
             registry: Mutex::new(registry.clone()),
             shown: std::sync::RwLock::new(registry.clone()),
@@ -165,8 +168,8 @@ impl Deployer {
         let native = self.native_path(&entry.component);
         let manifest = Manifest::parse("holm.toml", &entry.manifest).ok().filter(|_| is_there(&native));
         let loaded = match manifest {
-            Some(manifest) => self.ready(manifest, entry.digest, &native, &entry.config)?,
-            None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config).await?,
+            Some(manifest) => self.ready(manifest, entry.digest, &native, &entry.config, &entry.secrets)?,
+            None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config, &entry.secrets).await?,
         };
         Ok(Arc::new(Slot::new(function, Some(loaded))))
     }
@@ -221,7 +224,7 @@ impl Deployer {
             )));
         }
         let native = self.native_path(&bundle.component_digest);
-        let loaded = self.load(&bundle, &native, &BTreeMap::new()).await?;
+        let loaded = self.load(&bundle, &native, &BTreeMap::new(), &BTreeMap::new()).await?;
         self_test(&loaded)?;
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
@@ -235,6 +238,7 @@ impl Deployer {
             deployed: clock::now().0,
             manifest: bundle.manifest_text.clone(),
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             trial: true,
             exercised: false,
             // One step back is kept.
@@ -314,7 +318,7 @@ impl Deployer {
             std::fs::read(&bytes).map_err(|source| DeployError::File { action: "read", path: bytes, source })?;
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         let native = self.native_path(&previous.component);
-        let loaded = self.load(&bundle, &native, &previous.config).await?;
+        let loaded = self.load(&bundle, &native, &previous.config, &previous.secrets).await?;
         self_test(&loaded)?;
         let version = previous.version.clone();
         let mut next = registry.clone();
@@ -414,13 +418,14 @@ impl Deployer {
         bundle: &Bundle,
         native: &Path,
         config: &BTreeMap<String, String>,
+        secrets: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
         // Not asked at a start: a node runs without its sensors, and says so.
         let missing = self.dispatcher.controls.missing(&bundle.manifest);
         if !missing.is_empty() {
             return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
         }
-        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config)?;
+        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config, secrets)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -434,6 +439,7 @@ impl Deployer {
         digest: Digest,
         native: &Path,
         config: &BTreeMap<String, String>,
+        secrets: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
         let limits = &manifest.limits;
         if limits.memory > self.settings.memory {
@@ -449,10 +455,14 @@ impl Deployer {
             |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
         let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
+        let open =
+            |(name, sealed): (&String, &String)| Ok((Arc::from(name.as_str()), self.secrets.open(name, sealed)?));
+        let secrets = secrets.iter().map(open).collect::<Result<Vec<_>, Refusal>>().map_err(DeployError::Secret)?;
+        let secrets = Arc::new(SecretValues::new(secrets));
         let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
         let code = Code::new(move || {
             if is_sound(&path) {
-                engine.load_file(&path, &granted, config.clone())
+                engine.load_file(&path, &granted, config.clone()).map(|code| code.with_secrets(secrets.clone()))
             } else {
                 let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what the compiler wrote");
                 Err(RuntimeError::ReadNative { path: path.clone(), source })

@@ -17,6 +17,7 @@ mod data;
 mod deploy;
 mod dev;
 mod device;
+mod diag;
 mod dlq;
 mod doctor;
 mod documents;
@@ -46,13 +47,16 @@ mod release;
 mod remote;
 mod reply;
 mod repository;
+mod republish;
 mod results;
 mod rollback;
 mod rollout;
 mod screen;
+mod secret;
 mod seed;
 mod status;
 mod table;
+mod tail;
 mod test;
 mod token;
 mod toolchain;
@@ -99,7 +103,7 @@ enum Command {
     /// Show sensors and lines
     Board(board::Board),
     /// Show what functions wrote to their logs
-    Logs(journal::Follow),
+    Logs(tail::Logs),
     /// Show invocations, as they end
     Events(journal::Follow),
     /// Show the rows of a function's result series
@@ -131,6 +135,8 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Compile releases for engines that they have no native code for, and sign that: after a patch of the engine
+    Republish(republish::Republish),
     /// Write a card for a device: an image, and what the device is told
     Flash(Box<flash::Flash>),
     /// Make images of cards, and boot them in QEMU
@@ -143,6 +149,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// Secrets of devices: sealed here, and opened there
+    Secret(secret::Secret),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -192,7 +200,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
         Command::Board(board) => board.run(&client, screen).await?,
-        Command::Logs(follow) => follow.logs(&client, screen).await?,
+        Command::Logs(logs) => logs.run(&client, screen).await?,
         Command::Events(follow) => follow.events(&client, screen).await?,
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
@@ -209,8 +217,10 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Rollout(rollout) => return rollout.run(screen).await,
         Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Secret(secret) => secret.run(screen).await?,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
+        Command::Republish(republish) => republish.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,
         Command::Image(image) => return image.run(screen).await,

@@ -42,6 +42,9 @@ pub(super) struct Entry {
     /// What differs from the manifest's defaults.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) config: BTreeMap<String, String>,
+    /// As they came: what they are is known in memory only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) secrets: BTreeMap<String, String>,
     /// The version is being watched; `previous` comes back at a start.
     #[serde(default)]
     pub(super) trial: bool,
@@ -112,6 +115,7 @@ mod tests {
             deployed: 0,
             manifest: String::new(),
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             trial,
             exercised: false,
             previous,

@@ -34,6 +34,7 @@ const RULES: &[Rule] = &[
     Only { of: "spidev", by: &["holm-boards"] },
     Only { of: "embedded-hal", by: &["holm-boards"] },
     Only { of: "ratatui", by: &["holm-cli"] },
+    Only { of: "x25519-dalek", by: &["holm-trust"] },
     Only { of: "maud", by: &["holm-control-plane"] },
     Only { of: "holm-agent", by: &["holm-tests"] },
     Names { who: "holm-core", may: &[] },
