@@ -27,6 +27,17 @@ pub enum Command {
     SafeOutputs(Options),
     /// Enrol the device at a control plane, once. A node that runs connects by itself within seconds.
     Enrol(Enrol),
+    /// Run recorded invocations again: for `holm trap show --replay` and `holm replay`.
+    #[command(hide = true)]
+    Replay(Replay),
+}
+
+#[expect(missing_docs, reason = "clap would show it instead of what the commands say")]
+#[derive(clap::Args)]
+pub struct Replay {
+    /// Native code with addresses, made here by `holm-compile --addresses`.
+    #[arg(long)]
+    pub native: PathBuf,
 }
 
 #[expect(missing_docs, reason = "clap would show it instead of what the commands say")]

@@ -38,6 +38,8 @@ pub struct CloudConfig {
     pub enabled: bool,
     /// Whether each byte costs: then there is a daily allowance.
     pub metered: bool,
+    /// Whether the records of traps go up. They hold payloads, parameters and state.
+    pub traps: bool,
     /// Bytes a day beyond which only alarms go up.
     pub daily_bytes: Option<u64>,
     /// A ping is sent after this much silence.
@@ -66,6 +68,7 @@ impl Default for CloudConfig {
         Self {
             enabled: true,
             metered: false,
+            traps: true,
             daily_bytes: None,
             keep_alive: Duration::from_secs(360),
             ack_timeout: Duration::from_secs(30),
@@ -81,6 +84,7 @@ impl CloudConfig {
         let second = Duration::from_secs(1);
         self.enabled = section.boolean("enabled").unwrap_or(self.enabled);
         self.metered = section.boolean("metered").unwrap_or(self.metered);
+        self.traps = section.boolean("traps").unwrap_or(self.traps);
         self.daily_bytes = section.bytes("daily_bytes", 64 << 10..=1 << 40).or(self.daily_bytes);
         // AWS IoT Core takes 30 s to 20 minutes.
         self.keep_alive = section.duration_in("keep_alive", second..=1_200 * second).unwrap_or(self.keep_alive);

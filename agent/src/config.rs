@@ -152,6 +152,10 @@ pub struct Functions {
     pub compiler: PathBuf,
     /// Its memory limit, in bytes.
     pub compiler_memory: u64,
+    /// Bytes of the records that traps leave in the data folder; 0 is none, and nothing is recorded.
+    pub traps: u64,
+    /// Bytes of recordings of all invocations, in memory, for `holm replay`; 0 is none.
+    pub record: u64,
 }
 
 /// The store's configuration.
@@ -314,6 +318,11 @@ impl Config {
                 problem(key, "with mode = \"external\" the node runs no broker and does not listen".into());
             }
         }
+        for user in mqtt.acl.iter().filter_map(|rule| rule.user.as_deref()) {
+            if !mqtt.users.iter().any(|known| *known.name == *user) {
+                problem("mqtt.acl.user", format!("there is no [[mqtt.user]] `{user}`, so the rule is nobody's"));
+            }
+        }
         if let Some(listen) = self.mqtt.listen
             && !listen.ip().is_loopback()
         {
@@ -361,10 +370,10 @@ impl Mqtt {
             }
         }
         for mut rule in section.sections("acl") {
-            let user = rule.text("user");
+            let (user, client) = (rule.text("user"), rule.text("client"));
             let publish = rule.texts("publish", TopicFilter::new);
             let subscribe = rule.texts("subscribe", TopicFilter::new);
-            self.acl.push(AclRule { user: user.map(Into::into), client: None, publish, subscribe });
+            self.acl.push(AclRule { user: user.map(Into::into), client: client.map(Into::into), publish, subscribe });
         }
         if let Some(mut limits) = section.section("limits") {
             let own = &mut self.limits;
@@ -444,6 +453,8 @@ impl Functions {
         set(&mut self.quarantine_after, section.integer("quarantine_after", 0..=100).map(|n| n as u32));
         set(&mut self.compiler, section.text("compiler").map(PathBuf::from));
         set(&mut self.compiler_memory, section.bytes("compiler_memory", 32 * MIB..=1 << 36));
+        set(&mut self.traps, section.bytes("traps", 0..=1 << 30));
+        set(&mut self.record, section.bytes("record", 0..=1 << 30));
     }
 }
 
@@ -472,6 +483,8 @@ impl Default for Config {
                 quarantine_after: 2,
                 compiler: default_compiler(),
                 compiler_memory: 1024 * MIB,
+                traps: 4 * MIB,
+                record: 0,
             },
             store: StoreConfig {
                 outbox: 256 * MIB,

@@ -37,6 +37,15 @@ pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
 use crate::dispatch::{ActiveSet, Code, Dispatcher, Loaded, Slot, event_now};
+use crate::triggers::schedule;
+
+/// What a version is of.
+struct Made<'a> {
+    bundle: Digest,
+    component: Digest,
+    /// The manifest, as its author wrote it.
+    text: &'a str,
+}
 
 /// The registry's key.
 const ACTIVE: &str = "active";
@@ -108,7 +117,7 @@ impl Deployer {
         let text = dispatcher.store.registry(ACTIVE).map_err(|error| DeployError::Registry(error.to_string()))?;
         let (mut registry, mut aside) = (Registry::empty(), None);
         if let Some(text) = text {
-            match serde_json::from_str(&text) {
+            match Registry::read(&text) {
                 Ok(read) => registry = read,
                 Err(error) => {
                     // A node that does not start can be helped by nobody; one without functions takes a deployment.
@@ -168,7 +177,10 @@ impl Deployer {
         let native = self.native_path(&entry.component);
         let manifest = Manifest::parse("holm.toml", &entry.manifest).ok().filter(|_| is_there(&native));
         let loaded = match manifest {
-            Some(manifest) => self.ready(manifest, entry.digest, &native, &entry.config, &entry.secrets)?,
+            Some(manifest) => {
+                let made = Made { bundle: entry.digest, component: entry.component, text: &entry.manifest };
+                self.ready(manifest, &made, &native, &entry.config, &entry.secrets)?
+            }
             None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config, &entry.secrets).await?,
         };
         Ok(Arc::new(Slot::new(function, Some(loaded))))
@@ -231,6 +243,7 @@ impl Deployer {
         // Activate: the registry first, so that a crash from here on knows that this was a trial.
         // What a start would bring up is what runs, also if the end of the last trial could not be written.
         let before = registry.functions.get(name.as_str()).cloned().and_then(Entry::settled);
+        let oldest = before.as_ref().and_then(|entry| entry.previous.as_deref().cloned());
         let entry = Entry {
             version: bundle.manifest.version.to_string(),
             digest: bundle.digest,
@@ -278,6 +291,7 @@ impl Deployer {
                 match self.keep(&next) {
                     Ok(()) => {
                         *registry = next;
+                        self.forget(&registry, oldest.as_slice());
                         return Ok(report);
                     }
                     // A start would take it back, so it is taken back now: what runs is what the registry says.
@@ -292,6 +306,7 @@ impl Deployer {
             }
         };
         // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
+        let failed = registry.functions.get(name.as_str()).cloned().map(|entry| Entry { previous: None, ..entry });
         registry.take_back(name.as_str());
         let removed = old.is_none();
         let slot = self.activate(&self.dispatcher.active(), &name, old);
@@ -301,6 +316,8 @@ impl Deployer {
         if let Err(error) = self.keep(&registry) {
             tracing::error!(%error, function = %name, "the end of a trial could not be written; the next start ends it");
             self.show(&registry);
+        } else {
+            self.forget(&registry, failed.as_slice());
         }
         outcome
     }
@@ -334,14 +351,15 @@ impl Deployer {
     pub async fn remove(&self, name: &FunctionName) -> Result<(), DeployError> {
         let mut registry = self.registry.lock().await;
         let mut next = registry.clone();
-        if next.functions.remove(name.as_str()).is_none() {
+        let Some(gone) = next.functions.remove(name.as_str()) else {
             return Err(DeployError::NotFound(format!("there is no function `{name}`")));
-        }
+        };
         next.quarantined.remove(name.as_str());
         self.keep(&next)?;
         *registry = next;
         let slot = self.activate(&self.dispatcher.active(), name, None);
         self.dispatcher.abandon(&slot);
+        self.forget(&registry, &[gone]);
         Ok(())
     }
 
@@ -420,12 +438,18 @@ impl Deployer {
         config: &BTreeMap<String, String>,
         secrets: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
-        // Not asked at a start: a node runs without its sensors, and says so.
+        // Not asked at a start: what ran before still does.
+        let problems = schedule::problems(&bundle.manifest);
+        if !problems.is_empty() {
+            return Err(DeployError::Config(format!("{}: {}", bundle.manifest.name, problems.join("; "))));
+        }
+        // Nor this: a node runs without its sensors, and says so.
         let missing = self.dispatcher.controls.missing(&bundle.manifest);
         if !missing.is_empty() {
             return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
         }
-        let loaded = self.ready(bundle.manifest.clone(), bundle.digest, native, config, secrets)?;
+        let made = Made { bundle: bundle.digest, component: bundle.component_digest, text: &bundle.manifest_text };
+        let loaded = self.ready(bundle.manifest.clone(), &made, native, config, secrets)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -436,7 +460,7 @@ impl Deployer {
     fn ready(
         &self,
         manifest: Manifest,
-        digest: Digest,
+        made: &Made<'_>,
         native: &Path,
         config: &BTreeMap<String, String>,
         secrets: &BTreeMap<String, String>,
@@ -459,17 +483,19 @@ impl Deployer {
             |(name, sealed): (&String, &String)| Ok((Arc::from(name.as_str()), self.secrets.open(name, sealed)?));
         let secrets = secrets.iter().map(open).collect::<Result<Vec<_>, Refusal>>().map_err(DeployError::Secret)?;
         let secrets = Arc::new(SecretValues::new(secrets));
-        let (engine, path, granted) = (self.engine.clone(), native.to_owned(), manifest.clone());
+        let (engine, path, granted, given) = (self.engine.clone(), native.to_owned(), manifest.clone(), config.clone());
         let code = Code::new(move || {
             if is_sound(&path) {
-                engine.load_file(&path, &granted, config.clone()).map(|code| code.with_secrets(secrets.clone()))
+                engine.load_file(&path, &granted, given.clone()).map(|code| code.with_secrets(secrets.clone()))
             } else {
                 let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what the compiler wrote");
                 Err(RuntimeError::ReadNative { path: path.clone(), source })
             }
         });
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Loaded { manifest, code, digest, workers, generation }))
+        let Made { bundle: digest, component, text } = *made;
+        let text = Arc::from(text);
+        Ok(Arc::new(Loaded { manifest, code, digest, component, text, config, workers, generation }))
     }
 
     /// Compiles in a process of its own, with its own memory limit.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holm_core::{FunctionName, LogLevel, Source, Timestamp};
 use tokio::sync::Notify;
 
+use crate::record::Ended;
 use crate::tape::{TAPE_BYTES, Take};
 
 /// Bytes that each of the two rings may hold.
@@ -119,13 +120,16 @@ pub struct Journal {
     pub logs: Ring<LogEntry>,
     /// What invocations did, where that is kept.
     pub tape: Option<Ring<Take>>,
+    /// Whole invocations, where they are kept: enough to run them again.
+    pub recordings: Option<Arc<Ring<Arc<Ended>>>>,
 }
 
 impl Journal {
     /// Empty rings.
-    pub fn new(tape: bool) -> Self {
+    pub fn new(tape: bool, record: usize) -> Self {
         let tape = tape.then(|| Ring::new(TAPE_BYTES));
-        Self { events: Ring::new(RING_BYTES), logs: Ring::new(RING_BYTES), tape }
+        let recordings = (record > 0).then(|| Arc::new(Ring::new(record)));
+        Self { events: Ring::new(RING_BYTES), logs: Ring::new(RING_BYTES), tape, recordings }
     }
 
     /// Takes a function's lines.

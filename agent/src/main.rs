@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use holm_agent::arguments::{Arguments, Command, Enrol, Options, Run};
+use holm_agent::arguments::{Arguments, Command, Enrol, Options, Replay, Run};
 use holm_agent::config::{Config, Overrides, Stage};
-use holm_agent::{board, cloud, node};
+use holm_agent::{board, cloud, node, replay};
 use holm_cloud_sync::Invitation;
 
 fn main() -> ExitCode {
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         }),
         Command::SafeOutputs(options) => (options, safe_outputs),
         Command::Enrol(arguments) => return enrol(arguments),
+        Command::Replay(Replay { native }) => return replay_all(&native),
     };
     let file = options.config.clone().or_else(standard_config);
     let Options { data, listen, board, .. } = options;
@@ -113,6 +114,17 @@ fn enrol(arguments: Enrol) -> ExitCode {
         }
         Err(error) => {
             eprintln!("holmd: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `holmd replay`.
+fn replay_all(native: &std::path::Path) -> ExitCode {
+    match replay::run(native, std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holmd: {}", node::describe(&error));
             ExitCode::FAILURE
         }
     }

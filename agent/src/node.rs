@@ -30,12 +30,16 @@ use crate::controls::{Controls, Outside};
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
 use crate::rehearsal::Rehearsal;
+use crate::traps::Traps;
 use crate::triggers::file::{self, Folders};
 use crate::triggers::http::{self, Door};
 use crate::{admin, board, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
 const FORGIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// How often the node looks whether all of it still runs, at least.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest a drain may take; then the inbox has what is left.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -61,16 +65,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
     let watchdog = watchdog.into_iter().flatten().min();
+    let look = watchdog.map_or(LOOK_EVERY, |watchdog| watchdog.min(LOOK_EVERY));
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);
     let mut forgiven = false;
     loop {
-        let feed = tokio::time::sleep(watchdog.unwrap_or(Duration::from_secs(3600)));
+        let look = tokio::time::sleep(look);
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Some(_) = async { Some(cut.as_mut()?.await) } => break,
-            () = feed, if watchdog.is_some() => {
+            () = look => {
+                // Threads end only at the end; one that ends before has panicked, and what it did nobody does any more.
+                if let Some(name) = node.ended_thread() {
+                    anyhow::bail!("the thread `{name}` of the node ended early");
+                }
                 notify::watchdog();
                 if let Some(board) = &mut node.board {
                     board.guard.feed();
@@ -109,6 +118,8 @@ fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
 struct Running {
     tasks: JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// Of the records of traps.
+    keeper: Option<std::thread::JoinHandle<()>>,
     writer: std::thread::JoinHandle<()>,
     ticker: (holm_runtime::TickerHandle, std::thread::JoinHandle<()>),
     dispatcher: Arc<Dispatcher>,
@@ -165,12 +176,14 @@ impl Running {
             inbox_rows: config.store.inbox_rows,
             memory: config.functions.memory,
             tape: config.stage.tape,
+            record: config.functions.record,
         };
+        let (traps, keeper) = Traps::new(&config.data, &config.device, config.functions.traps);
         let controls = Controls::new(board.as_ref().map(|board| board.hardware.clone()), config.board.clone());
         let outside = Outside { folders: config.folders.keys().cloned().collect(), http: config.http.is_some() };
         let controls = controls.with(outside);
         let controls = Arc::new(if rehearses { controls.rehearse() } else { controls });
-        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), settings)?);
+        let dispatcher = Arc::new(Dispatcher::new(store.clone(), street.clone(), controls.clone(), traps, settings)?);
         // Before there are functions, so that none misses the first reading.
         controls.listen(&dispatcher);
         let workers = config.functions.workers;
@@ -241,6 +254,11 @@ impl Running {
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
         });
+        let keeper = keeper.map(|keeper| {
+            let (store, cloud) = (store.clone(), cloud.clone().filter(|_| config.cloud.traps));
+            thread("traps", 512 << 10, move || keeper.run(&store, cloud.as_ref()))
+        });
+        let keeper = keeper.transpose()?;
         let folders = Arc::new(Folders::new(config.folders.clone()));
         for (folder, path) in &config.folders {
             if path.starts_with(&config.data) {
@@ -266,7 +284,14 @@ impl Running {
             tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
         }
         triggers::lifecycle(&dispatcher, "start", None);
-        Ok(Self { tasks, threads, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
+        Ok(Self { tasks, threads, keeper, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
+    }
+
+    /// A thread that has ended.
+    fn ended_thread(&self) -> Option<String> {
+        let others = [&self.writer, &self.ticker.1];
+        let ended = self.threads.iter().chain(others).find(|thread| thread.is_finished())?;
+        Some(ended.thread().name().unwrap_or_default().to_owned())
     }
 
     /// One JSON line on stdout, and systemd's READY=1.
@@ -322,6 +347,17 @@ impl Running {
                 tracing::warn!("a bus of the board did not answer in time");
             }
         }
+        // After the functions, whose traps it keeps, and before the store, which it hands them to.
+        if let Some(keeper) = self.keeper.take() {
+            let dispatcher = self.dispatcher.clone();
+            let ended = tokio::task::spawn_blocking(move || {
+                dispatcher.traps.close();
+                keeper.join().is_ok()
+            });
+            if !matches!(tokio::time::timeout(DRAIN, ended).await, Ok(Ok(true))) {
+                tracing::warn!("the records of the last traps may be lost");
+            }
+        }
         self.store.close();
         if self.writer.join().is_err() {
             anyhow::bail!("the store's writer panicked");
@@ -367,6 +403,8 @@ fn street(config: &Config, store: &Store) -> anyhow::Result<(Street, Option<Exte
         users: mqtt.users.clone(),
         acl: mqtt.acl.clone(),
         limits: mqtt.limits.clone(),
+        // A clock that is set by hand goes forward as time does.
+        uptime: config.stage.clock.is_none().then_some(clock::uptime),
         ..BrokerConfig::default()
     };
     Ok((Street::Embedded(Broker::new(broker_config, restored, Arc::new(clock::now))), None))

@@ -29,7 +29,7 @@ impl Publisher {
         let mut command = Command::new(binary("holm"));
         command.args(words).env("HOLM_CLOUD", format!("https://{}", cloud.https)).env("HOLM_TOKEN", &cloud.token);
         command.env("HOLM_CA", cloud.data().join("ca/root.crt")).env("XDG_CONFIG_HOME", &self.folder);
-        command.stdin(Stdio::null());
+        command.env("HOLM_SYMBOLS", self.folder.join("symbols")).stdin(Stdio::null());
         command
     }
 

@@ -11,8 +11,9 @@ use holm_tests::node::{Start, binary};
 use serde_json::Value;
 
 fn holm(folder: &Path, arguments: &[&str]) -> Output {
-    let output =
-        Command::new(binary("holm")).args(arguments).current_dir(folder).env("NO_COLOR", "1").output().unwrap();
+    let mut command = Command::new(binary("holm"));
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
+    let output = command.env("HOLM_SYMBOLS", repository().join("target/symbols")).output().unwrap();
     eprintln!("holm {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -37,6 +37,7 @@ fn the_tutorial_works_as_it_is_written() {
         .current_dir(folder.path())
         .env("PATH", format!("{programs}:{path}"))
         .env("NO_COLOR", "1")
+        .env("HOLM_SYMBOLS", shared.join("symbols"))
         .env_remove("HOLM_DATA")
         .stdin(Stdio::null())
         .output()

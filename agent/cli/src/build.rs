@@ -9,6 +9,7 @@ use crate::imports::{self, Import};
 use crate::look::{self, Look, Tone};
 use crate::project::Project;
 use crate::screen::Screen;
+use crate::symbols;
 use crate::table::list;
 
 /// What a component may have in bytes where its manifest says nothing: a function in Rust with JSON takes 170 to 210 KiB.
@@ -83,6 +84,9 @@ pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Re
         Some(held) => imports::remarks(held, &manifest),
         None => vec!["holm-compile is neither beside holm nor on the PATH: the component was not looked into".into()],
     };
+    if symbols::find(&packed.component_digest.to_string()).is_none() {
+        remarks.push("its symbols could not be kept (`HOLM_SYMBOLS` says where): traps will have no lines".into());
+    }
     let budget_bytes = manifest.build.budget.unwrap_or(BUDGET);
     let over_budget = component.len() as u64 > budget_bytes;
     if over_budget {

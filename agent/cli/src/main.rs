@@ -45,9 +45,11 @@ mod project;
 mod publish;
 mod release;
 mod remote;
+mod replay;
 mod reply;
 mod repository;
 mod republish;
+mod rerun;
 mod results;
 mod rollback;
 mod rollout;
@@ -55,12 +57,14 @@ mod screen;
 mod secret;
 mod seed;
 mod status;
+mod symbols;
 mod table;
 mod tail;
 mod test;
 mod token;
 mod toolchain;
 mod top;
+mod trap;
 mod tuf;
 mod watch;
 
@@ -110,6 +114,10 @@ enum Command {
     Results(results::Results),
     /// Dead letters: events that no attempt could handle
     Dlq(dlq::Dlq),
+    /// What traps have left: look at it, and run it again here
+    Trap(trap::Trap),
+    /// Run a new version over the recorded events of the old one, and show what it would do else
+    Replay(replay::Replay),
     /// The offline buffer: what waits for the cloud
     Buffer(buffer::Buffer),
     /// Hand one event to a function and say how it ended
@@ -205,6 +213,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
         Command::Dlq(dlq) => dlq.run(&client, screen).await?,
+        Command::Trap(trap) => trap.run(&client, screen).await?,
+        Command::Replay(replay) => replay.run(&client, screen).await?,
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,

@@ -8,6 +8,7 @@ use holm_core::Manifest;
 
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::symbols;
 
 /// The manifest's file name.
 const MANIFEST: &str = "holm.toml";
@@ -64,7 +65,7 @@ impl Project {
         })
     }
 
-    /// The component that the build has made, and where it is.
+    /// The component that the build has made, without its debugging information, which is kept; and where it is.
     pub(crate) fn component(&self) -> Result<(PathBuf, Vec<u8>), Failure> {
         let source = self.manifest.build.source.as_ref().ok_or_else(|| {
             let path = self.folder.join(MANIFEST);
@@ -76,7 +77,7 @@ impl Project {
             Failure::new(format!("cannot read the component {}: {error}", source.display()))
                 .next("see that [build].command makes the file that [build].source names")
         })?;
-        Ok((source, component))
+        Ok((source, symbols::split(component)))
     }
 }
 

@@ -164,13 +164,15 @@ pub struct Usage {
     pub bytes_out: u64,
 }
 
-/// What the host told a guest, call by call: enough to replay the invocation elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Recorded {
-    /// `interface.function`.
-    pub call: Arc<str>,
-    /// The answer, encoded by the runtime.
-    pub answer: Vec<u8>,
+/// What the host told a guest, call by call: enough to replay the invocation elsewhere. Its encoding is the runtime's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recording {
+    /// The calls that were kept, in their order.
+    pub bytes: Vec<u8>,
+    /// How many those are.
+    pub calls: u32,
+    /// How many came after them and were not kept, because there was no more room.
+    pub missing: u32,
 }
 
 /// The whole of one invocation.
@@ -187,5 +189,5 @@ pub struct Outcome {
     /// What it cost.
     pub usage: Usage,
     /// What it was told, when the recorder kept it.
-    pub recording: Option<Vec<Recorded>>,
+    pub recording: Option<Recording>,
 }

@@ -6,6 +6,7 @@
 mod board;
 mod handlers;
 mod rehearsal;
+mod traps;
 mod workshop;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -97,6 +98,9 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/dlq", get(handlers::dlq))
         .route("/v1/dlq/{id}", get(handlers::dead_letter).delete(handlers::drop_letter))
         .route("/v1/dlq/{id}/replay", post(handlers::replay))
+        .route("/v1/traps", get(traps::list))
+        .route("/v1/traps/{id}", get(traps::one))
+        .route("/v1/recordings", get(traps::recordings))
         .route("/v1/publish", post(workshop::publish))
         .route("/v1/state/{function}", get(workshop::state))
         .route("/v1/tape", get(workshop::tape))

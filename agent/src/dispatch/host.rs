@@ -13,6 +13,8 @@ use super::settle::{Held, account};
 use super::{Dispatcher, Loaded, Slot};
 use crate::clock;
 use crate::controls::Hands;
+use crate::record::Ended;
+use crate::traps::is_trap;
 
 /// How deep functions may invoke each other. Each level holds an instance, and a guest's stack on the worker's.
 pub const MAX_DEPTH: usize = 4;
@@ -138,7 +140,11 @@ impl Host for NodeHost {
 impl NodeHost {
     /// Runs a function in an instance of its own, one level deeper.
     fn call(&self, slot: &Slot, loaded: &Arc<Loaded>, input: Payload) -> Result<Outcome, InvokeError> {
-        let prepared = loaded.prepare().map_err(|error| {
+        let prepared = match self.dispatcher.records() {
+            true => loaded.prepare_recorded(Vec::new()),
+            false => loaded.prepare(),
+        };
+        let prepared = prepared.map_err(|error| {
             if error.is_retryable() {
                 self.starved.store(true, Ordering::Relaxed);
             }
@@ -174,7 +180,23 @@ impl NodeHost {
         let account = account(&event, &outcome);
         self.dispatcher.store.account(&slot.name, &account);
         let fault = outcome.result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
-        self.dispatcher.note(slot, &event, fault, account.wall_us, std::mem::take(&mut outcome.logs));
+        let logs = std::mem::take(&mut outcome.logs);
+        if let (Some(recording), Err(fault)) = (outcome.recording.take(), &outcome.result)
+            && is_trap(fault)
+        {
+            // Its own, whatever becomes of the event.
+            self.dispatcher.traps.note(Arc::new(Ended {
+                loaded: loaded.clone(),
+                event: Arc::new(event.clone()),
+                time: clock::now(),
+                fault: Some(fault.clone()),
+                did: None,
+                logs: logs.clone(),
+                usage: outcome.usage,
+                recording,
+            }));
+        }
+        self.dispatcher.note(slot, &event, fault, account.wall_us, logs);
         Ok(outcome)
     }
 }

@@ -51,6 +51,7 @@ use tokio::sync::oneshot;
 
 use crate::controls::Controls;
 use crate::journal::Journal;
+use crate::traps::Traps;
 
 /// What the dispatcher is told once.
 #[derive(Debug, Clone)]
@@ -65,6 +66,8 @@ pub struct Settings {
     pub inbox_rows: u64,
     /// Whether what invocations did is kept, for people to look at.
     pub tape: bool,
+    /// See `functions.record`.
+    pub record: u64,
 }
 
 /// Counters since start.
@@ -97,6 +100,8 @@ pub struct Dispatcher {
     pub counters: Counters,
     /// The board.
     pub controls: Arc<Controls>,
+    /// What traps leave.
+    pub traps: Traps,
     settings: Settings,
     active: RwLock<Arc<ActiveSet>>,
     run_queue: run_queue::RunQueue,
@@ -123,6 +128,7 @@ impl Dispatcher {
         store: Store,
         street: Street,
         controls: Arc<Controls>,
+        traps: Traps,
         settings: Settings,
     ) -> Result<Self, holm_store::StoreError> {
         let ids = store.reader()?;
@@ -130,9 +136,10 @@ impl Dispatcher {
         Ok(Self {
             store,
             street,
-            journal: Journal::new(settings.tape),
+            journal: Journal::new(settings.tape, usize::try_from(settings.record).unwrap_or(usize::MAX)),
             counters: Counters::default(),
             controls,
+            traps,
             settings,
             active: RwLock::default(),
             run_queue: run_queue::RunQueue::default(),

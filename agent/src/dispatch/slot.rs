@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use holm_bundle::Digest;
 use holm_core::{FunctionName, Manifest, RetryOrder};
-use holm_runtime::{Function, Prepared, RuntimeError};
+use holm_runtime::{ConfigValues, Function, Prepared, Recorder, RuntimeError};
 use holm_store::InboxId;
 
 use super::{Job, Origin, lock};
 use crate::clock;
+use crate::record::RECORDING;
 
 /// Bytes of events that wait in memory for one function, beside the manifest's limit on their number: large events wait
 /// in the inbox. One event always fits.
@@ -25,6 +26,12 @@ pub struct Loaded {
     pub code: Code,
     /// Of the bundle it came in.
     pub digest: Digest,
+    /// Of the component in it.
+    pub component: Digest,
+    /// The manifest, as its author wrote it.
+    pub text: Arc<str>,
+    /// Its parameters.
+    pub config: Arc<ConfigValues>,
     /// Workers that may run it at a time: the manifest's concurrency, but never all workers, so that others get a turn
     /// however long it takes over its events. A node with one worker has no choice.
     pub workers: u32,
@@ -36,6 +43,11 @@ impl Loaded {
     /// A fresh instance.
     pub fn prepare(&self) -> Result<Prepared, RuntimeError> {
         self.code.get()?.prepare()
+    }
+
+    /// A fresh instance that records what it is told, in a buffer.
+    pub fn prepare_recorded(&self, buffer: Vec<u8>) -> Result<Prepared, RuntimeError> {
+        self.code.get()?.prepare_with(Recorder::keep(buffer, RECORDING))
     }
 }
 

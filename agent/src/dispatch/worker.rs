@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use holm_core::{Event, Fault, FunctionName, Outcome, Usage};
-use holm_runtime::{Prepared, thread_time};
+use holm_runtime::{Prepared, RuntimeError, thread_time};
 use holm_store::{Account, StateReader};
 
-use super::host::{NO_MEMORY, NodeHost, Steps};
+use super::host::{NO_MEMORY, NodeHost, Step, Steps};
 use super::settle::{Held, Verdict};
 use super::slot::Next;
 use super::{Dispatcher, Loaded, Slot};
 use crate::breadcrumb::Breadcrumb;
+use crate::clock;
 use crate::controls::Hands;
+use crate::record::{Did, Ended, RECORDING};
+use crate::traps::is_trap;
 
 /// Jobs of one function in a row, before other functions get their turn.
 const TURN: usize = 64;
@@ -41,15 +44,36 @@ pub struct Worker {
     breadcrumb: Breadcrumb,
     /// Prepared instances, most recently used last.
     warm: Vec<(FunctionName, u64, Prepared)>,
+    /// Buffers for what guests are told, used again and again: one for each prepared instance.
+    spare: Vec<Vec<u8>>,
     /// What settled jobs have set free.
     held: Arc<Mutex<Vec<Held>>>,
+}
+
+impl Dispatcher {
+    /// Whether what guests are told is recorded.
+    pub(super) fn records(&self) -> bool {
+        self.traps.keeps() || self.journal.recordings.is_some()
+    }
+
+    /// Keeps an invocation that has settled.
+    pub(super) fn keep(&self, ended: Ended) {
+        let trapped = ended.fault.as_ref().is_some_and(is_trap);
+        let ended = Arc::new(ended);
+        if let Some(recordings) = &self.journal.recordings {
+            recordings.push(ended.cost(), |_| ended.clone());
+        }
+        if trapped {
+            self.traps.note(ended);
+        }
+    }
 }
 
 impl Worker {
     /// A worker with a reader of its own.
     pub fn new(dispatcher: Arc<Dispatcher>, breadcrumb: Breadcrumb) -> Result<Self, holm_store::StoreError> {
         let reader = Arc::new(Mutex::new(dispatcher.store.reader()?));
-        Ok(Self { dispatcher, reader, breadcrumb, warm: Vec::new(), held: Arc::default() })
+        Ok(Self { dispatcher, reader, breadcrumb, warm: Vec::new(), spare: Vec::new(), held: Arc::default() })
     }
 
     /// Works until the run queue is closed and empty. Blocks.
@@ -132,9 +156,13 @@ impl Worker {
             let quick = outcome.usage.wall < QUICK;
             let Some(this) = job.take() else { return };
             let steps = std::mem::take(&mut *super::lock(&steps));
+            let ended = self.ended(loaded, &event, &mut outcome, &steps);
             match self.dispatcher.settle(slot, loaded, this, outcome, steps, generation, &super::lock(&self.reader)) {
                 Verdict::Settled(held) => {
                     self.let_go(slot, held, quick);
+                    if let Some(ended) = ended {
+                        self.dispatcher.keep(ended);
+                    }
                     break;
                 }
                 Verdict::RunAgain(this) => job = Some(this),
@@ -142,6 +170,54 @@ impl Worker {
         }
         // The answer has gone out: now is the time to make the next instance.
         self.prepare(slot, loaded);
+    }
+
+    /// What is kept of an invocation: of most nothing, and then the buffer is free for the next.
+    fn ended(
+        &mut self,
+        loaded: &Arc<Loaded>,
+        event: &Arc<Event>,
+        outcome: &mut Outcome,
+        steps: &[Step],
+    ) -> Option<Ended> {
+        let mut recording = outcome.recording.take()?;
+        let all = self.dispatcher.journal.recordings.is_some();
+        let trapped = outcome.result.as_ref().is_err_and(is_trap);
+        if !all && !trapped {
+            // One that a large answer has made large is not kept.
+            if recording.bytes.capacity() <= 2 * RECORDING {
+                self.spare.push(recording.bytes);
+            }
+            return None;
+        }
+        if all {
+            // It stays for long, and takes no more than it needs.
+            recording.bytes.shrink_to_fit();
+        }
+        let did = all.then(|| {
+            let own = steps.iter().filter(|step| Arc::ptr_eq(&step.loaded, loaded)).map(|step| &step.effects);
+            let effects = own.chain(std::iter::once(&outcome.effects)).cloned().collect();
+            Did { answer: outcome.result.as_ref().ok().cloned().flatten(), effects }
+        });
+        Some(Ended {
+            loaded: loaded.clone(),
+            event: event.clone(),
+            time: clock::now(),
+            fault: outcome.result.as_ref().err().cloned(),
+            did,
+            logs: if trapped { outcome.logs.clone() } else { Vec::new() },
+            usage: outcome.usage,
+            recording,
+        })
+    }
+
+    /// An instance that records, where that is wanted.
+    fn make(&mut self, loaded: &Loaded) -> Result<Prepared, RuntimeError> {
+        if self.dispatcher.records() {
+            loaded.prepare_recorded(self.spare.pop().unwrap_or_default())
+        } else {
+            loaded.prepare()
+        }
     }
 
     /// Lets a settled job's effects go, or holds them for those of the next.
@@ -166,7 +242,7 @@ impl Worker {
         let warm = self.warm.iter().position(|(name, _, _)| *name == slot.name).map(|at| self.warm.remove(at));
         let prepared = match warm {
             Some((_, generation, prepared)) if generation == loaded.generation => Ok(prepared),
-            _ => loaded.prepare(),
+            _ => self.make(loaded),
         };
         match prepared {
             Ok(prepared) => {
@@ -196,7 +272,7 @@ impl Worker {
             self.warm.remove(0);
         }
         // A failure shows when the instance is needed.
-        if let Ok(prepared) = loaded.prepare() {
+        if let Ok(prepared) = self.make(loaded) {
             self.warm.push((slot.name.clone(), loaded.generation, prepared));
         }
     }

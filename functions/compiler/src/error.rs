@@ -63,6 +63,12 @@ pub enum CompileError {
         /// Why.
         source: std::io::Error,
     },
+    /// Debugging information is there and not to be read.
+    #[error("cannot read the component's debugging information: {detail}")]
+    Debug {
+        /// The reader's words.
+        detail: String,
+    },
     /// The process could not limit itself, and does not go on without.
     #[error("cannot limit the memory or time of this process")]
     Limit {

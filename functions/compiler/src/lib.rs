@@ -12,6 +12,7 @@
 mod component;
 mod error;
 mod file;
+mod lines;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use wasmtime::{Engine, OptLevel};
 pub use component::{InputLimits, Inspection, inspect};
 pub use error::CompileError;
 pub use file::write_atomically;
+pub use lines::{Line, Place, locate};
 
 /// Native code, and what is known about it.
 #[derive(Debug, Clone)]
@@ -77,10 +79,26 @@ impl Compiled {
 /// Checks a component and compiles it. Takes seconds and hundreds of megabytes for an interpreted language's component:
 /// not for the process that serves events.
 pub fn compile(component: &[u8], profile: Profile, limits: &InputLimits) -> Result<Compiled, CompileError> {
+    make(component, profile, limits, false)
+}
+
+/// The same with addresses, so that a trap says where it was: larger, and for replays only.
+pub fn compile_with_addresses(
+    component: &[u8],
+    profile: Profile,
+    limits: &InputLimits,
+) -> Result<Compiled, CompileError> {
+    make(component, profile, limits, true)
+}
+
+fn make(component: &[u8], profile: Profile, limits: &InputLimits, addresses: bool) -> Result<Compiled, CompileError> {
     let inspection = inspect(component, limits)?;
     inspection.check()?;
     let mut config = profile.config().map_err(|error| CompileError::Compile { detail: error.to_string() })?;
     config.cranelift_opt_level(OptLevel::Speed);
+    if addresses {
+        config.generate_address_map(true);
+    }
     let failed = |error: wasmtime::Error| CompileError::Compile { detail: format!("{error:#}") };
     let started = Instant::now();
     let engine = Engine::new(&config).map_err(failed)?;

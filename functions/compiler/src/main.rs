@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use holm_compiler::{CompileError, InputLimits, compile, write_atomically};
+use holm_compiler::{CompileError, InputLimits, compile, compile_with_addresses, locate, write_atomically};
 use holm_runtime::Profile;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -25,10 +25,17 @@ struct Arguments {
     /// Size of the component, in MiB.
     #[arg(long, default_value_t = 64)]
     max_component_mib: u64,
+    /// Native code that says which part of the component it comes from: for `holmd replay`.
+    #[arg(long, hide = true)]
+    addresses: bool,
+    /// Instead of compiling, the functions, files and lines of these places in the component's code, as JSON.
+    #[arg(long, hide = true, value_delimiter = ',', value_name = "OFFSETS", conflicts_with = "output")]
+    lines: Vec<u64>,
     /// The component.
     input: PathBuf,
     /// Where the native code goes.
-    output: PathBuf,
+    #[arg(required_unless_present = "lines")]
+    output: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -66,8 +73,12 @@ fn run(arguments: &Arguments) -> Result<String, Box<dyn std::error::Error>> {
         return Err(CompileError::TooLarge { bytes, limit: limits.bytes }.into());
     }
     let component = std::fs::read(&arguments.input).map_err(unread)?;
+    let Some(output) = &arguments.output else {
+        return Ok(serde_json::to_string(&locate(&component, &arguments.lines)?)?);
+    };
+    let compile = if arguments.addresses { compile_with_addresses } else { compile };
     let compiled = compile(&component, profile, &limits)?;
-    write_atomically(&arguments.output, &compiled.native)?;
+    write_atomically(output, &compiled.native)?;
     Ok(serde_json::to_string(&compiled.report())?)
 }
 

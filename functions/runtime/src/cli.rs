@@ -9,6 +9,7 @@ use crate::bindings::wasi::cli::{
 use crate::bindings::wasi::config::store;
 use crate::fault::Stop;
 use crate::io::{InputStream, OutputStream, STDERR, STDOUT};
+use crate::recorder::Nature;
 use crate::state::State;
 
 /// Never handed out: there is no terminal.
@@ -100,12 +101,14 @@ impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         let config = &self.config;
         // Recorded although it cannot change during a call: a replay elsewhere has no configuration.
-        Ok(Ok(self.recorder.answer("config.get", || config.get(key.as_str()).map(|value| value.to_string()))?))
+        Ok(Ok(self
+            .recorder
+            .answer(Nature::Own, "config.get", &key, || config.get(key.as_str()).map(|value| value.to_string()))?))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
         let config = &self.config;
         let all = || config.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        Ok(Ok(self.recorder.answer("config.get-all", all)?))
+        Ok(Ok(self.recorder.answer(Nature::Own, "config.get-all", &(), all)?))
     }
 }

@@ -9,6 +9,7 @@ use crate::bindings::wasi::clocks::{monotonic_clock, wall_clock};
 use crate::bindings::wasi::random::{insecure, insecure_seed, random};
 use crate::fault::Stop;
 use crate::io::Pollable;
+use crate::recorder::Nature;
 use crate::state::State;
 
 /// Random bytes that a guest gets from one call.
@@ -17,7 +18,7 @@ const MAX_RANDOM: u64 = 64 << 10;
 impl monotonic_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
         let started = self.started;
-        Ok(self.recorder.answer("monotonic-clock.now", || nanoseconds(started.elapsed()))?)
+        Ok(self.recorder.answer(Nature::Plausible, "monotonic-clock.now", &(), || nanoseconds(started.elapsed()))?)
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
@@ -41,7 +42,7 @@ fn nanoseconds(time: Duration) -> u64 {
 
 impl wall_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        let now = self.ask("wall-clock.now", |host| host.now())?;
+        let now = self.ask(Nature::Plausible, "wall-clock.now", &(), |host| host.now())?;
         Ok(datetime(now))
     }
 
@@ -61,16 +62,16 @@ pub(crate) fn datetime(time: holm_core::Timestamp) -> wall_clock::Datetime {
 impl State {
     /// From this thread's generator, which is seeded by the system and never repeats: two instances never see the same.
     fn random_u64(&mut self, call: &'static str) -> wasmtime::Result<u64> {
-        Ok(self.recorder.answer(call, || rand::rng().next_u64())?)
+        Ok(self.recorder.answer(Nature::Plausible, call, &(), || rand::rng().next_u64())?)
     }
 
     fn random_bytes(&mut self, call: &'static str, length: u64) -> wasmtime::Result<Vec<u8>> {
         if length > MAX_RANDOM {
             return Err(Stop::Exhausted("random bytes").into());
         }
-        let length = usize::try_from(length)?;
-        Ok(self.recorder.answer(call, || {
-            let mut bytes = vec![0; length];
+        let bytes = usize::try_from(length)?;
+        Ok(self.recorder.answer(Nature::Plausible, call, &length, || {
+            let mut bytes = vec![0; bytes];
             rand::rng().fill(bytes.as_mut_slice());
             bytes
         })?)

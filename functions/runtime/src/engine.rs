@@ -23,6 +23,8 @@ pub type ConfigValues = BTreeMap<Arc<str>, Arc<str>>;
 const CORE_INSTANCES: u32 = 16;
 const TABLES: u32 = 8;
 const TABLE_ELEMENTS: usize = 20_000;
+/// Frames of a backtrace, where somebody looks at all of them: the machinery of a panic alone is ten.
+const ALL_FRAMES: usize = 64;
 const KIB: usize = 1 << 10;
 
 /// How much an engine sets aside. The defaults suit a board with 512 MiB: what is set aside is address space; memory is
@@ -42,11 +44,21 @@ pub struct EngineOptions {
     /// Slots that stay attached to a component they are not running. More makes a change between many functions
     /// faster; fewer bounds resident memory.
     pub warm_slots: u32,
+    /// Whether the native code says which part of the component it comes from, so that traps have places. Such code is
+    /// larger, and made for it: see `holm-compile --addresses`.
+    pub addresses: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: "device".to_owned(), slots: 16, max_memory: 64 << 20, keep_resident: 128 * KIB, warm_slots: 8 }
+        Self {
+            device: "device".to_owned(),
+            slots: 16,
+            max_memory: 64 << 20,
+            keep_resident: 128 * KIB,
+            warm_slots: 8,
+            addresses: false,
+        }
     }
 }
 
@@ -89,6 +101,9 @@ impl Engine {
         let mut config = profile.config()?;
         config.target(&profile.target_here()).map_err(failed)?;
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        if options.addresses {
+            config.generate_address_map(true).wasm_backtrace_max_frames(std::num::NonZeroUsize::new(ALL_FRAMES));
+        }
         let engine = wasmtime::Engine::new(&config).map_err(failed)?;
         let linker = linker::linker(&engine).map_err(failed)?;
         Ok(Self { engine, linker, profile, options: options.clone(), activity: Arc::default() })

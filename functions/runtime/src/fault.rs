@@ -26,6 +26,8 @@ pub(crate) enum Stop {
     TooEarly(&'static str),
     #[error("{0}")]
     Misuse(&'static str),
+    #[error(transparent)]
+    Diverged(Diverged),
 }
 
 /// The fault for an error that a call into the guest ended with.
@@ -35,9 +37,8 @@ pub(crate) fn classify(error: &wasmtime::Error, state: &State) -> Fault {
             Stop::Timeout => return Fault::Timeout { limit: state.grants.timeout },
             Stop::Exhausted(resource) => return Fault::Exhausted { resource: (*resource).to_owned() },
             Stop::Exit(_) | Stop::TooEarly(_) | Stop::Misuse(_) => {}
+            Stop::Diverged(diverged) => return Fault::Trap { message: diverged.to_string() },
         }
-    } else if let Some(diverged) = error.downcast_ref::<Diverged>() {
-        return Fault::Trap { message: diverged.to_string() };
     } else if let (Some(resource), Some(_)) = (state.limiter.refused, error.downcast_ref::<Trap>()) {
         // A guest that is refused memory aborts, which is a trap like any other; the refusal is what to tell.
         return Fault::Exhausted { resource: resource.to_owned() };

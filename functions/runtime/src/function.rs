@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, Recorded, Usage};
+use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, Recording, Timestamp, Usage};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::{ComponentExportIndex, ComponentType, InstancePre, Lift, Lower, TypedFunc};
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline, WasmBacktrace};
 
 use crate::activity::Activity;
 use crate::bindings::wasi::clocks::wall_clock::Datetime;
@@ -15,7 +15,7 @@ use crate::capability::Grants;
 use crate::clocks::datetime;
 use crate::fault::{Stop, classify, shorten};
 use crate::host::Host;
-use crate::recorder::Recorder;
+use crate::recorder::{Diverged, Order, Recorder};
 use crate::state::State;
 use crate::{ConfigValues, RuntimeError, SecretValues};
 
@@ -157,13 +157,46 @@ impl Function {
 
     /// Runs a recorded invocation again: the same component, event and manifest give the same outcome, with nothing
     /// asked of anybody.
-    pub fn replay(&self, event: &Event, recording: Vec<Recorded>) -> Result<Outcome, RuntimeError> {
-        Ok(self.prepare_with(Recorder::replay(recording))?.call(event, Box::new(Nobody)))
+    pub fn replay(&self, event: &Event, recording: &Recording, order: Order) -> Result<Replayed, RuntimeError> {
+        let prepared = self.prepare_with(Recorder::replay(recording, order))?;
+        let mut replayed = Replayed::default();
+        let outcome = prepared.run(event, Box::new(Nobody { time: event.time, ids: 0 }), Some(&mut replayed));
+        replayed.outcome = Some(outcome);
+        Ok(replayed)
     }
 }
 
-/// The host of a replay: every answer comes from the recording before it is asked.
-struct Nobody;
+/// What a replay came to.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// As of any invocation, but that effects from before it invoked other functions are in it as well.
+    pub outcome: Option<Outcome>,
+    /// Where it ended, the innermost first, if it trapped. Offsets only from an engine that has addresses.
+    pub frames: Vec<Frame>,
+    /// The call that the recording could not answer.
+    pub diverged: Option<Diverged>,
+    /// Calls that were recorded and not made.
+    pub unasked: usize,
+    /// Calls that were answered by anything plausible.
+    pub made_up: Vec<&'static str>,
+}
+
+/// A guest's function that was running.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Frame {
+    /// Its name, where the component has it.
+    pub function: Option<String>,
+    /// Its number in its core module.
+    pub index: u32,
+    /// Where it was, in bytes from the begin of its core module.
+    pub offset: Option<u64>,
+}
+
+/// The host of a replay: what is of the world comes from the recording before it is asked.
+struct Nobody {
+    time: Timestamp,
+    ids: u32,
+}
 
 impl Host for Nobody {
     fn get(&mut self, _: &str, _: &str) -> Result<(Option<Bytes>, u64), crate::HostError> {
@@ -178,12 +211,13 @@ impl Host for Nobody {
         Ok(None)
     }
 
-    fn now(&self) -> holm_core::Timestamp {
-        holm_core::Timestamp::default()
+    fn now(&self) -> Timestamp {
+        self.time
     }
 
     fn new_id(&mut self) -> Arc<str> {
-        Arc::from("")
+        self.ids += 1;
+        Arc::from(format!("replay-{}", self.ids))
     }
 }
 
@@ -191,6 +225,10 @@ impl Prepared {
     /// Runs the handler on this thread, and ends the instance. Blocks at most for the manifest's time limit, a tick, and
     /// whatever a host call takes.
     pub fn call(self, event: &Event, host: Box<dyn Host>) -> Outcome {
+        self.run(event, host, None)
+    }
+
+    fn run(self, event: &Event, host: Box<dyn Host>, mut replayed: Option<&mut Replayed>) -> Outcome {
         let Self { mut store, handler, loaded } = self;
         let running = loaded.activity.start();
         let wall = Instant::now();
@@ -203,7 +241,7 @@ impl Prepared {
         let grants = &*loaded.grants;
         let result = match result {
             Ok((Ok(None),)) => Ok(None),
-            Ok((Ok(Some(answer)),)) if store.data_mut().staging.answer(grants, answer.data.len()) => {
+            Ok((Ok(Some(answer)),)) if store.data_mut().staging.answer(grants, wire_size(&answer)) => {
                 Ok(Some(Payload { content_type: answer.content_type, data: answer.data }))
             }
             Ok((Ok(Some(_)),)) => Err(Fault::Exhausted { resource: "output".to_owned() }),
@@ -212,15 +250,31 @@ impl Prepared {
                 after: after.map(|milliseconds| Duration::from_millis(milliseconds.into())),
             }),
             Ok((Err(WireFailure::Reject(reason)),)) => Err(Fault::Reject { reason: shorten(reason) }),
-            Err(error) => Err(classify(&error, store.data())),
+            Err(error) => {
+                if let (Some(replayed), Some(trace)) = (&mut replayed, error.downcast_ref::<WasmBacktrace>()) {
+                    let frame = |frame: &wasmtime::FrameInfo| Frame {
+                        function: frame.func_name().map(str::to_owned),
+                        index: frame.func_index(),
+                        offset: frame.module_offset().map(|offset| offset as u64),
+                    };
+                    replayed.frames = trace.frames().iter().map(frame).collect();
+                }
+                Err(classify(&error, store.data()))
+            }
         };
         let result = result.map_err(|fault| hidden(fault, store.data()));
         // The instance ends here, and gives its slot back before anything is made of the outcome.
-        let State { staging, recorder, limiter, .. } = store.into_data();
+        let State { staging, recorder, limiter, handed, .. } = store.into_data();
         let usage = Usage { wall, peak_memory: limiter.peak_memory(), bytes_out: staging.bytes_out() };
+        if let (Some(replayed), Recorder::Replay(replay)) = (replayed, &recorder) {
+            replayed.diverged = replay.diverged.clone();
+            replayed.unasked = replay.unasked();
+            replayed.made_up.clone_from(&replay.made_up);
+        }
+        let recording = recorder.into_recording().map(|recording| staging.revealed.keep_out(recording));
         let (effects, reads, logs) = staging.finish(grants);
-        let effects = if result.is_ok() { effects } else { Effects::default() };
-        Outcome { result, effects, reads, logs, usage, recording: recorder.into_recording() }
+        let effects = if result.is_ok() { together(handed, effects) } else { Effects::default() };
+        Outcome { result, effects, reads, logs, usage, recording }
     }
 }
 
@@ -233,6 +287,29 @@ fn hidden(fault: Fault, state: &State) -> Fault {
         Fault::Trap { message } => Fault::Trap { message: hide(message) },
         fault => fault,
     }
+}
+
+/// What an answer counts; its type is as long as the guest makes it.
+fn wire_size(answer: &WirePayload) -> usize {
+    answer.data.len() + answer.content_type.as_ref().map_or(0, |text| text.len())
+}
+
+/// What was staged, in its order.
+fn together(before: Vec<Effects>, last: Effects) -> Effects {
+    if before.is_empty() {
+        return last;
+    }
+    let mut all = Effects::default();
+    for effects in before.into_iter().chain(std::iter::once(last)) {
+        all.publishes.extend(effects.publishes);
+        all.results.extend(effects.results);
+        all.enqueues.extend(effects.enqueues);
+        for write in effects.writes {
+            all.writes.retain(|one| (&one.namespace, &one.key) != (&write.namespace, &write.key));
+            all.writes.push(write);
+        }
+    }
+    all
 }
 
 fn wire(event: &Event) -> WireEvent {

@@ -9,6 +9,7 @@ use holm_core::{I2cPart, Level, Quality, Reading, SpiPart};
 
 use crate::bindings::holm::function::{gpio, hardware, i2c, sensors, spi};
 use crate::clocks::datetime;
+use crate::recorder::Nature;
 use crate::state::State;
 
 /// Parts of one transfer. Linux takes no more on I2C (`I2C_RDWR_IOCTL_MAX_MSGS`).
@@ -85,13 +86,14 @@ impl State {
     fn board<T>(
         &mut self,
         call: &'static str,
+        asked: &str,
         ask: impl FnOnce(&mut dyn Hardware, Duration) -> Result<T, HardwareError>,
     ) -> Answer<T>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let answer = self.ask(call, |host| match host.hardware() {
+        let answer = self.ask(Nature::World, call, &asked, |host| match host.hardware() {
             Some(hardware) => ask(hardware, left),
             None => Err(HardwareError::NotFound),
         })?;
@@ -116,7 +118,7 @@ impl State {
             return denied(format!("the manifest grants no sensor `{sensor}`"));
         }
         self.linger();
-        Ok(self.board(call, ask)?.map(|readings| readings.into_iter().map(wire).collect()))
+        Ok(self.board(call, sensor, ask)?.map(|readings| readings.into_iter().map(wire).collect()))
     }
 }
 
@@ -172,7 +174,7 @@ impl gpio::Host for State {
         if self.grants.line(&line).is_none() {
             return denied(format!("the manifest grants no line `{line}`"));
         }
-        let level = self.board("gpio.get", |hardware, _| hardware.level(&line))?;
+        let level = self.board("gpio.get", &line, |hardware, _| hardware.level(&line))?;
         Ok(level.map(|level| match level {
             Level::Low => gpio::Level::Low,
             Level::High => gpio::Level::High,
@@ -189,7 +191,7 @@ impl gpio::Host for State {
             gpio::Level::Low => Level::Low,
             gpio::Level::High => Level::High,
         };
-        self.board("gpio.set", |hardware, _| hardware.set(&line, level))
+        self.board("gpio.set", &format!("{line} {level:?}"), |hardware, _| hardware.set(&line, level))
     }
 }
 
@@ -212,7 +214,8 @@ impl i2c::Host for State {
             return invalid(words);
         }
         self.linger();
-        self.board("i2c.transaction", |hardware, left| hardware.i2c(&bus, address, parts, left))
+        let asked = format!("{bus}:{address:#04x} {parts:?}");
+        self.board("i2c.transaction", &asked, |hardware, left| hardware.i2c(&bus, address, parts, left))
     }
 }
 
@@ -244,6 +247,7 @@ impl spi::Host for State {
             return invalid(format!("a transfer pauses for at most {MAX_PAUSE:?}"));
         }
         self.linger();
-        self.board("spi.transaction", |hardware, left| hardware.spi(&device, parts, left))
+        let asked = format!("{device} {parts:?}");
+        self.board("spi.transaction", &asked, |hardware, left| hardware.spi(&device, parts, left))
     }
 }

@@ -9,6 +9,7 @@ use wasmtime::component::Resource;
 
 use crate::bindings::wasi::io::{error, poll, streams};
 use crate::fault::Stop;
+use crate::recorder::Nature;
 use crate::state::State;
 
 /// stdin: always at its end.
@@ -60,23 +61,21 @@ impl poll::Host for State {
     fn poll(&mut self, pollables: Vec<Resource<Pollable>>) -> wasmtime::Result<Vec<u32>> {
         let waits: Vec<Duration> = pollables.iter().map(|pollable| self.remaining(pollable)).collect();
         let shortest = waits.iter().min().copied().ok_or(Stop::Misuse("poll of an empty list"))?;
-        if !shortest.is_zero() {
-            self.sleep(shortest)?;
-        }
+        self.sleep(shortest)?;
         let ready = || (0_u32..).zip(&waits).filter(|(_, wait)| **wait <= shortest).map(|(index, _)| index).collect();
-        Ok(self.recorder.answer("poll.poll", ready)?)
+        Ok(self.recorder.answer(Nature::Plausible, "poll.poll", &(), ready)?)
     }
 }
 
 impl poll::HostPollable for State {
     fn ready(&mut self, pollable: Resource<Pollable>) -> wasmtime::Result<bool> {
         let ready = self.remaining(&pollable).is_zero();
-        Ok(self.recorder.answer("poll.ready", || ready)?)
+        Ok(self.recorder.answer(Nature::Plausible, "poll.ready", &(), || ready)?)
     }
 
     fn block(&mut self, pollable: Resource<Pollable>) -> wasmtime::Result<()> {
         let wait = self.remaining(&pollable);
-        if wait.is_zero() { Ok(()) } else { self.sleep(wait) }
+        self.sleep(wait)
     }
 
     fn drop(&mut self, pollable: Resource<Pollable>) -> wasmtime::Result<()> {

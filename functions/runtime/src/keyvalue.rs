@@ -11,6 +11,7 @@ use wasmtime::component::Resource;
 
 use crate::bindings::wasi::keyvalue::store::{Error, KeyResponse};
 use crate::bindings::wasi::keyvalue::{atomics, batch, store};
+use crate::recorder::Nature;
 use crate::staging::Refused;
 use crate::state::State;
 
@@ -57,7 +58,8 @@ impl State {
         }
         let grants = self.grants.clone();
         let Some(namespace) = grants.namespace(bucket) else { return Ok(Err(Error::NoSuchStore)) };
-        let answer = self.ask("keyvalue.get", |host| host.get(&namespace.name, key))?;
+        let answer =
+            self.ask(Nature::World, "keyvalue.get", &(&*namespace.name, key), |host| host.get(&namespace.name, key))?;
         let (value, version) = or_answer!(answer.map_err(|error| Error::Other(error.to_string())));
         or_answer!(self.staging.saw(bucket, key, value.clone(), version).map_err(refused));
         Ok(Ok(value))
@@ -114,7 +116,9 @@ impl store::HostBucket for State {
                 None => return Ok(Err(Error::Other("not a cursor of this invocation".to_owned()))),
             },
         };
-        let answer = self.ask("keyvalue.list-keys", |host| host.keys(&namespace.name, after.as_deref(), PAGE))?;
+        let answer = self.ask(Nature::World, "keyvalue.list-keys", &(&*namespace.name, after.as_deref()), |host| {
+            host.keys(&namespace.name, after.as_deref(), PAGE)
+        })?;
         let mut keys: Vec<Arc<str>> = or_answer!(answer.map_err(|error| Error::Other(error.to_string())));
         // A full page ends at its last key; staged keys beyond it belong to a later page.
         let until = if keys.len() >= PAGE { keys.last().cloned() } else { None };

@@ -39,6 +39,7 @@ mod messages;
 mod native;
 mod profile;
 pub mod recorder;
+pub mod recording;
 mod secret;
 mod staging;
 mod state;
@@ -46,7 +47,7 @@ mod ticker;
 
 pub use engine::{ConfigValues, Engine, EngineOptions};
 pub use error::RuntimeError;
-pub use function::{Function, Prepared, thread_time};
+pub use function::{Frame, Function, Prepared, Replayed, thread_time};
 pub use hardware::{Hardware, HardwareError};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;

@@ -9,11 +9,22 @@ use holm_core::{Enqueue, LogLevel, Payload, Publish, Qos, ResultRow, Route, Topi
 use crate::bindings::holm::function::{invoke, publish, results, types};
 use crate::bindings::wasi::logging::logging;
 use crate::host::InvokeError;
+use crate::recorder::Nature;
 use crate::staging::Refused;
 use crate::state::State;
 
 fn payload(payload: types::Payload) -> Payload {
     Payload { content_type: payload.content_type.map(Arc::from), data: Bytes::from(payload.data) }
+}
+
+/// Why a text cannot be a property of an MQTT packet (MQTT 5.0, 1.5.4), if it cannot. A broker ends the connection of
+/// whoever sends one, and would again with every attempt.
+fn unfit(text: &str) -> Option<String> {
+    if text.len() > usize::from(u16::MAX) {
+        return Some(format!("a content type or user property of {} bytes, and MQTT has room for 65535", text.len()));
+    }
+    text.contains('\0')
+        .then(|| "a content type or user property with a zero byte, which MQTT does not allow".to_owned())
 }
 
 /// Limits are at most 16 MiB, so that the conversion never saturates.
@@ -45,6 +56,10 @@ impl publish::Host for State {
             expiry_seconds: None,
             user_properties: Vec::new(),
         });
+        let texts = options.user_properties.iter().flat_map(|(name, value)| [name, value]).chain(&message.content_type);
+        if let Some(problem) = texts.filter_map(|text| unfit(text)).next() {
+            return Ok(Err(publish::Error::Other(problem)));
+        }
         let staged = self.staging.publish(
             &self.grants,
             Publish {
@@ -114,8 +129,13 @@ impl invoke::Host for State {
         let grants = self.grants.clone();
         let Some(function) = grants.invocable(&function) else { return Ok(Err(invoke::Error::Denied)) };
         let input = payload(input);
-        let before = self.staging.hand_over(&grants);
-        let answer = self.ask("invoke.invoke", |host| {
+        let mut before = self.staging.hand_over(&grants);
+        if self.recorder.is_replay() {
+            self.handed.push(std::mem::take(&mut before));
+        }
+        let (content_type, data) = (input.content_type.clone(), input.data.clone());
+        let asked = (function.as_str(), content_type, data);
+        let answer = self.ask(Nature::World, "invoke.invoke", &asked, |host| {
             // The parts, because core types have no encoding of their own.
             host.invoke(function, input, before)
                 .map(|answer| answer.map(|payload| (payload.content_type, payload.data)))
@@ -140,7 +160,7 @@ impl invoke::Host for State {
         delay_ms: Option<u64>,
     ) -> wasmtime::Result<Result<String, invoke::Error>> {
         let Some(function) = self.grants.invocable(&function).cloned() else { return Ok(Err(invoke::Error::Denied)) };
-        let id = self.ask("invoke.new-id", |host| host.new_id())?;
+        let id = self.ask(Nature::Plausible, "invoke.new-id", &(), |host| host.new_id())?;
         let delay = delay_ms.map(Duration::from_millis);
         let enqueue = Enqueue { id: id.clone(), function, input: payload(input), delay };
         Ok(match self.staging.enqueue(&self.grants, enqueue) {
@@ -165,5 +185,18 @@ impl logging::Host for State {
         };
         self.staging.log(&self.grants, level, &context, &message);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_packet_can_carry_is_refused_when_it_is_published() {
+        assert_eq!(unfit("application/json"), None);
+        assert_eq!(unfit(&"x".repeat(65_535)), None);
+        assert!(unfit(&"x".repeat(65_536)).is_some_and(|problem| problem.contains("65536 bytes")));
+        assert!(unfit("a\0b").is_some());
     }
 }

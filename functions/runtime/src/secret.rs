@@ -5,6 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bindings::holm::function::secrets;
+use holm_core::Recording;
+
+use crate::recorder::Nature;
 use crate::state::State;
 
 /// Shorter texts are too common to be looked for, and no secrets.
@@ -57,6 +60,20 @@ impl Revealed {
         text
     }
 
+    /// A recording, unless the guest has handed one on: to another function, say. What it asked is kept with the answers, and recordings are
+    /// shown and sent.
+    pub(crate) fn keep_out(&self, mut recording: Recording) -> Recording {
+        let told = |(_, value): &(Arc<str>, String)| {
+            recording.bytes.windows(value.len()).any(|window| window == value.as_bytes())
+        };
+        if self.0.iter().any(told) {
+            recording.missing = recording.missing.saturating_add(recording.calls);
+            recording.calls = 0;
+            recording.bytes.clear();
+        }
+        recording
+    }
+
     /// The one that is in these bytes.
     pub(crate) fn within(&self, bytes: &[u8]) -> Option<&str> {
         let text = std::str::from_utf8(bytes).ok()?;
@@ -79,7 +96,7 @@ impl secrets::Host for State {
         let secrets = self.secrets.clone();
         let value = secrets.0.get(name.as_str());
         // A recording says whether there was one, and never what: it is kept, shown and sent. A replay gets a stand-in.
-        if !self.recorder.answer("secrets.get", || value.is_some())? {
+        if !self.recorder.answer(Nature::World, "secrets.get", &name, || value.is_some())? {
             return Ok(Err(secrets::Error::NotFound));
         }
         let value = match value {
@@ -112,5 +129,9 @@ mod tests {
             assert_eq!(revealed.within(text.as_bytes()).is_some(), text != hidden, "{text}");
         }
         assert!(!format!("{revealed:?}").contains("hunter2"));
+        let recording = |bytes: &[u8]| Recording { bytes: bytes.to_vec(), calls: 2, missing: 1 };
+        assert_eq!(revealed.keep_out(recording(b"\xff\0hunter")), recording(b"\xff\0hunter"));
+        let withheld = Recording { bytes: Vec::new(), calls: 0, missing: 3 };
+        assert_eq!(revealed.keep_out(recording(b"\xff\0hunter2\xff")), withheld);
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holm_core::Effects;
+
 use crate::ConfigValues;
 use crate::capability::Grants;
 use crate::fault::Stop;
 use crate::host::Host;
 use crate::io::Pollables;
 use crate::limiter::Limiter;
-use crate::recorder::Recorder;
+use crate::recorder::{Nature, Recorder};
 use crate::secret::SecretValues;
 use crate::staging::Staging;
 
@@ -30,6 +32,8 @@ pub(crate) struct State {
     /// The zero of the guest's monotonic clock.
     pub(crate) started: Instant,
     pub(crate) deadline: Instant,
+    /// What was handed over to functions that a replay does not run: nobody else has it.
+    pub(crate) handed: Vec<Effects>,
     handles: u32,
 }
 
@@ -52,6 +56,7 @@ impl State {
             pollables: Pollables::default(),
             host: None,
             started,
+            handed: Vec::new(),
             handles: 0,
         }
     }
@@ -63,13 +68,20 @@ impl State {
     }
 
     /// Asks the host, past the recorder.
-    pub(crate) fn ask<T>(&mut self, call: &'static str, ask: impl FnOnce(&mut dyn Host) -> T) -> wasmtime::Result<T>
+    pub(crate) fn ask<Q, T>(
+        &mut self,
+        nature: Nature,
+        call: &'static str,
+        asked: &Q,
+        ask: impl FnOnce(&mut dyn Host) -> T,
+    ) -> wasmtime::Result<T>
     where
+        Q: serde::Serialize,
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
         // Checked for a replay too, so that a guest which asks too early fails there as it did before.
         let host = self.host.as_deref_mut().ok_or(Stop::TooEarly(call))?;
-        Ok(self.recorder.answer(call, || ask(host))?)
+        Ok(self.recorder.answer(nature, call, asked, || ask(host))?)
     }
 
     /// Tells the host, if there is one yet, that this takes longer.
@@ -81,13 +93,20 @@ impl State {
 
     /// Sleeps, but never past the deadline: a host call is not interrupted by the epoch.
     pub(crate) fn sleep(&mut self, time: Duration) -> wasmtime::Result<()> {
-        if self.recorder.is_replay() {
-            return Ok(());
-        }
-        self.linger();
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        std::thread::sleep(time.min(left));
-        if time >= left { Err(Stop::Timeout.into()) } else { Ok(()) }
+        let Self { recorder, host, deadline, .. } = self;
+        // Recorded also when there is nothing to sleep for, which depends on the clock.
+        let over = recorder.answer(Nature::Plausible, "poll.sleep", &(), || {
+            if time.is_zero() {
+                return false;
+            }
+            if let Some(host) = host {
+                host.linger();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            std::thread::sleep(time.min(left));
+            time >= left
+        })?;
+        if over { Err(Stop::Timeout.into()) } else { Ok(()) }
     }
 
     /// Counts a handle that the guest gets.

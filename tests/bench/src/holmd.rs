@@ -58,6 +58,11 @@ impl Holmd {
         }
     }
 
+    /// Starts it with more lines of `[functions]`.
+    pub fn start_functions(data: &Path, lines: &str) -> anyhow::Result<Self> {
+        Self::start_with(data, lines, true)
+    }
+
     /// Starts it with sensors and lines.
     pub fn start_board(data: &Path, config: &str) -> anyhow::Result<Self> {
         Self::start_with(data, config, true)

@@ -18,6 +18,7 @@ mod holmd;
 mod ingest;
 mod node;
 mod process;
+mod record;
 mod reference;
 mod report;
 mod soak;
@@ -40,7 +41,7 @@ struct Arguments {
     /// Fewer and shorter rounds: for a look, not for a verdict.
     #[arg(long)]
     quick: bool,
-    /// Only some parts: w1q0, w1q1, external, w2, extent, ingest; or soak, which takes ten minutes and must be asked for.
+    /// Only some parts: w1q0, w1q1, external, w2, record, extent, ingest; or soak, which takes ten minutes and must be asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the figures go.
@@ -168,6 +169,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wanted("w2") {
         w2::run(folder.path(), scale, &mut report)?;
+    }
+    if wanted("record") {
+        record::run(folder.path(), scale, &mut report)?;
     }
     if wanted("extent") {
         extent::run(folder.path(), scale, &mut report)?;

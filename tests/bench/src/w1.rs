@@ -18,11 +18,11 @@ const QUIET: [f64; 2] = [62_780.0, 34_035.0];
 const WARM_UP: Duration = Duration::from_millis(150);
 
 /// One side: where it listens and which processes are its own.
-struct Side {
+pub(crate) struct Side {
     generator: Generator,
     pids: Vec<u32>,
-    rates: Vec<f64>,
-    cpu: Vec<f64>,
+    pub(crate) rates: Vec<f64>,
+    pub(crate) cpu: Vec<f64>,
     cpu_single: Vec<f64>,
     p50: Vec<f64>,
     p99: Vec<f64>,
@@ -31,7 +31,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(address: &str, qos: u8, pids: Vec<u32>) -> anyhow::Result<Self> {
+    pub(crate) fn new(address: &str, qos: u8, pids: Vec<u32>) -> anyhow::Result<Self> {
         let generator = Generator::connect(address, "generator", qos, Dialect::PLAIN)?;
         let empty = Vec::new;
         Ok(Self {
@@ -51,7 +51,7 @@ impl Side {
         self.pids.iter().map(|pid| process::cpu(*pid)).sum()
     }
 
-    fn round(&mut self, scale: Scale) -> anyhow::Result<()> {
+    pub(crate) fn round(&mut self, scale: Scale) -> anyhow::Result<()> {
         self.generator.drive(Work::Readings, WINDOW, Until::Time(WARM_UP))?;
         let (cpu, wakes) = (self.cpu()?, self.wakes()?);
         let round = self.generator.drive(Work::Readings, WINDOW, Until::Time(scale.time))?;

@@ -182,6 +182,23 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
             std::thread::sleep(Duration::from_millis(parameter("ms", 200)?));
             if event.attempt < 3 { Err(Failure::retry(format!("attempt {}", event.attempt))) } else { witness(&event) }
         }
+        // Traps, and what it logs before depends on state, chance, time and parameters: the same only in a replay.
+        "moody" => {
+            let bucket = kv::own()?;
+            let n = bucket.increment("n", 1)?;
+            let began = Instant::now();
+            std::thread::sleep(Duration::from_millis(2));
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_micros());
+            let (bits, label) = (holm_function::random::bits(), config::text("label")?);
+            let seed = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 1);
+            info!("{n} {bits} {seed} {now} {:?} {label:?}", began.elapsed());
+            publish("seen/moody", n.to_string())?;
+            // As much as the event says is told to it in small pieces, and in one large one.
+            for _ in 0..number {
+                black_box(holm_function::random::bits());
+            }
+            if event.text().is_ok_and(|text| text.starts_with("good")) { Ok(None) } else { unreachable(0) }
+        }
         // Hands on what it was given.
         "relay" => {
             Publish::to(target()?).bytes(event.data.clone()).qos(event.qos()).send()?;

@@ -25,6 +25,7 @@ use Rule::{Names, Never, Only};
 const RULES: &[Rule] = &[
     Only { of: "wasmtime", by: &["holm-runtime", "holm-compiler"] },
     Only { of: "wasmparser", by: &["holm-compiler"] },
+    Only { of: "addr2line", by: &["holm-compiler"] },
     // The benchmark measures the store beside a table of its own; deny.toml says the same.
     Only { of: "rusqlite", by: &["holm-bench", "holm-control-plane", "holm-store"] },
     Only { of: "mqtt-protocol-core", by: &["holm-mqtt"] },

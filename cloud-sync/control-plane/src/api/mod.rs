@@ -22,6 +22,7 @@
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent; results also in buckets, to be plotted |
+//! | `GET /v1/traps`, `GET /v1/traps/{id}` | operators | records of traps on devices, to be run again |
 //! | `GET /v1/export` | operators | all results of a question as one file |
 //! | `GET`, `PUT /v1/blobs/{sha256}` | operators | files by their hash |
 //! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{id}` | operators | operators' tokens |
@@ -50,6 +51,7 @@ mod rollouts;
 mod secrets;
 mod serve;
 mod tokens;
+mod traps;
 mod tuf;
 
 use std::sync::Arc;
@@ -95,6 +97,8 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/dead-letters", post(asks::dead_letters))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
+        .route("/v1/traps", get(traps::list))
+        .route("/v1/traps/{id}", get(traps::one))
         .route("/v1/export", get(export::export))
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/devices/{thing}/deploy", post(deploy::deploy))

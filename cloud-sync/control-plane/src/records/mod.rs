@@ -38,6 +38,7 @@ mod spans;
 mod survey;
 mod tail;
 mod tokens;
+mod traps;
 mod writer;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub(crate) use shadow::ShadowAnswer;
 pub(crate) use survey::{Running, Series, Sought};
 pub(crate) use tail::{Arrival, Arrived, Seen};
 pub(crate) use tokens::{Admitted, Enrolment, Meant, TokenInfo};
+pub(crate) use traps::TrapSelection;
 
 use crate::CloudError;
 use crate::records::open::Readers;

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use holm_core::{I2cPart, Level, Quality, Reading, SpiPart, Timestamp};
+use holm_runtime::recorder::Order;
 use holm_runtime::{Function, Hardware, HardwareError, Recorder};
 
 use crate::support::*;
@@ -118,8 +119,9 @@ fn every_failure_has_its_words() {
 fn a_replay_answers_from_the_recording_and_drives_nothing() {
     let board = TestBoard::default();
     let event = event("board", "");
-    let first = BOARD.prepare_with(Recorder::keep()).unwrap().call(&event, Box::new(with(&board)));
+    let first = BOARD.prepare_with(Recorder::keep(Vec::new(), 1 << 16)).unwrap().call(&event, Box::new(with(&board)));
     let asked = board.told.lock().unwrap().len();
-    let again = BOARD.replay(&event, first.recording.clone().unwrap()).unwrap();
+    let order = Order::Exact { out_of_time: false };
+    let again = BOARD.replay(&event, first.recording.as_ref().unwrap(), order).unwrap().outcome.unwrap();
     assert_eq!((answer(&again), board.told.lock().unwrap().len()), (ALL.to_owned(), asked));
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use holm_core::{Qos, StateWrite};
 use holm_runtime::Recorder;
+use holm_runtime::recorder::Order;
+
+const EXACT: Order = Order::Exact { out_of_time: false };
 
 use crate::support::*;
 
@@ -82,19 +85,21 @@ fn a_short_sleep_is_only_a_sleep() {
 fn a_recorded_invocation_replays_to_the_same_outcome_without_a_host() {
     let node = TestNode::default().with_key("guest", "n", "5", 9).with_key("guest", "z", "1", 2);
     let event = event("everything", "");
-    let first = FUNCTION.prepare_with(Recorder::keep()).unwrap().call(&event, Box::new(node));
+    let first = FUNCTION.prepare_with(Recorder::keep(Vec::new(), 1 << 16)).unwrap().call(&event, Box::new(node));
     let recording = first.recording.clone().unwrap();
     assert!(first.result.is_ok(), "{first:?}");
     assert_eq!(first.effects.publishes[0].qos, Qos::AtLeastOnce);
-    let again = FUNCTION.replay(&event, recording.clone()).unwrap();
+    let again = FUNCTION.replay(&event, &recording, EXACT).unwrap().outcome.unwrap();
     assert_eq!(
         (&again.result, &again.effects, &again.reads, &again.logs),
         (&first.result, &first.effects, &first.reads, &first.logs)
     );
     assert_eq!(again.recording, None);
     // Another event asks for other things, and the replay says so rather than inventing answers.
-    let other = FUNCTION.replay(&crate::support::event("kv-own-writes", ""), recording).unwrap();
-    assert!(other.result.unwrap_err().message().contains("replay diverged"));
+    let event = crate::support::event("kv-own-writes", "");
+    let other = FUNCTION.replay(&event, &recording, EXACT).unwrap();
+    assert!(other.diverged.is_some());
+    assert!(other.outcome.unwrap().result.unwrap_err().message().contains("replay diverged"));
 }
 
 #[test]
