@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod alias;
 mod apply;
 mod board;
 mod buffer;
@@ -157,6 +158,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// Names for versions, such as stable and canary, to deploy by
+    Alias(alias::Alias),
     /// Secrets of devices: sealed here, and opened there
     Secret(secret::Secret),
     /// Print a completion script for a shell
@@ -227,6 +230,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Rollout(rollout) => return rollout.run(screen).await,
         Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Alias(alias) => alias.run(screen).await?,
         Command::Secret(secret) => secret.run(screen).await?,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,

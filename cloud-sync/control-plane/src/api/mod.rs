@@ -19,6 +19,7 @@
 //! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
 //! | `GET /v1/secrets` | operators | names of secrets, and which devices have them |
 //! | `POST`, `DELETE /v1/secrets/{name}` | operators | takes in what was sealed to devices' keys; forgets it |
+//! | `GET /v1/aliases`, `PUT`, `DELETE /v1/aliases/{function}/{name}` | operators | names of versions, to deploy by |
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent; results also in buckets, to be plotted |
@@ -34,6 +35,7 @@
 //! session's cookie instead, and may do no more either: what changes something goes by the forms of [`crate::ui`]. Whatever is refused is answered with a [`holm_protocol::ApiError`], with all
 //! problems in it; nothing is done by halves.
 
+mod aliases;
 mod asks;
 mod blobs;
 pub(crate) mod body;
@@ -109,6 +111,8 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/rollouts/{id}/{verb}", post(rollouts::turn))
         .route("/v1/secrets", get(secrets::list))
         .route("/v1/secrets/{name}", post(secrets::set).delete(secrets::remove))
+        .route("/v1/aliases", get(aliases::list))
+        .route("/v1/aliases/{function}/{name}", put(aliases::set).delete(aliases::remove))
         .route("/v1/repository", get(repository::show).post(repository::publish))
         .route("/tuf/metadata/{name}", get(tuf::metadata))
         .route("/tuf/targets/{*path}", get(tuf::target))

@@ -20,6 +20,7 @@
 //!
 //! Nothing outside this folder names SQL, a table or a column: a database of another kind replaces these files and no others.
 
+mod aliases;
 mod audit;
 mod buckets;
 mod deploy;

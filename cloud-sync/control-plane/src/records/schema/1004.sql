@@ -1,4 +1,4 @@
--- Format 1.4: secrets, each sealed to one device's key on the way here.
+-- Format 1.4: secrets, each sealed to one device's key on the way here, and names of versions.
 
 CREATE TABLE secret (
     device INTEGER NOT NULL REFERENCES device,
@@ -16,4 +16,13 @@ CREATE TABLE secret_group (
     name TEXT NOT NULL,
     "group" TEXT NOT NULL,
     PRIMARY KEY (name, "group")
+) WITHOUT ROWID;
+
+-- What people call versions of functions.
+CREATE TABLE alias (
+    function TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    made INTEGER NOT NULL,
+    PRIMARY KEY (function, name)
 ) WITHOUT ROWID;
