@@ -11,6 +11,7 @@ pub mod command;
 pub mod control_plane;
 pub mod device;
 pub mod functions;
+pub mod golden;
 pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;

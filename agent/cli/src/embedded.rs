@@ -1,5 +1,7 @@
 //! What `holm new` writes: templates, the SDK and its WIT packages, of this release.
 
+use crate::schema;
+
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// What functions are written in. A template's name ends with it, and a folder of that name has what all of its templates
@@ -79,6 +81,7 @@ impl Template {
                 files.push((".holm/rustfmt.toml".to_owned(), STYLE.to_vec()));
             }
         }
+        files.extend(schema::all().map(|(name, text)| (format!(".holm/schema/{name}"), text.as_bytes().to_vec())));
         files.sort();
         files
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::failure::Failure;
 use crate::programs;
@@ -39,7 +39,9 @@ pub(crate) fn inspect(source: &Path, component: &[u8]) -> Result<Option<Compiled
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile: {words}", source.display())));
+        return Err(Failure::new(format!("{} does not compile: {words}", source.display()))
+            .next("see that the build makes a component that exports the handler: `wasm32-wasip2` in Rust, `holm cc` in C")
+            .page(ErrorCode::ComponentWrong));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
 }
@@ -57,6 +59,7 @@ pub(crate) fn hold(imports: &[String], manifest: &Manifest) -> Vec<Import> {
             "holm:function/gpio" => (Some("permissions.gpio"), !permissions.gpio.is_empty()),
             "holm:function/i2c" => (Some("permissions.i2c"), !permissions.i2c.is_empty()),
             "holm:function/spi" => (Some("permissions.spi"), !permissions.spi.is_empty()),
+            "holm:function/secrets" => (Some("permissions.secrets"), !permissions.secrets.is_empty()),
             name if name.starts_with("wasi:keyvalue/") => (Some("permissions.kv"), !permissions.kv.is_empty()),
             _ => (None, true),
         };
@@ -85,6 +88,7 @@ pub(crate) fn remarks(held: &[Import], manifest: &Manifest) -> Vec<String> {
         ("permissions.gpio", !permissions.gpio.is_empty()),
         ("permissions.i2c", !permissions.i2c.is_empty()),
         ("permissions.spi", !permissions.spi.is_empty()),
+        ("permissions.secrets", !permissions.secrets.is_empty()),
         ("results", !manifest.results.is_empty()),
     ] {
         if granted && !held.iter().any(|import| import.needs == Some(needs)) {

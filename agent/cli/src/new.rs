@@ -122,7 +122,7 @@ fn render(
             "node.toml" => "the simulated board of `holm test` and `holm dev`",
             path if path.starts_with(".holm/") => {
                 if !std::mem::replace(&mut hidden, true) {
-                    let about = format!("the SDK, of release {}", env!("CARGO_PKG_VERSION"));
+                    let about = format!("the SDK and the schemas, of release {}", env!("CARGO_PKG_VERSION"));
                     text.push_str(&format!("  {:<18}{}\n", ".holm/", look.paint(Tone::Dim, &about)));
                 }
                 continue;

@@ -29,5 +29,6 @@ pub(crate) fn holmd() -> Result<PathBuf, Failure> {
     find("holmd").ok_or_else(|| {
         Failure::new("holmd is neither beside holm nor on the PATH: nothing can be run here without it")
             .next("install the whole release, or see what else is missing with `holm doctor`")
+            .page(holm_core::ErrorCode::ProgramMissing)
     })
 }

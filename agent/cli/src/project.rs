@@ -1,10 +1,10 @@
 //! A function's folder: its manifest, its build command, its component.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::component;
 use crate::failure::Failure;
@@ -36,9 +36,11 @@ impl Project {
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Failure::new(format!("cannot read {}: {error}", path.display()))
                 .next("name a function's folder, one with a holm.toml, or make one with `holm new NAME`")
+                .page(ErrorCode::NoFunction)
         })?;
-        let manifest = Manifest::parse(&path.display().to_string(), &text)
-            .map_err(|problems| Failure::new(problems.to_string()).next("mend them all, and build again"))?;
+        let manifest = Manifest::parse(&path.display().to_string(), &text).map_err(|problems| {
+            Failure::new(problems.to_string()).next("mend them all, and build again").page(ErrorCode::ManifestWrong)
+        })?;
         Ok(Self { folder: folder.to_owned(), manifest, text })
     }
 
@@ -46,24 +48,31 @@ impl Project {
     pub(crate) fn compile(&self, screen: &Screen) -> Result<(), Failure> {
         let Some(command) = &self.manifest.build.command else { return Ok(()) };
         screen.note(format_args!("{}: {command}", self.manifest.name));
-        self.run_build()
+        self.run_build(false)
     }
 
-    /// The same, without a word of its own.
-    pub(crate) fn run_build(&self) -> Result<(), Failure> {
+    /// The same, without a word of its own. Quietly, what it prints is in the failure, and nowhere else.
+    pub(crate) fn run_build(&self, quietly: bool) -> Result<(), Failure> {
         let Some(command) = &self.manifest.build.command else { return Ok(()) };
-        let status = shell(command, &self.folder)
-            .status()
-            .map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
+        let mut shell = shell(command, &self.folder);
+        let ran = match quietly {
+            true => shell.stdout(Stdio::piped()).stderr(Stdio::piped()).output(),
+            false => shell.status().map(|status| Output { status, stdout: Vec::new(), stderr: Vec::new() }),
+        };
+        let Output { status, stdout, stderr } =
+            ran.map_err(|error| Failure::new(format!("cannot run [build].command: {error}")))?;
         if status.success() {
             return Ok(());
         }
         let (folder, path) = (self.folder.display(), self.folder.join(MANIFEST));
-        let failure = Failure::new(format!("[build].command of {} failed: {status}", path.display()));
+        let words = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+        let failure = Failure::new(format!("{words}[build].command of {} failed: {status}", path.display()));
         Err(match status.code() {
             // As a shell says that there is no such program.
-            Some(127) => failure.next("see what this machine lacks with `holm doctor`"),
-            _ => failure.next(format!("run it by hand: cd {folder} && {command}")),
+            Some(127) => {
+                failure.next("see what this machine lacks with `holm doctor`").page(ErrorCode::ToolchainMissing)
+            }
+            _ => failure.next(format!("run it by hand: cd {folder} && {command}")).page(ErrorCode::BuildFailed),
         })
     }
 
@@ -73,11 +82,13 @@ impl Project {
             let path = self.folder.join(MANIFEST);
             Failure::new(format!("{} does not say where the component is", path.display()))
                 .next("add `source = \"target/wasm32-wasip2/release/NAME.wasm\"` to [build]")
+                .page(ErrorCode::ComponentMissing)
         })?;
         let source = self.folder.join(source);
         let built = std::fs::read(&source).map_err(|error| {
             Failure::new(format!("cannot read the component {}: {error}", source.display()))
                 .next("see that [build].command makes the file that [build].source names")
+                .page(ErrorCode::ComponentMissing)
         })?;
         Ok((source, symbols::split(component::of(built)?)))
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
-use holm_core::{FunctionName, Manifest, TopicFilter};
+use holm_core::{ErrorCode, FunctionName, Manifest, TopicFilter};
 use holm_trust::tuf::edit::NewTarget;
 use holm_trust::tuf::{Draft, Kept, Listing, Repository, RoleName};
 use serde::Deserialize;
@@ -55,10 +55,10 @@ struct Report {
 }
 
 /// A file of the release.
-struct File {
-    name: String,
+pub(crate) struct File {
+    pub(crate) name: String,
     listing: Listing,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The release before.
@@ -74,8 +74,11 @@ impl Publish {
             Failure::new(format!("cannot read the bundle {}: {error}", self.bundle.display()))
                 .next("make one with `holm build DIR`")
         })?;
-        let bundle = Bundle::open(&bytes, &BundleLimits::default())
-            .map_err(|error| Failure::new(format!("{}: {}", self.bundle.display(), chain(&error))))?;
+        let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(|error| {
+            Failure::new(format!("{}: {}", self.bundle.display(), chain(&error)))
+                .next("make it anew with `holm build DIR`")
+                .page(ErrorCode::BundleRefused)
+        })?;
         let keys = Keys::open(keys::folder(self.keys.as_deref())?)?;
         let key = keys.targets()?;
         let remote = Remote::open()?;
@@ -91,7 +94,8 @@ impl Publish {
             let was = before.map(|before| before.version).unwrap_or_default();
             let more = widened.join("\n  + ");
             return Err(Failure::new(format!("{name} {version} wants to do more than {was}:\n  + {more}"))
-                .next("if that is right, publish with --approve-permissions"));
+                .next("if that is right, publish with --approve-permissions")
+                .page(ErrorCode::PermissionsGrow));
         }
         let sequence = before.as_ref().map_or(1, |before| before.sequence.saturating_add(1));
         let listing = Listing::Bundle {
@@ -126,7 +130,7 @@ impl Publish {
 }
 
 impl File {
-    fn target(&self) -> Result<(String, NewTarget), Failure> {
+    pub(crate) fn target(&self) -> Result<(String, NewTarget), Failure> {
         let custom = self.listing.custom().map_err(|error| refused(&self.name, &error))?;
         let length = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
         Ok((self.name.clone(), NewTarget { length, sha256: Digest::of(&self.bytes), custom }))
@@ -138,7 +142,8 @@ fn latest(kept: &Kept, function: &FunctionName, version: &str) -> Result<Option<
     let repository = Repository::open(kept).map_err(|error| refused("the repository", &error))?;
     if repository.peek(&Listing::bundle_name(function, version)).is_some() {
         return Err(Failure::new(format!("{function} {version} is published already, and versions do not change"))
-            .next("give it another version in holm.toml, and build it again"));
+            .next("give it another version in holm.toml, and build it again")
+            .page(ErrorCode::VersionTaken));
     }
     let mut latest: Option<Before> = None;
     for (name, target) in repository.targets() {
@@ -159,7 +164,17 @@ fn permissions(manifest: &Manifest) -> Vec<String> {
     let publish = permissions.publish.iter().map(|filter| format!("publish {filter}"));
     let kv = permissions.kv.iter().map(|(name, write)| format!("kv {}:{name}", if *write { "rw" } else { "ro" }));
     let invoke = permissions.invoke.iter().map(|name| format!("invoke {name}"));
-    publish.chain(kv).chain(invoke).collect()
+    let sensors = permissions.sensors.iter().map(|name| format!("sensor {name}"));
+    let lines =
+        permissions.gpio.iter().map(|(name, drive)| format!("gpio {}:{name}", if *drive { "out" } else { "in" }));
+    let i2c = permissions.i2c.iter().map(|(bus, one)| match one {
+        Some(address) => format!("i2c {bus}:{address:#04x}"),
+        None => format!("i2c {bus}:*"),
+    });
+    let spi = permissions.spi.iter().map(|name| format!("spi {name}"));
+    // Control planes go by this line when they choose which functions get a secret.
+    let secrets = permissions.secrets.iter().map(|name| format!("secret {name}"));
+    publish.chain(kv).chain(invoke).chain(sensors).chain(lines).chain(i2c).chain(spi).chain(secrets).collect()
 }
 
 /// What is wanted now and was not granted before.
@@ -179,15 +194,24 @@ fn covers(granted: &str, wanted: &str) -> bool {
             (Some(("rw", granted)), Some(("ro", wanted))) => granted == wanted,
             _ => false,
         },
+        (Some(("gpio", granted)), Some(("gpio", wanted))) => {
+            matches!((granted.strip_prefix("out:"), wanted.strip_prefix("in:")), (Some(granted), Some(wanted)) if granted == wanted)
+        }
+        // A whole bus, and one address on it.
+        (Some(("i2c", granted)), Some(("i2c", wanted))) => {
+            let bus = |text: &str| text.split_once(':').map(|(bus, _)| bus.to_owned());
+            granted.ends_with(":*") && bus(granted) == bus(wanted)
+        }
         _ => false,
     }
 }
 
 /// Native code of the bundle's component, made by `holm-compile`.
-fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
+pub(crate) fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
     let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH")
             .next("publish without --profile, or install it")
+            .page(ErrorCode::ProgramMissing)
     })?;
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
@@ -197,7 +221,9 @@ fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
     if !ran.status.success() {
         let words = String::from_utf8_lossy(&ran.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile for {profile}: {words}", bundle.manifest.name)));
+        return Err(Failure::new(format!("{} does not compile for {profile}: {words}", bundle.manifest.name))
+            .next("see that the build makes a component for `wasm32-wasip2` that exports the handler")
+            .page(ErrorCode::ComponentWrong));
     }
     let report: Report = serde_json::from_slice(&ran.stdout).map_err(|error| failed(&error))?;
     let bytes = std::fs::read(&output).map_err(|error| failed(&error))?;

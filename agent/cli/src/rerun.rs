@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
+use holm_core::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -138,7 +139,8 @@ impl Component {
                     "{} is not the component of {what}, which has the digest {digest}",
                     given.display()
                 ))
-                .next("name the file of exactly that version; `holm build` of the same sources makes it again"));
+                .next("name the file of exactly that version; `holm build` of the same sources makes it again")
+                .page(ErrorCode::ComponentUnknown));
             }
             return Ok(found);
         }
@@ -147,9 +149,9 @@ impl Component {
         }
         match bundle.filter(|bundle| bundle.is_file()) {
             Some(bundle) => Self::open(&bundle),
-            None => Err(Failure::new(format!("the component of {what} is not on this machine: {digest}")).next(
-                "build that version here with `holm build`, which keeps it, or name its bundle or .wasm with --component",
-            )),
+            None => Err(Failure::new(format!("the component of {what} is not on this machine: {digest}"))
+                .next("build that version here with `holm build`, which keeps it, or name its bundle or .wasm with --component")
+                .page(ErrorCode::ComponentUnknown)),
         }
     }
 
@@ -203,6 +205,7 @@ fn compiler(arguments: &[&str]) -> Result<Vec<u8>, Failure> {
     let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH: nothing can be run again without it")
             .next("install the whole release, or see what else is missing with `holm doctor`")
+            .page(ErrorCode::ProgramMissing)
     })?;
     let failed = |words: &dyn std::fmt::Display| Failure::new(format!("{}: {words}", compiler.display()));
     let output = Command::new(&compiler).args(arguments).output().map_err(|error| failed(&error))?;

@@ -64,7 +64,11 @@ pub fn inspect(component: &[u8], limits: &InputLimits) -> Result<Inspection, Com
     if bytes > limits.bytes {
         return Err(CompileError::TooLarge { bytes, limit: limits.bytes });
     }
-    let not_wasm = |error: wasmparser::BinaryReaderError| CompileError::NotWasm { detail: error.message().to_owned() };
+    let not_wasm = |error: wasmparser::BinaryReaderError| {
+        // What may follow is bytes, one a line.
+        let detail = error.message().split(" - expected=").next().unwrap_or_default().to_owned();
+        CompileError::NotWasm { detail }
+    };
     let (mut imports, mut exports) = (BTreeSet::new(), BTreeSet::new());
     let (mut modules, mut types, mut functions) = (0_usize, 0_usize, 0_usize);
     // How deep inside nested modules and components the parser is: only the outermost one's names are ours.

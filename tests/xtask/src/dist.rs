@@ -127,10 +127,26 @@ pub fn program(target: &Target, program: Program, profile: &str) -> anyhow::Resu
     Ok(file)
 }
 
+/// How the C in the agent is compiled: without the ways of zstd to compress that no level of ours takes, and without tables for unwinding, which
+/// stops before it gets to C.
+const LEAN_C: &str = "-fno-asynchronous-unwind-tables -DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR";
+
+/// `holmd` as it is shipped, for this machine.
+pub fn agent_for_host() -> anyhow::Result<PathBuf> {
+    let host = shell::host()?;
+    let target = TARGETS.iter().find(|target| target.triple == host);
+    compile(target.with_context(|| format!("nothing is shipped for {host}"))?, AGENT, AGENT.profile)
+}
+
 /// Builds a program; where cargo has put it.
 pub fn compile(target: &Target, program: Program, profile: &str) -> anyhow::Result<PathBuf> {
     let native = target.is_host()?;
     let mut cargo = cargo(&["build", "--locked", "--profile", profile, "-p", program.package]);
+    if profile == AGENT.profile {
+        cargo.env(format!("CFLAGS_{}", target.triple.replace('-', "_")), LEAN_C);
+    }
     if !native {
         target.cross(&mut cargo)?;
         cargo.args(["--target", target.triple]);

@@ -13,7 +13,7 @@ use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root
 use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
@@ -23,6 +23,11 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("mke2fs", "e2fsprogs"),
     ("losetup", "mount"),
     ("kill", "procps"),
+    // Makes a terminal for the screen of `holm dev`.
+    ("script", "bsdutils"),
+    ("openssl", "openssl"),
+    // The schemas are held against documents by it.
+    ("jsonschema", "python3-jsonschema"),
     // The control plane's pages are tested in a browser.
     ("chromium", "chromium"),
     ("node", "nodejs"),
