@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is embedded, under `functions/`.
-const FOLDERS: [&str; 3] = ["templates", "sdk", "wit"];
+const FOLDERS: [&str; 4] = ["templates", "sdk", "sdk-c", "wit"];
 
 fn main() -> io::Result<()> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).unwrap_or_default();

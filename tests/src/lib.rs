@@ -7,6 +7,7 @@ pub mod admin;
 pub mod browser;
 pub mod card;
 pub mod cloud;
+pub mod command;
 pub mod control_plane;
 pub mod device;
 pub mod functions;

@@ -24,20 +24,23 @@ pub(crate) struct Import {
 }
 
 /// Runs `holm-compile`, which is found beside `holm` or on the path. `None` if it is not there.
-pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
+pub(crate) fn inspect(source: &Path, component: &[u8]) -> Result<Option<Compiled>, Failure> {
     let Some(compiler) = programs::find(COMPILER) else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+    // What the build has made may be a core module: this is its component.
+    let input = folder.path().join("component.wasm");
+    std::fs::write(&input, component).map_err(|error| failed(&error))?;
     let output = Command::new(&compiler)
-        .arg(component)
+        .arg(&input)
         .arg(folder.path().join("native.cwasm"))
         .output()
         .map_err(|error| failed(&error))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile: {words}", component.display()))
-            .next("see that the build makes a component for `wasm32-wasip2` that exports the handler")
+        return Err(Failure::new(format!("{} does not compile: {words}", source.display()))
+            .next("see that the build makes a component that exports the handler: `wasm32-wasip2` in Rust, `holm cc` in C")
             .page(ErrorCode::ComponentWrong));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
@@ -56,6 +59,7 @@ pub(crate) fn hold(imports: &[String], manifest: &Manifest) -> Vec<Import> {
             "holm:function/gpio" => (Some("permissions.gpio"), !permissions.gpio.is_empty()),
             "holm:function/i2c" => (Some("permissions.i2c"), !permissions.i2c.is_empty()),
             "holm:function/spi" => (Some("permissions.spi"), !permissions.spi.is_empty()),
+            "holm:function/secrets" => (Some("permissions.secrets"), !permissions.secrets.is_empty()),
             name if name.starts_with("wasi:keyvalue/") => (Some("permissions.kv"), !permissions.kv.is_empty()),
             _ => (None, true),
         };
@@ -84,6 +88,7 @@ pub(crate) fn remarks(held: &[Import], manifest: &Manifest) -> Vec<String> {
         ("permissions.gpio", !permissions.gpio.is_empty()),
         ("permissions.i2c", !permissions.i2c.is_empty()),
         ("permissions.spi", !permissions.spi.is_empty()),
+        ("permissions.secrets", !permissions.secrets.is_empty()),
         ("results", !manifest.results.is_empty()),
     ] {
         if granted && !held.iter().any(|import| import.needs == Some(needs)) {

@@ -6,17 +6,21 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod alias;
 mod apply;
 mod board;
 mod buffer;
 mod build;
+mod cc;
 mod client;
 mod cloud;
+mod component;
 mod config;
 mod data;
 mod deploy;
 mod dev;
 mod device;
+mod diag;
 mod dlq;
 mod doctor;
 mod documents;
@@ -48,16 +52,20 @@ mod remote;
 mod replay;
 mod reply;
 mod repository;
+mod republish;
 mod rerun;
 mod results;
 mod rollback;
 mod rollout;
 mod schema;
 mod screen;
+mod secret;
 mod seed;
 mod status;
+mod strip;
 mod symbols;
 mod table;
+mod tail;
 mod test;
 mod token;
 mod toolchain;
@@ -92,6 +100,8 @@ enum Command {
     New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Compile C to a core module, of which `build` makes the component: for [build].command
+    Cc(cc::Compile),
     /// Run functions here, and again whenever a file changes
     Dev(dev::Dev),
     /// Run a function's cases
@@ -105,7 +115,7 @@ enum Command {
     /// Show sensors and lines
     Board(board::Board),
     /// Show what functions wrote to their logs
-    Logs(journal::Follow),
+    Logs(tail::Logs),
     /// Show invocations, as they end
     Events(journal::Follow),
     /// Show the rows of a function's result series
@@ -143,6 +153,8 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Compile releases for engines that they have no native code for, and sign that: after a patch of the engine
+    Republish(republish::Republish),
     /// Write a card for a device: an image, and what the device is told
     Flash(Box<flash::Flash>),
     /// Make images of cards, and boot them in QEMU
@@ -157,6 +169,10 @@ enum Command {
     Config(config::Config),
     /// Print the JSON Schema of a file, for editors
     Schema(schema::Schema),
+    /// Names for versions, such as stable and canary, to deploy by
+    Alias(alias::Alias),
+    /// Secrets of devices: sealed here, and opened there
+    Secret(secret::Secret),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -200,13 +216,14 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
     match arguments.command {
         Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Cc(compile) => return compile.run(),
         Command::Dev(dev) => return dev.run(screen).await,
         Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
         Command::Board(board) => board.run(&client, screen).await?,
-        Command::Logs(follow) => follow.logs(&client, screen).await?,
+        Command::Logs(logs) => logs.run(&client, screen).await?,
         Command::Events(follow) => follow.events(&client, screen).await?,
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
@@ -227,8 +244,11 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Rollout(rollout) => return rollout.run(screen).await,
         Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Alias(alias) => alias.run(screen).await?,
+        Command::Secret(secret) => secret.run(screen).await?,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
+        Command::Republish(republish) => republish.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,
         Command::Image(image) => return image.run(screen).await,

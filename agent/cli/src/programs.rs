@@ -1,5 +1,6 @@
 //! The other programs that this one runs: those of the same release beside it, and a language's own tools.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::failure::Failure;
@@ -14,6 +15,13 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 pub(crate) fn on_path(name: &str) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
+}
+
+/// The path, with the folder of `holm` itself in front.
+pub(crate) fn path_with_own() -> Option<OsString> {
+    let own = std::env::current_exe().ok()?.parent()?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))).ok()
 }
 
 /// The node agent. Without it nothing can be run or tested here.

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use holm_core::{ErrorCode, Manifest};
 
+use crate::component;
 use crate::failure::Failure;
+use crate::programs;
 use crate::screen::Screen;
 use crate::symbols;
 
@@ -74,7 +76,7 @@ impl Project {
         })
     }
 
-    /// The component that the build has made, without its debugging information, which is kept; and where it is.
+    /// The component of what the build has made, without what no device needs, which is kept; and where it is.
     pub(crate) fn component(&self) -> Result<(PathBuf, Vec<u8>), Failure> {
         let source = self.manifest.build.source.as_ref().ok_or_else(|| {
             let path = self.folder.join(MANIFEST);
@@ -83,12 +85,12 @@ impl Project {
                 .page(ErrorCode::ComponentMissing)
         })?;
         let source = self.folder.join(source);
-        let component = std::fs::read(&source).map_err(|error| {
+        let built = std::fs::read(&source).map_err(|error| {
             Failure::new(format!("cannot read the component {}: {error}", source.display()))
                 .next("see that [build].command makes the file that [build].source names")
                 .page(ErrorCode::ComponentMissing)
         })?;
-        Ok((source, symbols::split(component)))
+        Ok((source, symbols::split(component::of(built)?)))
     }
 }
 
@@ -118,5 +120,9 @@ pub(crate) fn sources(folder: &Path) -> Vec<(PathBuf, SystemTime, u64)> {
 pub(crate) fn shell(command: &str, folder: &Path) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr()));
+    // A command that says `holm cc` means this `holm`.
+    if let Some(path) = programs::path_with_own() {
+        shell.env("PATH", path);
+    }
     shell
 }

@@ -14,7 +14,7 @@ use crate::build::chain;
 use crate::failure::Failure;
 use crate::imports::COMPILER;
 use crate::programs;
-use crate::symbols;
+use crate::{strip, symbols};
 
 /// What a record says, as far as it matters here. The rest goes through as it is.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -133,7 +133,7 @@ impl Component {
         if let Some(given) = given {
             let found = Self::open(given)?;
             let bytes = found.read()?;
-            let stripped = symbols::strip(&bytes).unwrap_or_default();
+            let stripped = strip::strip(&bytes).unwrap_or_default();
             if Digest::of(&bytes).to_string() != digest && Digest::of(&stripped).to_string() != digest {
                 return Err(Failure::new(format!(
                     "{} is not the component of {what}, which has the digest {digest}",
@@ -180,7 +180,7 @@ impl Component {
     /// Whether it leads back to lines.
     pub(crate) fn has_lines(&self) -> Result<bool, Failure> {
         let bytes = self.read()?;
-        Ok(symbols::strip(&bytes).is_some_and(|stripped| stripped.len() < bytes.len()))
+        Ok(strip::has_lines(&bytes))
     }
 
     /// Fills in the lines of frames, where there are any.

@@ -25,17 +25,21 @@ fn set(functions: &[DesiredFunction]) -> Vec<SetFunction> {
         version: function.version.clone(),
         bundle: function.bundle.sha256,
         config: function.config.clone(),
+        secrets: function.secrets.clone(),
     };
     functions.iter().map(function).collect()
 }
 
 fn refusal(error: DeployError) -> Refusal {
     let reason = match &error {
-        DeployError::Bundle(_) | DeployError::Mismatch(_) | DeployError::Missing { .. } => ReasonCode::Incompatible,
+        DeployError::Manifest(_) | DeployError::Bundle(_) | DeployError::Mismatch(_) | DeployError::Missing { .. } => {
+            ReasonCode::Incompatible
+        }
         DeployError::TooMuch(_) => ReasonCode::TooLarge,
         DeployError::Config(_) => ReasonCode::InvalidConfig,
         DeployError::Compile(_) => ReasonCode::CompileFailed,
         DeployError::Load(_) => ReasonCode::LoadFailed,
+        DeployError::Secret(_) => ReasonCode::SecretUnreadable,
         DeployError::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ReasonCode::DiskFull,
         DeployError::File { action: "run the compiler", .. } => ReasonCode::CompileFailed,
         DeployError::Unsigned | DeployError::File { .. } | DeployError::Registry(_) | DeployError::NotFound(_) => {

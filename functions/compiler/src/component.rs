@@ -9,6 +9,9 @@ use crate::CompileError;
 
 const HANDLER: &str = "holm:function/handler@0.1.0";
 
+/// What a program exports, of any patch release: it runs once per event.
+const RUN: &str = "wasi:cli/run@0.2.";
+
 /// Bounds on the input, checked before anything expensive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputLimits {
@@ -50,7 +53,8 @@ impl Inspection {
         if !unknown.is_empty() {
             return Err(CompileError::UnknownImports { imports: unknown });
         }
-        if self.exports.iter().any(|export| export == HANDLER) { Ok(()) } else { Err(CompileError::NoHandler) }
+        let is_entry = |export: &String| export == HANDLER || export.starts_with(RUN);
+        if self.exports.iter().any(is_entry) { Ok(()) } else { Err(CompileError::NoHandler) }
     }
 }
 

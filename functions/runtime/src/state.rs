@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holm_core::Effects;
 
 use crate::ConfigValues;
@@ -12,6 +13,7 @@ use crate::host::Host;
 use crate::io::Pollables;
 use crate::limiter::Limiter;
 use crate::recorder::{Nature, Recorder};
+use crate::secret::SecretValues;
 use crate::staging::Staging;
 
 /// Handles a guest may hold at a time. Each costs the node a little memory that the guest's own limit does not count.
@@ -21,10 +23,13 @@ const MAX_HANDLES: u32 = 256;
 pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
     pub(crate) config: Arc<ConfigValues>,
+    pub(crate) secrets: Arc<SecretValues>,
     pub(crate) recorder: Recorder,
     pub(crate) staging: Staging,
     pub(crate) limiter: Limiter,
     pub(crate) pollables: Pollables,
+    /// What is left of stdin: a program's payload. A handler has its own in the event.
+    pub(crate) stdin: Bytes,
     /// Absent while the instance is made: its start functions may not ask for the world.
     pub(crate) host: Option<Box<dyn Host>>,
     /// The zero of the guest's monotonic clock.
@@ -36,16 +41,23 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(grants: Arc<Grants>, config: Arc<ConfigValues>, recorder: Recorder) -> Self {
+    pub(crate) fn new(
+        grants: Arc<Grants>,
+        config: Arc<ConfigValues>,
+        secrets: Arc<SecretValues>,
+        recorder: Recorder,
+    ) -> Self {
         let started = Instant::now();
         Self {
             limiter: Limiter::new(grants.memory),
             deadline: started + grants.timeout,
             grants,
             config,
+            secrets,
             recorder,
             staging: Staging::default(),
             pollables: Pollables::default(),
+            stdin: Bytes::new(),
             host: None,
             started,
             handed: Vec::new(),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 
+use crate::dist::need_zig;
 use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root, run as execute, there_is};
 use crate::{emulate, image};
 
@@ -44,6 +45,8 @@ pub fn run() -> anyhow::Result<()> {
     need_wasm()?;
     need_programs()?;
     need_driver();
+    // Functions in C are compiled with it.
+    need_zig()?;
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
     }
