@@ -316,6 +316,11 @@ impl Config {
                 problem(key, "with mode = \"external\" the node runs no broker and does not listen".into());
             }
         }
+        for user in mqtt.acl.iter().filter_map(|rule| rule.user.as_deref()) {
+            if !mqtt.users.iter().any(|known| *known.name == *user) {
+                problem("mqtt.acl.user", format!("there is no [[mqtt.user]] `{user}`, so the rule is nobody's"));
+            }
+        }
         if let Some(listen) = self.mqtt.listen
             && !listen.ip().is_loopback()
         {
@@ -363,10 +368,10 @@ impl Mqtt {
             }
         }
         for mut rule in section.sections("acl") {
-            let user = rule.text("user");
+            let (user, client) = (rule.text("user"), rule.text("client"));
             let publish = rule.texts("publish", TopicFilter::new);
             let subscribe = rule.texts("subscribe", TopicFilter::new);
-            self.acl.push(AclRule { user: user.map(Into::into), client: None, publish, subscribe });
+            self.acl.push(AclRule { user: user.map(Into::into), client: client.map(Into::into), publish, subscribe });
         }
         if let Some(mut limits) = section.section("limits") {
             let own = &mut self.limits;

@@ -36,6 +36,7 @@ pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
 use crate::dispatch::{ActiveSet, Code, Dispatcher, Loaded, Slot, event_now};
+use crate::triggers::schedule;
 
 /// What a version is of.
 struct Made<'a> {
@@ -114,7 +115,7 @@ impl Deployer {
         let text = dispatcher.store.registry(ACTIVE).map_err(|error| DeployError::Registry(error.to_string()))?;
         let (mut registry, mut aside) = (Registry::empty(), None);
         if let Some(text) = text {
-            match serde_json::from_str(&text) {
+            match Registry::read(&text) {
                 Ok(read) => registry = read,
                 Err(error) => {
                     // A node that does not start can be helped by nobody; one without functions takes a deployment.
@@ -239,6 +240,7 @@ impl Deployer {
         // Activate: the registry first, so that a crash from here on knows that this was a trial.
         // What a start would bring up is what runs, also if the end of the last trial could not be written.
         let before = registry.functions.get(name.as_str()).cloned().and_then(Entry::settled);
+        let oldest = before.as_ref().and_then(|entry| entry.previous.as_deref().cloned());
         let entry = Entry {
             version: bundle.manifest.version.to_string(),
             digest: bundle.digest,
@@ -285,6 +287,7 @@ impl Deployer {
                 match self.keep(&next) {
                     Ok(()) => {
                         *registry = next;
+                        self.forget(&registry, oldest.as_slice());
                         return Ok(report);
                     }
                     // A start would take it back, so it is taken back now: what runs is what the registry says.
@@ -299,6 +302,7 @@ impl Deployer {
             }
         };
         // Memory first: if the registry cannot be written, a start rolls back the trial all the same.
+        let failed = registry.functions.get(name.as_str()).cloned().map(|entry| Entry { previous: None, ..entry });
         registry.take_back(name.as_str());
         let removed = old.is_none();
         let slot = self.activate(&self.dispatcher.active(), &name, old);
@@ -308,6 +312,8 @@ impl Deployer {
         if let Err(error) = self.keep(&registry) {
             tracing::error!(%error, function = %name, "the end of a trial could not be written; the next start ends it");
             self.show(&registry);
+        } else {
+            self.forget(&registry, failed.as_slice());
         }
         outcome
     }
@@ -341,14 +347,15 @@ impl Deployer {
     pub async fn remove(&self, name: &FunctionName) -> Result<(), DeployError> {
         let mut registry = self.registry.lock().await;
         let mut next = registry.clone();
-        if next.functions.remove(name.as_str()).is_none() {
+        let Some(gone) = next.functions.remove(name.as_str()) else {
             return Err(DeployError::NotFound(format!("there is no function `{name}`")));
-        }
+        };
         next.quarantined.remove(name.as_str());
         self.keep(&next)?;
         *registry = next;
         let slot = self.activate(&self.dispatcher.active(), name, None);
         self.dispatcher.abandon(&slot);
+        self.forget(&registry, &[gone]);
         Ok(())
     }
 
@@ -426,7 +433,12 @@ impl Deployer {
         native: &Path,
         config: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
-        // Not asked at a start: a node runs without its sensors, and says so.
+        // Not asked at a start: what ran before still does.
+        let problems = schedule::problems(&bundle.manifest);
+        if !problems.is_empty() {
+            return Err(DeployError::Config(format!("{}: {}", bundle.manifest.name, problems.join("; "))));
+        }
+        // Nor this: a node runs without its sensors, and says so.
         let missing = self.dispatcher.controls.missing(&bundle.manifest);
         if !missing.is_empty() {
             return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });

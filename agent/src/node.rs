@@ -38,6 +38,9 @@ use crate::{admin, board, clock, notify, triggers};
 /// After this long without a crash, whatever was running at the last ones is not to blame.
 const FORGIVE_AFTER: Duration = Duration::from_secs(60);
 
+/// How often the node looks whether all of it still runs, at least.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// The longest a drain may take; then the inbox has what is left.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -62,16 +65,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
     let watchdog = watchdog.into_iter().flatten().min();
+    let look = watchdog.map_or(LOOK_EVERY, |watchdog| watchdog.min(LOOK_EVERY));
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);
     let mut forgiven = false;
     loop {
-        let feed = tokio::time::sleep(watchdog.unwrap_or(Duration::from_secs(3600)));
+        let look = tokio::time::sleep(look);
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Some(_) = async { Some(cut.as_mut()?.await) } => break,
-            () = feed, if watchdog.is_some() => {
+            () = look => {
+                // Threads end only at the end; one that ends before has panicked, and what it did nobody does any more.
+                if let Some(name) = node.ended_thread() {
+                    anyhow::bail!("the thread `{name}` of the node ended early");
+                }
                 notify::watchdog();
                 if let Some(board) = &mut node.board {
                     board.guard.feed();
@@ -278,6 +286,13 @@ impl Running {
         Ok(Self { tasks, threads, keeper, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
     }
 
+    /// A thread that has ended.
+    fn ended_thread(&self) -> Option<String> {
+        let others = [&self.writer, &self.ticker.1];
+        let ended = self.threads.iter().chain(others).find(|thread| thread.is_finished())?;
+        Some(ended.thread().name().unwrap_or_default().to_owned())
+    }
+
     /// One JSON line on stdout, and systemd's READY=1.
     fn announce(&self, config: &Config) {
         let line = serde_json::json!({
@@ -387,6 +402,8 @@ fn street(config: &Config, store: &Store) -> anyhow::Result<(Street, Option<Exte
         users: mqtt.users.clone(),
         acl: mqtt.acl.clone(),
         limits: mqtt.limits.clone(),
+        // A clock that is set by hand goes forward as time does.
+        uptime: config.stage.clock.is_none().then_some(clock::uptime),
         ..BrokerConfig::default()
     };
     Ok((Street::Embedded(Broker::new(broker_config, restored, Arc::new(clock::now))), None))

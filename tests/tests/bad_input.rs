@@ -99,6 +99,10 @@ fn all_problems_of_the_configuration_are_listed_with_their_lines() {
     for (text, expected) in [
         ("= nonsense", "line 1"),
         ("[mqtt]\nlisten = \"0.0.0.0:1883\"\n", "not a loopback address"),
+        (
+            "[[mqtt.acl]]\nuser = \"nobody\"\nclient = \"c\"\nsubscribe = [\"a\"]\n",
+            "there is no [[mqtt.user]] `nobody`",
+        ),
         ("[functions]\nworkers = 1\nworkers = 2\n", "line 3"),
     ] {
         let output = check(text);

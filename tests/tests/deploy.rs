@@ -424,3 +424,24 @@ fn native(data: &Path) -> std::path::PathBuf {
     assert_eq!(files.len(), 1, "{files:?}");
     files.remove(0)
 }
+
+#[test]
+fn what_no_version_needs_any_more_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    let files = |kind: &str| std::fs::read_dir(folder.path().join(kind)).unwrap().count();
+    for (version, kept) in [("1.0.0", 1), ("2.0.0", 2), ("3.0.0", 2), ("4.0.0", 2)] {
+        node.admin.deploy(&teller(version, version).bundle());
+        assert_eq!((files("bundles"), files("native")), (kept, 1), "after {version}: they are all of one component");
+    }
+    // One that is refused before it runs leaves nothing either, and the one before the last can still come back.
+    let cron = teller("5.0.0", "five").trigger("schedule", "cron = \"every day\"");
+    let (status, report) = node.admin.post("/v1/deploy", &cron.bundle());
+    assert!(status != 200 && report.to_string().contains("no cron expression"), "{status} {report}");
+    assert_eq!(files("bundles"), 2);
+    assert_eq!(node.admin.post("/v1/functions/teller/rollback", &[]).0, 200);
+    assert_eq!(function(&node, "teller").unwrap()["version"], "3.0.0");
+    assert_eq!(node.admin.request("DELETE", "/v1/functions/teller", &[]).0, 200);
+    assert_eq!((files("bundles"), files("native")), (0, 0));
+    node.stop();
+}

@@ -34,8 +34,17 @@ const WINDOW: usize = 48;
 
 /// System calls between a PUBLISH and its PUBACK, at which the process is killed.
 /// The second is how often a thread may make the call before it is the one: strace counts for each thread.
-const CALL_SITES: [(&str, u32); 6] =
-    [("recvfrom", 100), ("pwrite64", 150), ("fdatasync", 40), ("sendto", 80), ("epoll_wait", 80), ("futex", 150)];
+/// `write` is how one thread wakes another, before and after a commit.
+const CALL_SITES: [(&str, u32); 8] = [
+    ("recvfrom", 100),
+    ("pread64", 12),
+    ("pwrite64", 150),
+    ("fdatasync", 40),
+    ("write", 80),
+    ("sendto", 80),
+    ("epoll_wait", 80),
+    ("futex", 150),
+];
 
 #[derive(Default)]
 struct Ledger {

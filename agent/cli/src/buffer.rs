@@ -51,6 +51,9 @@ enum Action {
         /// To a file instead of stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// As JSON, one object a line, which it is anyway
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -85,11 +88,11 @@ impl Buffer {
                 }
                 Ok(())
             }
-            Action::Export { stream, output: None } => {
+            Action::Export { stream, output: None, .. } => {
                 let shown = |row: &Value| screen.json(row).map(|()| true);
                 rows(client, stream.as_deref(), usize::MAX, shown).await.map(drop)
             }
-            Action::Export { stream, output: Some(path) } => {
+            Action::Export { stream, output: Some(path), .. } => {
                 let failed = |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
                 let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
                 let count = rows(client, stream.as_deref(), usize::MAX, |row| {
@@ -143,9 +146,7 @@ fn stat(buffer: &reply::Buffer, look: &Look) -> String {
         ]);
     }
     let mut text = table.render(look);
-    if let Some(epoch) = buffer.epoch.as_i64() {
-        text.push_str(&format!("epoch {epoch}\n"));
-    }
+    text.push_str(&format!("epoch {}\n", buffer.epoch));
     for gap in &buffer.gaps {
         let (at, rows) = (look.moment(gap.at), gap.last.abs_diff(gap.first) + 1);
         let (first, last) = (gap.first, gap.last);
@@ -175,14 +176,14 @@ mod tests {
             "lanes": [{"lane": "results", "rows": 2_536, "bytes": 20_000, "oldest": 1_648_108_800_000_i64},
                       {"lane": "logs", "rows": 0, "bytes": 0, "oldest": null}],
             "gaps": [{"stream": "result.f.x", "first": 1, "last": 1_000, "reason": "cap", "at": 1_648_108_800_000_i64}],
-            "epoch": 1,
+            "epoch": "5b1e",
         }))
         .unwrap_or_default();
         let expected = "\
 LANE      ROWS      SIZE  OLDEST
 results  2,536  19.5 KiB  2022-03-24 08:00:00
 logs         0       0 B
-epoch 1
+epoch 5b1e
 2022-03-24 08:00:00  1,000 rows of result.f.x given up (1 to 1000): cap
 ";
         assert_eq!(stat(&buffer, &Look::plain()), expected);

@@ -186,6 +186,10 @@ impl Flash {
         }
         if self.yes {
             return match &self.expect_serial {
+                Some(_) if disk.serial.is_empty() => {
+                    let what = format!("{} has no serial number, so --yes could mean any disk", disk.path.display());
+                    Err(Failure::new(what).next("run it in a terminal, without --yes"))
+                }
                 Some(_) => Ok(()),
                 None => Err(Failure::new("--yes alone could mean any disk that happens to be there")
                     .next(format!("add --expect-serial '{}'", disk.serial))),

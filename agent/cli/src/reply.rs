@@ -171,7 +171,7 @@ pub(crate) struct Letter {
 pub(crate) struct Buffer {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) gaps: Vec<Gap>,
-    pub(crate) epoch: serde_json::Value,
+    pub(crate) epoch: String,
 }
 
 /// Rows that are gone.

@@ -5,6 +5,7 @@
 
 mod document;
 mod event;
+mod jump;
 mod manifest;
 mod name;
 mod outcome;
@@ -18,6 +19,7 @@ mod units;
 
 pub use document::{Document, Problem, Problems, Section};
 pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
+pub use jump::{ClockReading, Jump, JumpWatch};
 pub use manifest::{
     ConfigKind, ConfigParameter, ConfigValue, FileTrigger, GpioTrigger, HttpTrigger, Limits, METHODS, Manifest,
     MissedRun, Permissions, Retry, RetryOrder, ScheduleWhen, SensorTrigger, SeriesDecl, Threshold, Trigger,

@@ -377,6 +377,14 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
                 continue;
             }
         };
+        let named =
+            |trigger: &Trigger| matches!(&trigger.kind, TriggerKind::Schedule { name: other, .. } if *other == name);
+        if triggers.iter().any(named) {
+            schedule.problem(
+                "name",
+                format!("there is another schedule `{name}`, and when one has fired is kept by its name"),
+            );
+        }
         triggers.push(Trigger { kind: TriggerKind::Schedule { name, when, missed }, durable });
     }
     for mut sensor in section.sections("sensor") {
@@ -418,6 +426,9 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         let on = lifecycle.texts("on", |text| {
             if known.contains(&text) { Ok(Arc::from(text)) } else { Err(format!("`{text}` is not one of {known:?}")) }
         });
+        if on.is_empty() {
+            lifecycle.problem("on", format!("needs at least one of {known:?}"));
+        }
         triggers.push(Trigger { kind: TriggerKind::Lifecycle { on }, durable: true });
     }
     triggers

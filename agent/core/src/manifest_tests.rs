@@ -162,3 +162,14 @@ fn a_syntax_error_has_its_line() {
     assert_eq!(problems.problems[0].line, 2, "{problems}");
     assert!(Manifest::parse("holm.toml", "").is_err());
 }
+
+#[test]
+fn triggers_that_could_never_start_anything_are_told() {
+    let text = format!(
+        "{}\n[[trigger.schedule]]\nname = \"a\"\ninterval = \"1s\"\n[[trigger.schedule]]\nname = \"a\"\ninterval = \"2s\"\n\
+         [[trigger.lifecycle]]\n",
+        GOOD.split("[[trigger.mqtt]]").next().unwrap()
+    );
+    let problems = Manifest::parse("holm.toml", &text).unwrap_err().to_string();
+    assert!(problems.contains("another schedule `a`") && problems.contains("needs at least one of"), "{problems}");
+}

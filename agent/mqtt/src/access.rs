@@ -115,6 +115,14 @@ impl Permissions {
         }
     }
 
+    /// Whether a message on the topic may have come by a subscription of this client.
+    pub(crate) fn may_receive(&self, topic: &TopicName) -> bool {
+        match &self.lists {
+            None => !topic.as_str().starts_with('$'),
+            Some((_, subscribe)) => subscribe.iter().any(|filter| filter.matches(topic)),
+        }
+    }
+
     /// As for publishing.
     pub(crate) fn may_subscribe(&self, wanted: &TopicFilter) -> bool {
         match &self.lists {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holm_core::{ClientId, Message, SessionWrite, StoredBroker, Timestamp, TopicFilter};
+use holm_core::{ClientId, ClockReading, JumpWatch, Message, SessionWrite, StoredBroker, Timestamp, TopicFilter};
 use tokio::sync::Notify;
 
 use crate::access::Gate;
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) sockets: AtomicUsize,
     pub(crate) panics: AtomicUsize,
     state: Mutex<State>,
+    /// `None` without a clock that nobody sets.
+    hands: Option<Mutex<JumpWatch>>,
 }
 
 impl Shared {
@@ -89,6 +91,16 @@ impl Shared {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Dates anew what was written before the time of day was set, if it was. Before anything expires by it.
+    pub(crate) fn catch_jump(&self, state: &mut State) {
+        let (Some(uptime), Some(hands)) = (self.config.uptime, &self.hands) else { return };
+        let mut hands = hands.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(jump) = hands.jump(ClockReading { wall: self.now().0, uptime: uptime() }) {
+            state.shift(&jump);
+            hands.settle(&jump);
+        }
     }
 
     /// Carries out a plan; see [`Broker::deliver`].
@@ -111,6 +123,8 @@ impl Broker {
         let config = Arc::new(config);
         let state = State::new(restored, config.limits.clone(), clock());
         let gate = Gate::new(config.clone());
+        let hands =
+            config.uptime.map(|uptime| Mutex::new(JumpWatch::new(ClockReading { wall: clock().0, uptime: uptime() })));
         let shared = Shared {
             config,
             gate,
@@ -119,6 +133,7 @@ impl Broker {
             sockets: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
             state: Mutex::new(state),
+            hands,
         };
         Self { shared: Arc::new(shared) }
     }

@@ -23,6 +23,9 @@ pub struct BrokerConfig {
     pub reserved: Vec<Arc<str>>,
     /// How much.
     pub limits: BrokerLimits,
+    /// The time since some start, which nobody sets: by it the broker notices that the time of day was set, and lets
+    /// sessions, wills and messages live as long as they would have. Without it every change of the time of day has passed.
+    pub uptime: Option<fn() -> Duration>,
 }
 
 /// Who has this certificate, in DER; `None` if nobody may come in with it. Its chain has been verified, nothing else. Called

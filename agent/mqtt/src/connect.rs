@@ -109,6 +109,13 @@ async fn accept(
     }
     let expiry = connect.expiry.min(limits.max_session_expiry.unwrap_or(u32::MAX));
     let (mut attached, attachment) = attach(shared, &client, connect.clean_start, expiry).await?;
+    if attached.present {
+        // A session goes by the name of its client alone, and another user may give the same one.
+        let writes = shared.lock().confine(attachment.session, &permissions);
+        if attachment.durable {
+            attached.writes.extend(writes);
+        }
+    }
     // Again: from here on a kick finds the connection, and one that came before has found nothing.
     shared.gate.identify(&client, certificate)?;
     if let Some(ended) = attached.will.take() {
@@ -184,8 +191,12 @@ async fn attach(
     let (gone, is_gone) = watch::channel(());
     let link = Arc::new(Link::new(is_gone));
     loop {
-        let now = shared.now();
-        let result = shared.lock().attach(client, clean_start, expiry, &link, now);
+        let result = {
+            let mut state = shared.lock();
+            // Or the session would have expired by a time that was set a moment ago.
+            shared.catch_jump(&mut state);
+            state.attach(client, clean_start, expiry, &link, shared.now())
+        };
         let other = match result {
             Ok(mut attached) => {
                 let attachment = Attachment::new(shared.clone(), &mut attached, link, gone);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use holm_core::{Message, Qos, Queued, Timestamp};
+use holm_core::{Jump, Message, Qos, Queued, Timestamp};
 
 use crate::encode::{self, Ack, Delivery};
 use crate::packet::{Version, reason};
@@ -142,6 +142,28 @@ impl Outbound {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         sequence
+    }
+
+    /// The time of day was set: messages that expire are dated anew. What the store has to hear is in `anew`.
+    pub(crate) fn shift(&mut self, jump: &Jump, anew: &mut Vec<Queued>) {
+        let waiting = self.queue.iter_mut().chain(self.inflight.values_mut().map(|inflight| &mut inflight.waiting));
+        for waiting in waiting {
+            if redate(&mut waiting.queued.message, jump) && waiting.durable {
+                anew.push(waiting.queued.clone());
+            }
+        }
+        for parcel in &mut self.express {
+            redate(&mut parcel.message, jump);
+        }
+    }
+
+    /// Takes out what the client may not have any more, but for exchanges of which it has the message already.
+    pub(crate) fn retain(&mut self, may_have: impl Fn(&Message) -> bool) -> Vec<Gone> {
+        let (kept, out): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|waiting: &Waiting| waiting.queued.released || may_have(&waiting.queued.message));
+        self.queue = kept;
+        out.iter().map(|waiting| self.forget(waiting)).collect()
     }
 
     /// Messages of QoS 1 and 2 that are not yet with the client.
@@ -333,6 +355,16 @@ fn packet_id(sequence: u64) -> u16 {
     u16::try_from(sequence % PACKET_IDS + 1).unwrap_or(1)
 }
 
+/// Dates a message anew that expires; true if that changed it.
+pub(crate) fn redate(message: &mut Arc<Message>, jump: &Jump) -> bool {
+    let moved = jump.moved(message.accepted);
+    let changes = message.expiry_seconds.is_some() && moved != message.accepted;
+    if changes {
+        Arc::make_mut(message).accepted = moved;
+    }
+    changes
+}
+
 /// What a message costs in memory, for the bounds.
 pub(crate) fn weight(message: &Message) -> usize {
     // The structs around the bytes: an estimate, so that empty messages count for something.
@@ -341,6 +373,8 @@ pub(crate) fn weight(message: &Message) -> usize {
     OVERHEAD
         + message.topic.as_str().len()
         + message.payload.data.len()
+        + message.payload.content_type.as_ref().map_or(0, |text| text.len())
+        + message.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
         + message.correlation_data.as_ref().map_or(0, bytes::Bytes::len)
         + properties
 }

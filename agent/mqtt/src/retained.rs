@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use holm_core::{Message, SessionWrite, Timestamp, TopicFilter, TopicName};
+use holm_core::{Jump, Message, SessionWrite, Timestamp, TopicFilter, TopicName};
 
 use crate::encode::is_expired;
-use crate::outbound::weight;
+use crate::outbound::{redate, weight};
 use crate::reserve::{Reservation, Reserved};
 
 /// A message between its plan and its delivery.
@@ -81,6 +81,11 @@ impl Retained {
             retained.set(message);
         }
         retained
+    }
+
+    /// The time of day was set: messages that expire are dated anew. Answers those that were, for the store.
+    pub(crate) fn shift(&mut self, jump: &Jump) -> Vec<Arc<Message>> {
+        self.by_topic.values_mut().filter_map(|message| redate(message, jump).then(|| message.clone())).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -92,9 +92,10 @@ impl Broker {
 
     /// Ends what is past its time, publishes the wills that are due, and writes what nobody waits for.
     fn keep(&self, backend: &Arc<dyn Backend>) {
-        let now = self.shared.now();
         let (wills, mut loose, corrections) = {
             let mut state = self.shared.lock();
+            self.shared.catch_jump(&mut state);
+            let now = self.shared.now();
             (state.expire(now), std::mem::take(&mut state.loose), state.retained.corrections())
         };
         loose.extend(corrections.iter().map(Correction::write));

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holm_core::{
-    ClientId, Message, Qos, Queued, SessionWrite, StoredBroker, Subscription, Timestamp, TopicFilter, TopicTrie,
+    ClientId, Jump, Message, Qos, Queued, SessionWrite, StoredBroker, Subscription, Timestamp, TopicFilter, TopicTrie,
 };
 
+use crate::access::Permissions;
 use crate::broker::Plan;
 use crate::config::BrokerLimits;
 use crate::outbound::Parcel;
@@ -169,6 +170,26 @@ impl State {
         }
         let received = std::mem::take(&mut session.received);
         Ok(Attached { session: id, present, durable: session.durable, received, writes, will })
+    }
+
+    /// Takes from a session that was resumed what its client may not have, as it is now or under another name. Answers what
+    /// the store must hear of it.
+    pub(crate) fn confine(&mut self, id: SessionId, permissions: &Permissions) -> Vec<SessionWrite> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Vec::new() };
+        let client = session.client.clone();
+        let gone = session.outbound.retain(|message| permissions.may_receive(&message.topic));
+        self.dropped += gone.len() as u64;
+        let durable = gone.into_iter().filter(|gone| gone.durable).map(|gone| gone.sequence);
+        let mut writes: Vec<_> =
+            durable.map(|sequence| SessionWrite::Dequeue { client: client.clone(), sequence }).collect();
+        let subscriptions = session.subscriptions.keys();
+        let denied: Vec<TopicFilter> =
+            subscriptions.filter(|filter| !permissions.may_subscribe(filter)).cloned().collect();
+        for filter in denied {
+            self.unsubscribe(id, &filter);
+            writes.push(SessionWrite::Unsubscribe { client: client.clone(), filter });
+        }
+        writes
     }
 
     /// The connection of a client that has one.
@@ -399,6 +420,24 @@ impl State {
             if plan.targets.iter().take(planned).all(|other| other.session != target.session) {
                 plan.targets.push(target);
             }
+        }
+    }
+
+    /// The time of day was set: what was written before is dated anew, so that its age stays what it was. The store does
+    /// that to when clients went away by itself.
+    pub(crate) fn shift(&mut self, jump: &Jump) {
+        for session in self.sessions.values_mut() {
+            session.away_since = jump.moved(session.away_since);
+            if let Some(delayed) = &mut session.will {
+                delayed.due = jump.put_off(delayed.due);
+            }
+            let mut anew = Vec::new();
+            session.outbound.shift(jump, &mut anew);
+            let client = &session.client;
+            self.loose.extend(anew.into_iter().map(|queued| SessionWrite::Enqueue { client: client.clone(), queued }));
+        }
+        for message in self.retained.shift(jump) {
+            self.loose.push(SessionWrite::Retain { topic: message.topic.clone(), message: Some(message) });
         }
     }
 

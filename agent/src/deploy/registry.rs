@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holm_bundle::Digest;
 
+/// What this release writes, and all that it reads.
+const FORMAT: u32 = 1;
+
 /// The registry's document.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Registry {
@@ -55,7 +58,16 @@ pub(super) struct Entry {
 impl Registry {
     /// Without functions.
     pub(super) fn empty() -> Self {
-        Self { format: 1, ..Self::default() }
+        Self { format: FORMAT, ..Self::default() }
+    }
+
+    /// Reads the document. One of a later format is not read, because what it has more would be lost when it is written.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let read: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match read.format {
+            FORMAT => Ok(read),
+            other => Err(format!("it has format {other}, and this release knows {FORMAT}")),
+        }
     }
 
     /// Ends all trials as a start does. True if there were any.
@@ -125,6 +137,13 @@ mod tests {
         assert_eq!(version(entry("2", true, Some(entry("1", false, None))).settled()), Some("1".to_owned()));
         assert_eq!(version(entry("2", true, None).settled()), None);
         assert_eq!(version(entry("2", false, Some(entry("1", false, None))).settled()), Some("2".to_owned()));
+    }
+
+    #[test]
+    fn a_registry_of_a_later_format_is_not_taken_for_ours() {
+        let text = |format: u32| format!(r#"{{"format":{format},"functions":{{}},"more":1}}"#);
+        assert!(Registry::read(&text(1)).is_ok());
+        assert!(Registry::read(&text(2)).unwrap_err().contains("format 2"));
     }
 
     #[test]

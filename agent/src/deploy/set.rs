@@ -340,22 +340,37 @@ impl Deployer {
 
     /// Removes bundles and native code that nothing names any more. What cannot be removed now may be later.
     fn tidy(&self, registry: &Registry) {
-        let mut named: BTreeSet<String> = BTreeSet::new();
-        let entries = registry.functions.values();
-        for entry in entries.flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten() {
-            for path in [self.bundle_path(&entry.digest), self.native_path(&entry.component)] {
-                named.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-            }
-        }
+        let named = self.named(registry);
         for folder in ["bundles", "native"] {
             let Ok(listed) = std::fs::read_dir(self.folder.join(folder)) else { continue };
             for path in listed.flatten().map(|file| file.path()) {
-                let known = path.file_stem().is_some_and(|stem| named.contains(&*stem.to_string_lossy()));
-                if !known && let Err(error) = std::fs::remove_file(&path) {
-                    tracing::debug!(%error, path = %path.display(), "cannot remove what nothing needs any more");
-                }
+                discard(&named, &path);
             }
         }
+    }
+
+    /// Removes the files of versions that are gone, unless something else is made of them. Not all that nothing names: the
+    /// next set may be on its way in.
+    pub(super) fn forget(&self, registry: &Registry, gone: &[Entry]) {
+        let named = self.named(registry);
+        for entry in gone.iter().flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten() {
+            discard(&named, &self.bundle_path(&entry.digest));
+            discard(&named, &self.native_path(&entry.component));
+        }
+    }
+
+    /// The names of the files that a registry needs, without their endings.
+    fn named(&self, registry: &Registry) -> BTreeSet<String> {
+        let entries = registry.functions.values().flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten();
+        let paths = entries.flat_map(|entry| [self.bundle_path(&entry.digest), self.native_path(&entry.component)]);
+        paths.filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())).collect()
+    }
+}
+
+fn discard(named: &BTreeSet<String>, path: &Path) {
+    let known = path.file_stem().is_some_and(|stem| named.contains(&*stem.to_string_lossy()));
+    if !known && let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(%error, path = %path.display(), "cannot remove what nothing needs any more");
     }
 }
 

@@ -83,7 +83,7 @@ impl<'a> Staging<'a> {
                 event.hops = 0;
                 event.attributes.clear();
             } else if event.hops > self.dispatcher.settings.max_hops {
-                self.dispatcher.cut_loop(&enqueue.function, function.as_str(), &event.attributes);
+                self.dispatcher.cut_loop(enqueue.function.shared(), function.as_str(), trail_of(&event.attributes));
                 continue;
             }
             let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
@@ -107,7 +107,13 @@ impl<'a> Staging<'a> {
     fn publish(&mut self, publish: Publish) {
         let hops = self.cause.hops.saturating_add(1);
         let mut user_properties = publish.user_properties;
+        // Counted here, whatever the guest says.
+        user_properties.retain(|(name, _)| ![HOPS_PROPERTY, TRAIL_ATTRIBUTE].contains(&&**name));
         user_properties.push((hops_property(), hops_text(hops)));
+        if let Street::External(_) = self.dispatcher.street {
+            // It comes back by way of the broker, and whoever cuts the loop has to know how it went.
+            user_properties.extend(trail(self.cause, publish.topic.as_str()));
+        }
         let message = Message {
             topic: publish.topic,
             payload: publish.payload,
@@ -136,7 +142,7 @@ impl<'a> Staging<'a> {
         set.for_each(&message.topic, |slot, durable| {
             let attributes = trail(self.cause, message.topic.as_str());
             if hops > self.dispatcher.settings.max_hops {
-                self.dispatcher.cut_loop(&slot.name, message.topic.as_str(), &attributes);
+                self.dispatcher.cut_loop(slot.name.shared(), message.topic.as_str(), trail_of(&attributes));
                 return;
             }
             let event = event_of(message, self.dispatcher.new_id(), hops, attributes);
@@ -151,7 +157,7 @@ impl<'a> Staging<'a> {
         for slot in set.chained(function, on) {
             let event = self.event(self.dispatcher.new_id(), Source::Function, function, answer.clone());
             if event.hops > self.dispatcher.settings.max_hops {
-                self.dispatcher.cut_loop(&slot.name, function.as_str(), &event.attributes);
+                self.dispatcher.cut_loop(slot.name.shared(), function.as_str(), trail_of(&event.attributes));
             } else {
                 self.job(slot, event, self.now, self.durable);
             }
@@ -217,15 +223,15 @@ impl Dispatcher {
         }
     }
 
-    fn cut_loop(&self, function: &FunctionName, topic: &str, attributes: &[(Arc<str>, Arc<str>)]) {
+    /// `function` is empty where the message was not looked at any further.
+    pub(super) fn cut_loop(&self, function: Arc<str>, topic: &str, path: &str) {
         use std::sync::atomic::Ordering;
         let before = self.counters.loops.fetch_add(1, Ordering::Relaxed);
-        let path = attributes.iter().find(|(name, _)| &**name == TRAIL_ATTRIBUTE).map_or("", |(_, path)| &**path);
         // The first, and then seldom: a loop must not become a log storm.
         if before.is_power_of_two() || before == 0 {
             tracing::error!(%function, topic, path, loops = before + 1, "a publish came round in a loop and was not given to the function again");
         }
-        let (function, topic) = (function.shared(), topic.to_owned());
+        let topic = topic.to_owned();
         let fault = format!("loop cut: {path}");
         let now = clock::now();
         self.journal.events.push(256 + fault.len(), |number| crate::journal::EventEntry {
@@ -273,9 +279,14 @@ pub(super) fn event_of(message: &Message, id: EventId, hops: u8, mut attributes:
     }
 }
 
+/// The topics on the way, for a report.
+pub(super) fn trail_of(attributes: &[(Arc<str>, Arc<str>)]) -> &str {
+    attributes.iter().find(|(name, _)| &**name == TRAIL_ATTRIBUTE).map_or("", |(_, path)| &**path)
+}
+
 /// The trail of what `cause` led to: one step longer.
 fn trail(cause: &Event, step: &str) -> Vec<(Arc<str>, Arc<str>)> {
-    let so_far = cause.attributes.iter().find(|(name, _)| &**name == TRAIL_ATTRIBUTE).map(|(_, path)| &**path);
+    let so_far = Some(trail_of(&cause.attributes)).filter(|path| !path.is_empty());
     let path = format!("{} > {step}", so_far.unwrap_or(&cause.subject));
     vec![(TRAIL_ATTRIBUTE.into(), path.into())]
 }

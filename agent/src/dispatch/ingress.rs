@@ -9,7 +9,7 @@ use holm_mqtt::{Backend, Incoming, Refusal, Settled};
 use holm_store::{DedupeKey, Settlement, Write};
 use tokio::sync::oneshot;
 
-use super::chain::{HOPS_PROPERTY, ID_PROPERTY, event_of};
+use super::chain::{HOPS_PROPERTY, ID_PROPERTY, event_of, trail_of};
 use super::job::{Completion, Member, TicketState};
 use super::{Dispatcher, Job, Origin, Slot, Street, Ticket, lock};
 use crate::clock;
@@ -228,8 +228,7 @@ impl Dispatcher {
     fn event(&self, message: &Arc<Message>, id: Option<Arc<str>>) -> Option<Arc<Event>> {
         let hops = property(message, HOPS_PROPERTY).and_then(|text| text.parse().ok()).unwrap_or(0);
         if hops > self.settings.max_hops {
-            self.counters.loops.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(topic = %message.topic, hops, "a message came round in a loop through other clients and was not given to functions");
+            self.cut_loop("".into(), message.topic.as_str(), trail_of(&message.user_properties));
             return None;
         }
         let id = id.map_or_else(|| self.new_id(), EventId);

@@ -22,7 +22,9 @@ impl Job {
     /// What it takes in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
         let attributes: usize = self.event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-        OVERHEAD + self.event.data.len() + self.event.subject.len() + attributes
+        let event = &*self.event;
+        let content_type = event.content_type.as_ref().map_or(0, |text| text.len());
+        OVERHEAD + event.data.len() + event.subject.len() + event.id.0.len() + content_type + attributes
     }
 }
 

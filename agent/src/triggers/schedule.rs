@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use croner::Cron;
-use holm_core::{FunctionName, MissedRun, ScheduleWhen, Source, Timestamp, TriggerKind};
+use holm_core::{FunctionName, Manifest, MissedRun, ScheduleWhen, Source, Timestamp, TriggerKind};
 use holm_store::Write;
 use jiff::Zoned;
 use tokio::sync::watch;
@@ -130,6 +130,19 @@ impl Schedules {
         names.sort();
         Err(names)
     }
+}
+
+/// What is wrong with the schedules of a manifest.
+pub fn problems(manifest: &Manifest) -> Vec<String> {
+    let schedules = manifest.triggers.iter().filter_map(|trigger| match &trigger.kind {
+        TriggerKind::Schedule { name, when: ScheduleWhen::Cron(text), .. } => Some((name, text)),
+        _ => None,
+    });
+    let problem = |(name, text): (&Arc<str>, &Arc<str>)| {
+        let error = Cron::from_str(text).err()?;
+        Some(format!("the schedule `{name}`: `{text}` is no cron expression: {error}"))
+    };
+    schedules.filter_map(problem).collect()
 }
 
 fn plan(

@@ -115,7 +115,8 @@ pub(crate) fn account(connection: &Connection, function: &FunctionName, account:
     run(
         connection,
         "write the accounts",
-        "INSERT INTO account VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET
+        "INSERT INTO account (function, invocations, errors, wall_us, cpu_us, peak_memory, bytes_in, bytes_out)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET
          invocations = invocations + excluded.invocations, errors = errors + excluded.errors,
          wall_us = wall_us + excluded.wall_us, cpu_us = cpu_us + excluded.cpu_us,
          peak_memory = max(peak_memory, excluded.peak_memory),
@@ -194,7 +195,8 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
         SessionWrite::Subscribe { client, subscription } => run(
             connection,
             "write a subscription",
-            "INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO subscription (client, filter, qos, no_local, retain_as_published, identifier)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 &*client.0,
                 subscription.filter.as_str(),
@@ -242,7 +244,7 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
         SessionWrite::Receive { client, received } => run(
             connection,
             "note a packet id",
-            "INSERT OR REPLACE INTO received VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO received (client, packet_id, digest, qos) VALUES (?1, ?2, ?3, ?4)",
             params![&*client.0, received.packet_id, received.digest as i64, received.qos.level()],
         ),
         SessionWrite::Forget { client, packet_id } => run(
@@ -254,7 +256,7 @@ fn session(connection: &Connection, write: &SessionWrite) -> Result<(), StoreErr
         SessionWrite::Retain { topic, message: Some(message) } => run(
             connection,
             "retain a message",
-            "INSERT OR REPLACE INTO retained VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO retained (topic, payload, head) VALUES (?1, ?2, ?3)",
             params![topic.as_str(), &message.payload.data[..], codec::head(message)?],
         ),
         SessionWrite::Retain { topic, message: None } => run(

@@ -44,9 +44,9 @@ mod store;
 mod turns;
 mod writer;
 
-pub use clock::Reading;
 pub use cloud::{CloudNotes, CloudWrite, Head, Item, Outbox, Portion, Stretch};
 pub use dedupe::DedupeKey;
+pub use holm_core::ClockReading as Reading;
 pub use open::{OpenOptions, Opened, Recovery};
 pub use outbox::{Lane, OutboxCaps};
 pub use overlay::Versioned;

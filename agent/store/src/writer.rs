@@ -6,14 +6,15 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use holm_core::Jump;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::apply;
 use crate::book::{self, OutboxBook};
-use crate::clock::{Clock, Jump, Reading};
+use crate::clock::{self, Clock};
 use crate::expiry::{self, Bounds, Dropped, Held};
 use crate::store::{Inner, Pending, Shared, Store, state_writes};
-use crate::{CommitError, StoreError, Write, salvage, sql};
+use crate::{CommitError, Reading, StoreError, Write, salvage, sql};
 
 /// The most settlements in one transaction.
 const GROUP_MAX: usize = 256;
@@ -163,7 +164,7 @@ impl Writer {
         // First: an id must not be older than the horizon for the moment in which the one has moved and not the other.
         self.shared.horizon.store(i64::MIN, Ordering::SeqCst);
         let transaction = begin(&mut self.connection)?;
-        jump.shift(&transaction)?;
+        clock::shift(jump, &transaction)?;
         let mut ids = self.held.ids;
         ids.reload(&transaction)?;
         transaction.commit().map_err(sql("date rows anew"))?;

@@ -89,6 +89,11 @@ pub struct Allowed {
     pub large: bool,
 }
 
+/// Whether the kernel's name is one of what is no disk: loops, memory, volumes on other disks, drives for discs, networks.
+fn built_on_others(name: &str) -> bool {
+    ["loop", "ram", "zram", "dm-", "md", "sr", "nbd"].iter().any(|kind| name.starts_with(kind))
+}
+
 impl Disk {
     /// What a path leads to, links resolved. `None` for a file or a path where nothing is: that can be written as a card.
     pub fn at(roots: &Roots, path: &Path) -> Result<Option<Self>, ImageError> {
@@ -117,7 +122,11 @@ impl Disk {
             let whole = folder.parent().map(name).unwrap_or_default();
             return Err(wrong(format!("is a partition: name the whole disk, {}", roots.dev.join(whole).display())));
         }
-        Self::read(roots, &name(&folder)).map(Some)
+        let name = name(&folder);
+        if built_on_others(&name) {
+            return Err(wrong("is no disk, but made by the kernel out of disks, files or memory".to_owned()));
+        }
+        Self::read(roots, &name).map(Some)
     }
 
     /// All disks that a person may mean: no loops, no memory, nothing that the kernel built on other disks.
@@ -126,9 +135,7 @@ impl Disk {
         let entries = fs::read_dir(&folder).map_err(ImageError::file("list", &folder))?;
         let mut names: Vec<String> =
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.retain(|name| {
-            !["loop", "ram", "zram", "dm-", "md", "sr", "nbd"].iter().any(|kind| name.starts_with(kind))
-        });
+        names.retain(|name| !built_on_others(name));
         names.sort();
         let disks = names.iter().filter_map(|name| Self::read(roots, name).ok());
         Ok(disks.filter(|disk| disk.bytes > 0).collect())

@@ -10,6 +10,7 @@ use crate::InitError;
 
 const NEWLINK: u16 = 16;
 const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
 const NEWROUTE: u16 = 24;
 const ERROR: u16 = 2;
 /// Request, acknowledge.
@@ -78,7 +79,12 @@ impl Links {
 
     /// Gives an interface an address.
     pub fn address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), InitError> {
-        self.ask("take an address", address_message(index, address, prefix))
+        self.ask("take an address", address_message(NEWADDR, PUT, index, address, prefix))
+    }
+
+    /// Takes an address away from it.
+    pub fn forget(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), InitError> {
+        self.ask("give up an address", address_message(DELADDR, 0, index, address, prefix))
     }
 
     /// Makes a router the way to everywhere else.
@@ -108,11 +114,11 @@ fn up(index: u32) -> Vec<u8> {
     Message::new(NEWLINK, 0, &body).finish()
 }
 
-fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
+fn address_message(kind: u16, flags: u16, index: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
     // struct ifaddrmsg: family, prefix length, flags, scope, index.
     let mut body = vec![AF_INET, prefix, 0, 0];
     body.extend(index.to_ne_bytes());
-    let message = Message::new(NEWADDR, PUT, &body);
+    let message = Message::new(kind, flags, &body);
     message.attribute(IFA_LOCAL, address.octets()).attribute(IFA_ADDRESS, address.octets()).finish()
 }
 
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn messages_are_laid_out_as_the_kernel_reads_them() {
         assert_eq!(up(2).len(), 32);
-        let message = address_message(2, Ipv4Addr::new(10, 0, 2, 15), 24);
+        let message = address_message(NEWADDR, PUT, 2, Ipv4Addr::new(10, 0, 2, 15), 24);
         assert_eq!(message.len(), 40);
         assert_eq!(message[0], 40);
         assert_eq!(message[24..32], [8, 0, 2, 0, 10, 0, 2, 15]);

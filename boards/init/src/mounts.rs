@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -68,10 +68,13 @@ impl Card {
         }
     }
 
+    /// The first card, those in a card slot before others: a second one in a reader is not what the board booted from.
     fn find(blocks: &Path, devices: &Path) -> Result<Self, InitError> {
         let mut seen = Vec::new();
-        for entry in fs::read_dir(blocks).map_err(InitError::file("list", blocks))?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        let entries = fs::read_dir(blocks).map_err(InitError::file("list", blocks))?.flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort_by_key(|name| (!name.starts_with("mmcblk"), name.clone()));
+        for name in names {
             let disk = devices.join(&name);
             let mut sector = [0; SECTOR as usize];
             let read = File::open(&disk).and_then(|mut disk| disk.read_exact(&mut sector));
@@ -216,11 +219,21 @@ fn take_seed(boot: &Path, data: &Path) -> Result<(), InitError> {
         Ok(_) => fs::read_to_string(&path).map_err(InitError::file("read", &path))?,
         Err(_) => return Ok(()),
     };
-    let seed = Seed::parse(seed::FILE, &text).map_err(|problems| InitError::Seed { problems })?;
-    seed.apply(data)?;
-    fs::remove_file(&path).map_err(InitError::file("delete", &path))?;
-    say(format_args!("took in the seed: {seed:?}"));
-    Ok(())
+    // One of zeros was taken in by a boot that was cut before it could delete it.
+    if !text.bytes().all(|byte| byte == 0) {
+        let seed = Seed::parse(seed::FILE, &text).map_err(|problems| InitError::Seed { problems })?;
+        seed.apply(data)?;
+        say(format_args!("took in the seed: {seed:?}"));
+    }
+    erase(&path, text.len()).map_err(InitError::file("erase", &path))?;
+    fs::remove_file(&path).map_err(InitError::file("delete", &path))
+}
+
+/// FAT leaves what a deleted file held where it was, for any laptop to find.
+fn erase(path: &Path, bytes: usize) -> std::io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
 }
 
 /// Somebody has put a system into the other slot, and wants it tried. Written down first, and then forgotten: after a cut in
@@ -240,22 +253,34 @@ fn take_trial(boot: &Path, data: &Path, running: Slot) -> Result<(), InitError> 
     fs::remove_file(&path).map_err(InitError::file("delete", &path))
 }
 
-/// `holmd` is not root: what it works with is its own.
+/// `holmd` is not root: what it works with is its own. It may have put links there since, and nothing that they lead to
+/// becomes its own.
 fn own(data: &Path) -> Result<(), InitError> {
-    let mut paths = Vec::new();
     for folder in ["holm", "config", "config/agent.d"] {
         let folder = data.join(folder);
         make(&folder)?;
-        paths.push(folder);
+        hand_over(&folder)?;
     }
-    let config = paths.iter().skip(1).filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    let files: Vec<PathBuf> = config.map(|entry| entry.path()).collect();
-    paths.extend(files);
+    for folder in ["config", "config/agent.d"] {
+        let folder = data.join(folder);
+        if !folder.is_symlink() {
+            let entries = fs::read_dir(&folder).map_err(InitError::file("list", &folder))?;
+            entries.flatten().try_for_each(|entry| hand_over(&entry.path()))?;
+        }
+    }
     let seed = data.join("holm/enrol.toml");
-    if seed.exists() {
-        paths.push(seed);
+    if seed.exists() { hand_over(&seed) } else { Ok(()) }
+}
+
+/// Makes a folder or a file `holmd`'s; not what has a second name elsewhere.
+fn hand_over(path: &Path) -> Result<(), InitError> {
+    let meta = fs::symlink_metadata(path).map_err(InitError::file("look at", path))?;
+    let own = meta.is_dir() || meta.is_file() && meta.nlink() == 1;
+    if !own {
+        warn(format_args!("{} is neither a folder nor a file of its own, and stays as it is", path.display()));
+        return Ok(());
     }
-    paths.iter().try_for_each(|path| chown(path, Some(HOLM), Some(HOLM)).map_err(InitError::file("hand over", path)))
+    lchown(path, Some(HOLM), Some(HOLM)).map_err(InitError::file("hand over", path))
 }
 
 fn make(folder: &Path) -> Result<(), InitError> {
@@ -283,7 +308,48 @@ mod tests {
         fs::write(devices.join("mmcblk0"), Table { signature: SIGNATURE, entries }.sector()).unwrap();
         let card = Card::find(&blocks, &devices).unwrap();
         assert_eq!(card.partition(2), devices.join("mmcblk0p2"));
+        fs::create_dir_all(blocks.join("a-reader")).unwrap();
+        fs::copy(devices.join("mmcblk0"), devices.join("a-reader")).unwrap();
+        assert_eq!(Card::find(&blocks, &devices).unwrap().name, "mmcblk0");
         let card = Card { name: "vda".into(), disk: "/dev/vda".into(), ..card };
         assert_eq!(card.partition(4), Path::new("/dev/vda4"));
+    }
+
+    #[test]
+    fn a_seed_that_was_taken_in_is_not_left_on_the_card() {
+        let (boot, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = boot.path().join(seed::FILE);
+        let seed = Seed { hostname: Some("pi3".to_owned()), ..Seed::default() };
+        fs::write(&path, seed.render()).unwrap();
+        let same_file = File::open(&path).unwrap();
+        take_seed(boot.path(), data.path()).unwrap();
+        assert!(!path.exists());
+        let mut left = Vec::new();
+        (&same_file).read_to_end(&mut left).unwrap();
+        assert!(!left.is_empty() && left.iter().all(|byte| *byte == 0), "{left:?}");
+        // The power went before it was deleted.
+        fs::write(&path, left).unwrap();
+        take_seed(boot.path(), data.path()).unwrap();
+        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(data.path().join("config/hostname")).unwrap(), "pi3\n");
+    }
+
+    #[test]
+    fn nothing_behind_a_link_is_handed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().join("data");
+        fs::create_dir_all(data.join("config")).unwrap();
+        fs::write(root.path().join("of-root"), "").unwrap();
+        std::os::unix::fs::symlink(root.path().join("of-root"), data.join("config/link")).unwrap();
+        fs::hard_link(root.path().join("of-root"), data.join("config/name")).unwrap();
+        fs::write(data.join("config/hostname"), "pi3\n").unwrap();
+        if own(&data).is_err() {
+            // Only root may give files away.
+            return;
+        }
+        let owner = |path: PathBuf| fs::symlink_metadata(path).unwrap().uid();
+        assert_eq!(owner(data.join("config/hostname")), HOLM);
+        assert_ne!(owner(root.path().join("of-root")), HOLM);
+        assert_ne!(owner(data.join("config/name")), HOLM);
     }
 }

@@ -59,16 +59,18 @@ fn wired(folder: &Path) -> Vec<String> {
 
 /// One interface, for ever.
 fn serve(name: &str, hostname: &str, data: &Path) {
+    let mut held = None;
     loop {
-        if let Err(error) = lease(name, hostname, data) {
+        if let Err(error) = lease(name, hostname, data, &mut held) {
             warn(format_args!("{name}: {}", error.chain()));
         }
         thread::sleep(REST);
     }
 }
 
-/// Gets an address and keeps it for as long as it is given.
-fn lease(name: &str, hostname: &str, data: &Path) -> Result<(), InitError> {
+/// Gets an address and keeps it for as long as it is given. `held` is what the interface has had last: it stays in use
+/// while nobody gives another.
+fn lease(name: &str, hostname: &str, data: &Path, held: &mut Option<Lease>) -> Result<(), InitError> {
     let folder = Path::new("/sys/class/net").join(name);
     let read = |what: &str| {
         let path = folder.join(what);
@@ -80,39 +82,45 @@ fn lease(name: &str, hostname: &str, data: &Path) -> Result<(), InitError> {
     links.up(index)?;
     let [.., a, b, c, d] = hardware;
     let mut client = Client::new(name, hardware, u32::from_be_bytes([a, b, c, d]) ^ 0x484f_4c4d, hostname.to_owned())?;
-    let Some(mut lease) = client.lease(None) else {
+    let Some(lease) = client.lease(None) else {
         warn(format_args!("{name}: nobody answers to DHCP"));
         return Ok(());
     };
     say(format_args!("{name}: {}/{} for {} s", lease.address, lease.prefix, lease.time.as_secs()));
-    use_lease(&links, index, &lease)?;
-    let told = lease.clone();
-    let data = data.to_owned();
-    start_thread(format!("time-{name}"), move || tell_time(&told, &data));
-    loop {
+    if held.is_none() {
+        let (told, data) = (lease.clone(), data.to_owned());
+        start_thread(format!("time-{name}"), move || tell_time(&told, &data));
+    }
+    use_lease(&links, index, held, lease)?;
+    while let Some(lease) = held {
         thread::sleep(lease.time / 2);
-        match client.lease(Some(&lease)) {
-            Some(next) => {
-                if next.address != lease.address {
-                    use_lease(&links, index, &next)?;
-                }
-                lease = next;
-            }
+        match client.lease(Some(lease)) {
+            Some(next) => use_lease(&links, index, held, next)?,
             // The address stays in use: a node that is cut off from its server is better off with it than without.
             None => {
                 warn(format_args!("{name}: the address is not renewed"));
-                return Ok(());
+                break;
             }
         }
     }
+    Ok(())
 }
 
-fn use_lease(links: &Links, index: u32, lease: &Lease) -> Result<(), InitError> {
-    links.address(index, lease.address, lease.prefix)?;
+/// Puts a lease in the place of the one that is held.
+fn use_lease(links: &Links, index: u32, held: &mut Option<Lease>, lease: Lease) -> Result<(), InitError> {
+    let place = |lease: &Lease| (lease.address, lease.prefix);
+    if held.as_ref().map(place) != Some(place(&lease)) {
+        links.address(index, lease.address, lease.prefix)?;
+        if let Some(old) = held {
+            links.forget(index, old.address, old.prefix)?;
+        }
+    }
+    // Routes go with the address that they were made for.
     if let Some(router) = lease.router {
         links.gateway(index, router)?;
     }
     let lines: String = lease.resolvers.iter().map(|resolver| format!("nameserver {resolver}\n")).collect();
+    *held = Some(lease);
     let path = Path::new(RESOLVERS);
     fs::write(path, lines).map_err(InitError::file("write", path))
 }

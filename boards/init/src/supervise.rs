@@ -180,11 +180,8 @@ impl Supervisor {
                     break End::TrialFailed;
                 }
             }
-            if let Some(watchdog) = &mut self.watchdog
-                && now - lived < RESET_AFTER
-                && now >= feed
-            {
-                let _ = watchdog.write_all(&[0]);
+            if now - lived < RESET_AFTER && now >= feed {
+                self.feed();
                 feed = now + FEED_EVERY;
             }
             if self.restart.load(Ordering::Relaxed) {
@@ -212,16 +209,47 @@ impl Supervisor {
 
     /// What a card was seeded with must not keep its node from running.
     fn choose_config(&mut self) {
-        let checked = command(&["check-config", "--config", CONFIG]).output();
-        match checked {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                said.lines().for_each(|line| complain(format_args!("configuration: {line}")));
+        match self.finish(command(&["check-config", "--config", CONFIG]).stderr(Stdio::piped())) {
+            Some(true) | None => {}
+            Some(false) => {
                 complain("the node runs without the configuration that the card was given");
                 self.config = PLAIN_CONFIG;
             }
-            Err(error) => complain(format_args!("cannot start {HOLMD}: {error}")),
+        }
+    }
+
+    /// Runs something short to its end, and feeds the watchdog meanwhile. Whether it ended well; `None` if it did not start.
+    fn finish(&mut self, command: &mut Command) -> Option<bool> {
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                complain(format_args!("cannot start {HOLMD}: {error}"));
+                return None;
+            }
+        };
+        if let Some(log) = child.stderr.take() {
+            pass_on("holmd", log);
+        }
+        let deadline = Instant::now() + END_WITHIN;
+        loop {
+            self.feed();
+            match child.try_wait() {
+                Ok(Some(status)) => return Some(status.success()),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
+                Ok(None) => {
+                    complain(format_args!("{command:?} takes longer than {} s and is killed", END_WITHIN.as_secs()));
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Some(false);
+                }
+                Err(_) => return Some(false),
+            }
+        }
+    }
+
+    fn feed(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog {
+            let _ = watchdog.write_all(&[0]);
         }
     }
 
@@ -284,9 +312,9 @@ impl Supervisor {
     }
 
     /// Outputs of a node that died go to their safe levels.
-    fn make_safe(&self) {
-        if let Err(error) = command(&["safe-outputs", "--config", self.config]).status() {
-            warn(format_args!("outputs may not be safe: {error}"));
+    fn make_safe(&mut self) {
+        if self.finish(&mut command(&["safe-outputs", "--config", self.config])) != Some(true) {
+            warn("outputs may not be safe");
         }
     }
 
@@ -294,9 +322,7 @@ impl Supervisor {
         let _ = kill_process(pid, Signal::TERM);
         let deadline = Instant::now() + END_WITHIN;
         while Instant::now() < deadline {
-            if let Some(watchdog) = &mut self.watchdog {
-                let _ = watchdog.write_all(&[0]);
-            }
+            self.feed();
             if reap().contains(&pid) {
                 return;
             }

@@ -226,7 +226,7 @@ impl Prepared {
         let grants = &*loaded.grants;
         let result = match result {
             Ok((Ok(None),)) => Ok(None),
-            Ok((Ok(Some(answer)),)) if store.data_mut().staging.answer(grants, answer.data.len()) => {
+            Ok((Ok(Some(answer)),)) if store.data_mut().staging.answer(grants, wire_size(&answer)) => {
                 Ok(Some(Payload { content_type: answer.content_type, data: answer.data }))
             }
             Ok((Ok(Some(_)),)) => Err(Fault::Exhausted { resource: "output".to_owned() }),
@@ -259,6 +259,11 @@ impl Prepared {
         }
         Outcome { result, effects, reads, logs, usage, recording: recorder.into_recording() }
     }
+}
+
+/// What an answer counts; its type is as long as the guest makes it.
+fn wire_size(answer: &WirePayload) -> usize {
+    answer.data.len() + answer.content_type.as_ref().map_or(0, |text| text.len())
 }
 
 /// What was staged, in its order.

@@ -17,6 +17,16 @@ fn payload(payload: types::Payload) -> Payload {
     Payload { content_type: payload.content_type.map(Arc::from), data: Bytes::from(payload.data) }
 }
 
+/// Why a text cannot be a property of an MQTT packet (MQTT 5.0, 1.5.4), if it cannot. A broker ends the connection of
+/// whoever sends one, and would again with every attempt.
+fn unfit(text: &str) -> Option<String> {
+    if text.len() > usize::from(u16::MAX) {
+        return Some(format!("a content type or user property of {} bytes, and MQTT has room for 65535", text.len()));
+    }
+    text.contains('\0')
+        .then(|| "a content type or user property with a zero byte, which MQTT does not allow".to_owned())
+}
+
 /// Limits are at most 16 MiB, so that the conversion never saturates.
 fn size(limit: u64) -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX)
@@ -46,6 +56,10 @@ impl publish::Host for State {
             expiry_seconds: None,
             user_properties: Vec::new(),
         });
+        let texts = options.user_properties.iter().flat_map(|(name, value)| [name, value]).chain(&message.content_type);
+        if let Some(problem) = texts.filter_map(|text| unfit(text)).next() {
+            return Ok(Err(publish::Error::Other(problem)));
+        }
         let staged = self.staging.publish(
             &self.grants,
             Publish {
@@ -168,5 +182,18 @@ impl logging::Host for State {
         };
         self.staging.log(&self.grants, level, &context, &message);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_packet_can_carry_is_refused_when_it_is_published() {
+        assert_eq!(unfit("application/json"), None);
+        assert_eq!(unfit(&"x".repeat(65_535)), None);
+        assert!(unfit(&"x".repeat(65_536)).is_some_and(|problem| problem.contains("65536 bytes")));
+        assert!(unfit("a\0b").is_some());
     }
 }

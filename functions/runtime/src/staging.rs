@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holm_core::{Effects, Enqueue, LogLevel, LogLine, Publish, ReadSet, ResultRow, StateWrite};
+use holm_core::{Effects, Enqueue, LogLevel, LogLine, Payload, Publish, ReadSet, ResultRow, StateWrite};
 
 use crate::capability::Grants;
 
@@ -18,6 +18,11 @@ const MAX_KEYS: usize = 8192;
 const LINE_OVERHEAD: u64 = 32;
 /// A line without a newline is cut here.
 const MAX_LINE: usize = 4096;
+
+/// What a payload counts. Its type is as long as the guest makes it.
+fn size(payload: &Payload) -> usize {
+    payload.data.len() + payload.content_type.as_ref().map_or(0, |text| text.len())
+}
 
 /// Why something cannot be staged.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +85,7 @@ impl Staging {
 
     pub(crate) fn publish(&mut self, grants: &Grants, publish: Publish) -> Result<(), Refused> {
         let properties: usize = publish.user_properties.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.take_output(grants, publish.topic.as_str().len() + publish.payload.data.len() + properties)?;
+        self.take_output(grants, publish.topic.as_str().len() + size(&publish.payload) + properties)?;
         self.publishes.push(publish);
         Ok(())
     }
@@ -92,7 +97,7 @@ impl Staging {
     }
 
     pub(crate) fn enqueue(&mut self, grants: &Grants, enqueue: Enqueue) -> Result<(), Refused> {
-        self.take_output(grants, enqueue.input.data.len())?;
+        self.take_output(grants, size(&enqueue.input))?;
         self.enqueues.push(enqueue);
         Ok(())
     }

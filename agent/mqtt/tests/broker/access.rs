@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use holm_core::{StoredBroker, TopicFilter};
 use holm_mqtt::{AclRule, BrokerConfig, PasswordHash, User};
 
-use crate::double::{Node, anonymous};
+use crate::double::{Node, anonymous, until};
 use crate::peer::{Connect, Peer, V3, V5};
 
 fn filters(texts: &[&str]) -> Vec<TopicFilter> {
@@ -123,4 +123,46 @@ async fn a_will_needs_the_right_to_publish_it() {
         assert_eq!(peer.receive().await.body[1], code);
     }
     node.stopped().await;
+}
+
+#[tokio::test]
+async fn whoever_takes_over_a_session_gets_nothing_that_it_may_not_read() {
+    let hash = PasswordHash::create(b"secret", NonZeroU32::new(10).unwrap()).unwrap();
+    let users = ["ada", "eve"].map(|name| User { name: name.into(), password_hash: hash.clone() }).into();
+    let acl = vec![
+        AclRule { user: Some("ada".into()), subscribe: filters(&["#"]), ..AclRule::default() },
+        AclRule { user: Some("eve".into()), subscribe: filters(&["news/#"]), ..AclRule::default() },
+        AclRule { publish: filters(&["#"]), ..AclRule::default() },
+    ];
+    let node = Node::with(BrokerConfig { users, acl, ..BrokerConfig::default() }, StoredBroker::default()).await;
+    let as_user = |user: &'static str, client: &'static str| Connect {
+        version: V3,
+        client,
+        user: Some(user),
+        password: Some(b"secret"),
+        ..Connect::default()
+    };
+    let (mut ada, _) = Peer::greet(node.address, &as_user("ada", "shared")).await;
+    for filter in ["news/a", "private/#"] {
+        assert_eq!(ada.subscribe(filter, 1).await, 1);
+    }
+    drop(ada);
+    until("she is away", || node.broker.stats().clients == 0).await;
+    let (mut publisher, _) = Peer::greet(node.address, &as_user("ada", "p")).await;
+    for topic in ["private/x", "news/a"] {
+        publisher.publish(topic, 1, 1, b"for her").await;
+        publisher.receive().await;
+    }
+    let (mut eve, answer) = Peer::greet(node.address, &as_user("eve", "shared")).await;
+    assert_eq!(answer.body[0], 1, "the session is there");
+    assert_eq!(eve.delivered().await.topic, "news/a");
+    publisher.publish("private/x", 1, 1, b"more").await;
+    publisher.receive().await;
+    eve.hears_nothing().await;
+    drop((eve, publisher));
+    let stored = node.stopped().await;
+    let session = stored.sessions.iter().find(|session| &*session.client.0 == "shared").unwrap();
+    let left: Vec<&str> = session.subscriptions.iter().map(|subscription| subscription.filter.as_str()).collect();
+    assert_eq!(left, ["news/a"]);
+    assert!(session.queue.iter().all(|queued| queued.message.topic.as_str() == "news/a"));
 }

@@ -1,8 +1,10 @@
 //! Sessions that outlive connections, and the process.
 
 use crate::double::{Mode, Node, anonymous, until};
-use crate::peer::{Connect, Peer, V3, V5, publish, subscribe};
+use crate::peer::{Connect, Peer, V3, V5, publish, publish_with, subscribe};
 use holm_core::{SessionWrite, StoredBroker};
+use holm_mqtt::BrokerConfig;
+use std::time::Duration;
 
 /// Session Expiry Interval of an hour.
 const HOUR: &[u8] = &[0x11, 0, 0, 0x0E, 0x10];
@@ -290,4 +292,32 @@ async fn a_message_for_a_session_that_ended_while_it_was_committed_is_taken_back
     until("the row is gone", || node.double.stored.lock().unwrap().sessions[0].queue.is_empty()).await;
     subscriber.hears_nothing().await;
     node.stopped().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ends_nothing() {
+    const DECADES: i64 = 50 * 365 * 86_400;
+    // Nobody waits in this test for as long as anything lives.
+    let config = BrokerConfig { uptime: Some(|| Duration::ZERO), ..anonymous() };
+    let node = Node::with(config, StoredBroker::default()).await;
+    let (mut away, _) = Peer::greet(node.address, &durable(V5, "s")).await;
+    away.subscribe("a", 1).await;
+    drop(away);
+    until("it is away", || node.broker.stats().clients == 0).await;
+    let expiry = &[0x02, 0, 0, 0, 60];
+    let mut publisher = Peer::connect(node.address, V5, "p", true).await;
+    publisher.send(&publish_with(V5, "a", 0x03, 1, expiry, b"x")).await;
+    publisher.receive().await;
+    node.advance(DECADES);
+    let (mut back, answer) = Peer::greet(node.address, &durable(V5, "s")).await;
+    assert_eq!(answer.body[0], 1, "the session is there");
+    assert_eq!(back.delivered().await.payload, b"x");
+    let mut late = Peer::connect(node.address, V5, "late", true).await;
+    assert_eq!(late.subscribe("a", 1).await, 1);
+    assert_eq!(late.delivered().await.payload, b"x", "what is retained is as well");
+    drop((back, late, publisher));
+    let stored = node.stopped().await;
+    let accepted = |message: &holm_core::Message| message.accepted.0 / 1000 >= DECADES;
+    assert!(stored.retained.iter().all(|message| accepted(message)) && stored.retained.len() == 1);
+    assert!(stored.sessions[0].queue.iter().all(|queued| accepted(&queued.message)), "the store has heard of it");
 }

@@ -1,6 +1,7 @@
 //! Files of other releases and of other programs.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use holm_core::Timestamp;
@@ -8,6 +9,9 @@ use holm_store::{DedupeKey, InboxId, LocalId, OpenOptions, StoreError};
 use rusqlite::Connection;
 
 use crate::{Running, database, message, set, value};
+
+/// Whoever owns nothing.
+const NOBODY: u32 = 65_534;
 
 /// A database as the first release left it.
 fn format_1000(path: &Path) -> Connection {
@@ -144,7 +148,14 @@ fn a_file_that_may_not_be_written_is_refused_and_not_quarantined() {
     rights.set_readonly(true);
     fs::set_permissions(&path, rights).unwrap();
     if fs::File::options().write(true).open(&path).is_ok() {
-        return; // Rights do not hold back root: nothing to see.
+        // Rights do not hold back root, so somebody else tries.
+        let name = "migration::a_file_that_may_not_be_written_is_refused_and_not_quarantined";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let tried = again.args(["--exact", name, "--nocapture"]).uid(NOBODY).gid(NOBODY).current_dir("/").output();
+        let tried = tried.expect("the test cannot be run as nobody");
+        let said = String::from_utf8_lossy(&tried.stdout);
+        assert!(tried.status.success() && said.contains("1 passed"), "{said}");
+        return;
     }
     let error = OpenOptions::new(folder.path()).open().err().unwrap();
     assert!(matches!(error, StoreError::Sql { .. }), "{error:?}");
