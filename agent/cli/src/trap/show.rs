@@ -5,7 +5,7 @@ use crate::rerun::{Again, Frame, Record, Source};
 use crate::table::list;
 
 /// Paths of code that nobody debugs a function in: the language's own, and what others wrote.
-const OTHERS: [&str; 4] = ["/rustc/", "/library/", "/registry/src/", "/rustlib/"];
+const OTHERS: [&str; 5] = ["/rustc/", "/rust/deps/", "/library/", "/registry/src/", "/rustlib/"];
 
 /// Calls that are shown.
 const CALLS: usize = 40;
