@@ -1,6 +1,8 @@
 //! The link to the control plane, as the node has it: what it is made from, and what the node tells about itself.
 
+mod asked;
 mod installer;
+mod report;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,16 +13,20 @@ use holm_bundle::Digest;
 use holm_cloud_sync::{
     Clocks, Cloud, CloudLink, Identity, IdentityFolder, Invitation, LinkConfig, Requester, Settings, SyncError, Time,
 };
-use holm_core::{FunctionName, Section};
+use holm_core::{FunctionName, LogLevel, Section};
 use holm_mqtt::Traffic;
-use holm_protocol::{AgentBuild, FunctionState, Health, ReportedFunction};
+use holm_protocol::{AgentBuild, Ask, FunctionState, Health, ReportedFunction};
 use holm_runtime::Profile;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
+pub(crate) use asked::Answerer;
+
+/// Asks that wait: those of a few people who look at the same time.
+const ASKS: usize = 8;
 
 /// The day's bytes on a metered link if nothing else is said. Alarms go up beyond it.
 const METERED: u64 = 5 << 20;
@@ -40,6 +46,21 @@ pub struct CloudConfig {
     pub keep_alive: Duration,
     /// Records that were not acknowledged for this long are sent again, and a server that does not answer is gone.
     pub ack_timeout: Duration,
+    /// Whether functions' logs go up.
+    pub logs: Logs,
+    /// Bytes of them a minute, at most.
+    pub log_bytes: u64,
+}
+
+/// Whether functions' logs go up, and what else is told to who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// Never, and no report either.
+    Off,
+    /// While somebody looks.
+    Asked,
+    /// Always what is at least so loud, and the rest while somebody looks.
+    From(LogLevel),
 }
 
 impl Default for CloudConfig {
@@ -51,6 +72,8 @@ impl Default for CloudConfig {
             daily_bytes: None,
             keep_alive: Duration::from_secs(360),
             ack_timeout: Duration::from_secs(30),
+            logs: Logs::Asked,
+            log_bytes: 64 << 10,
         }
     }
 }
@@ -65,6 +88,17 @@ impl CloudConfig {
         self.daily_bytes = section.bytes("daily_bytes", 64 << 10..=1 << 40).or(self.daily_bytes);
         // AWS IoT Core takes 30 s to 20 minutes.
         self.keep_alive = section.duration_in("keep_alive", second..=1_200 * second).unwrap_or(self.keep_alive);
+        let from = |level| Logs::From(level);
+        let logs = [
+            ("off", Logs::Off),
+            ("asked", Logs::Asked),
+            ("debug", from(LogLevel::Debug)),
+            ("info", from(LogLevel::Info)),
+            ("warn", from(LogLevel::Warn)),
+            ("error", from(LogLevel::Error)),
+        ];
+        self.logs = section.choice("logs", &logs).unwrap_or(self.logs);
+        self.log_bytes = section.bytes("log_bytes", 1 << 10..=16 << 20).unwrap_or(self.log_bytes);
         self.ack_timeout = section.duration_in("ack_timeout", second..=600 * second).unwrap_or(self.ack_timeout);
     }
 
@@ -78,9 +112,14 @@ impl CloudConfig {
 }
 
 /// The link of a node.
-pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc<Deployer>) -> (Cloud, CloudLink) {
+pub(crate) fn link(
+    config: &Config,
+    dispatcher: &Arc<Dispatcher>,
+    deployer: &Arc<Deployer>,
+) -> (Cloud, CloudLink, Answerer) {
     let store = &dispatcher.store;
-    CloudLink::new(LinkConfig {
+    let (asks, asked) = mpsc::channel(ASKS);
+    let (cloud, link) = CloudLink::new(LinkConfig {
         data: config.data.clone(),
         outbox: store.cloud(),
         notes: store.cloud_notes(),
@@ -89,6 +128,7 @@ pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc
             deployer: deployer.clone(),
             data: config.data.clone(),
             started: std::time::Instant::now(),
+            asks,
         }),
         installer: Arc::new(installer::Installer {
             deployer: deployer.clone(),
@@ -98,7 +138,9 @@ pub(crate) fn link(config: &Config, dispatcher: &Arc<Dispatcher>, deployer: &Arc
         agent: build(),
         settings: config.cloud.settings(),
         clocks: clocks(),
-    })
+    });
+    let answerer = Answerer::new(config, dispatcher.clone(), deployer.clone(), cloud.clone(), asked);
+    (cloud, link, answerer)
 }
 
 /// Runs a link until `shutdown`: a task that ends before the node does counts as a panic.
@@ -158,6 +200,7 @@ struct Node {
     deployer: Arc<Deployer>,
     data: std::path::PathBuf,
     started: std::time::Instant,
+    asks: mpsc::Sender<Ask>,
 }
 
 impl holm_cloud_sync::Node for Node {
@@ -199,6 +242,16 @@ impl holm_cloud_sync::Node for Node {
             clock_synced: clock::plausible(clock::now()),
             certificate_expires: None,
         }
+    }
+
+    fn asked(&self, ask: Ask) {
+        // Whoever asks faster than is answered asks again.
+        let _ = self.asks.try_send(ask);
+    }
+
+    fn faults(&self) -> u64 {
+        let active = self.dispatcher.active();
+        active.slots.values().map(|slot| slot.stats.failed.load(Ordering::Relaxed)).sum()
     }
 
     fn connected(&self) {

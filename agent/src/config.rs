@@ -23,6 +23,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What it was read from.
+    pub files: Vec<PathBuf>,
     /// The device's name, for `{device}` in permissions.
     pub device: String,
     /// Where everything is kept.
@@ -199,7 +201,7 @@ impl Config {
             more.sort();
             layers.extend(more);
         }
-        let mut config = Self::default();
+        let mut config = Self { files: layers.clone(), ..Self::default() };
         let mut problems: Vec<Problem> = Vec::new();
         for path in &layers {
             let origin = path.display().to_string();
@@ -459,6 +461,7 @@ impl Functions {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            files: Vec::new(),
             device: "device".into(),
             data: "/var/lib/holm".into(),
             mqtt: Mqtt {

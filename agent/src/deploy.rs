@@ -23,8 +23,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
+use holm_cloud_sync::{Refusal, Secrets};
 use holm_core::{FunctionName, Manifest, Source};
-use holm_runtime::{ConfigValues, Engine, RuntimeError, artifact_key};
+use holm_runtime::{ConfigValues, Engine, RuntimeError, SecretValues, artifact_key};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
@@ -85,6 +86,7 @@ pub struct Deployer {
     engine: Arc<Engine>,
     dispatcher: Arc<Dispatcher>,
     settings: Functions,
+    secrets: Secrets,
     generation: AtomicU64,
     /// Held for the whole of a deployment.
     registry: Mutex<Registry>,
@@ -138,6 +140,7 @@ impl Deployer {
             engine: Arc::new(engine),
             dispatcher,
             settings,
+            secrets: Secrets::of(folder),
             generation: AtomicU64::new(1),
             registry: Mutex::new(registry.clone()),
             shown: std::sync::RwLock::new(registry.clone()),
@@ -176,9 +179,9 @@ impl Deployer {
         let loaded = match manifest {
             Some(manifest) => {
                 let made = Made { bundle: entry.digest, component: entry.component, text: &entry.manifest };
-                self.ready(manifest, &made, &native, &entry.config)?
+                self.ready(manifest, &made, &native, &entry.config, &entry.secrets)?
             }
-            None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config).await?,
+            None => self.load(&self.bundle_of(name, entry)?, &native, &entry.config, &entry.secrets).await?,
         };
         Ok(Arc::new(Slot::new(function, Some(loaded))))
     }
@@ -233,7 +236,7 @@ impl Deployer {
             )));
         }
         let native = self.native_path(&bundle.component_digest);
-        let loaded = self.load(&bundle, &native, &BTreeMap::new()).await?;
+        let loaded = self.load(&bundle, &native, &BTreeMap::new(), &BTreeMap::new()).await?;
         self_test(&loaded)?;
         write_whole(&self.bundle_path(&bundle.digest), bytes)?;
         let native_bytes = std::fs::metadata(&native).map_or(0, |meta| meta.len());
@@ -248,6 +251,7 @@ impl Deployer {
             deployed: clock::now().0,
             manifest: bundle.manifest_text.clone(),
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             trial: true,
             exercised: false,
             // One step back is kept.
@@ -331,7 +335,7 @@ impl Deployer {
             std::fs::read(&bytes).map_err(|source| DeployError::File { action: "read", path: bytes, source })?;
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(DeployError::Bundle)?;
         let native = self.native_path(&previous.component);
-        let loaded = self.load(&bundle, &native, &previous.config).await?;
+        let loaded = self.load(&bundle, &native, &previous.config, &previous.secrets).await?;
         self_test(&loaded)?;
         let version = previous.version.clone();
         let mut next = registry.clone();
@@ -432,6 +436,7 @@ impl Deployer {
         bundle: &Bundle,
         native: &Path,
         config: &BTreeMap<String, String>,
+        secrets: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
         // Not asked at a start: what ran before still does.
         let problems = schedule::problems(&bundle.manifest);
@@ -444,7 +449,7 @@ impl Deployer {
             return Err(DeployError::Missing { function: bundle.manifest.name.clone(), missing });
         }
         let made = Made { bundle: bundle.digest, component: bundle.component_digest, text: &bundle.manifest_text };
-        let loaded = self.ready(bundle.manifest.clone(), &made, native, config)?;
+        let loaded = self.ready(bundle.manifest.clone(), &made, native, config, secrets)?;
         if !is_sound(native) {
             self.compile(bundle, native).await?;
         }
@@ -458,6 +463,7 @@ impl Deployer {
         made: &Made<'_>,
         native: &Path,
         config: &BTreeMap<String, String>,
+        secrets: &BTreeMap<String, String>,
     ) -> Result<Arc<Loaded>, DeployError> {
         let limits = &manifest.limits;
         if limits.memory > self.settings.memory {
@@ -473,10 +479,14 @@ impl Deployer {
             |name: &str, default: &Arc<str>| config.get(name).map_or_else(|| default.clone(), |own| Arc::from(&**own));
         let values = manifest.config.iter().map(|(name, parameter)| (name.clone(), value(name, &parameter.default)));
         let config: Arc<ConfigValues> = Arc::new(values.collect());
+        let open =
+            |(name, sealed): (&String, &String)| Ok((Arc::from(name.as_str()), self.secrets.open(name, sealed)?));
+        let secrets = secrets.iter().map(open).collect::<Result<Vec<_>, Refusal>>().map_err(DeployError::Secret)?;
+        let secrets = Arc::new(SecretValues::new(secrets));
         let (engine, path, granted, given) = (self.engine.clone(), native.to_owned(), manifest.clone(), config.clone());
         let code = Code::new(move || {
             if is_sound(&path) {
-                engine.load_file(&path, &granted, given.clone())
+                engine.load_file(&path, &granted, given.clone()).map(|code| code.with_secrets(secrets.clone()))
             } else {
                 let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what the compiler wrote");
                 Err(RuntimeError::ReadNative { path: path.clone(), source })

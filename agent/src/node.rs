@@ -249,7 +249,8 @@ impl Running {
             let _ = stop.wait_for(|stop| *stop).await;
         });
         let cloud = config.cloud.enabled.then(|| {
-            let (handle, link) = crate::cloud::link(config, &dispatcher, &deployer);
+            let (handle, link, answerer) = crate::cloud::link(config, &dispatcher, &deployer);
+            tasks.spawn(answerer.run(stopped.clone()));
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
         });

@@ -5,6 +5,7 @@
 //! | `device.json` | the identity: key, certificate, root, addresses. One file, so that they always belong together |
 //! | `next.json` | the one that takes its place once the control plane has taken a connection with it |
 //! | `pending.pem` | a key whose certificate was asked for and has not come |
+//! | `sealing.key` | what opens secrets; see [`crate::sealing`] |
 //!
 //! All of them are for their owner only, are written beside themselves, synced and renamed, and leave the device never.
 //! A cut at any point leaves the old identity, or the new one, and a key that is used again by the next attempt: asking twice
@@ -19,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holm_core::Timestamp;
 use holm_protocol::{Enrolled, ThingName};
+use holm_trust::OpeningKey;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls_pki_types::pem::PemObject as _;
@@ -254,6 +256,24 @@ impl IdentityFolder {
         }
         let key = Key::generate()?;
         self.write("pending.pem", key.to_pem().as_bytes())?;
+        Ok(key)
+    }
+
+    /// What opens secrets; a fresh one if there is none. One that cannot be read opens nothing any more: it is set aside, and secrets are
+    /// sealed to another.
+    pub(crate) fn opening_key(&self) -> Result<OpeningKey, SyncError> {
+        let path = self.path.join("sealing.key");
+        if let Some(text) = read(&path)? {
+            if let Some(key) = crate::sealing::read(&text) {
+                return Ok(key);
+            }
+            let aside = self.path.join("sealing.key.unreadable");
+            tracing::error!(path = %aside.display(), "the key of this device's secrets cannot be read and is set aside: they have to be set again");
+            fs::rename(&path, &aside).map_err(file("rename", &path))?;
+        }
+        let key = OpeningKey::generate()
+            .map_err(|error| SyncError::Certificate { what: "a new key for secrets", problem: error.to_string() })?;
+        self.write("sealing.key", crate::sealing::write(&key).as_bytes())?;
         Ok(key)
     }
 

@@ -7,6 +7,7 @@
 //! | records up | `upload` |
 //! | what is to be done, and what is reported | `jobs`, `report` |
 //! | doing it: from a job to functions that run | `deploy`, and [`Installer`], the agent's part of it |
+//! | secrets that only this device opens | [`Secrets`] |
 //! | what it costs | `usage` |
 //!
 //! # Invariants
@@ -27,6 +28,7 @@ mod identity;
 mod jobs;
 mod link;
 mod report;
+mod sealing;
 mod session;
 mod status;
 mod time;
@@ -40,6 +42,7 @@ pub use error::SyncError;
 pub use http::CloudUrl;
 pub use identity::{Identity, IdentityFolder};
 pub use link::{CloudLink, LinkConfig, Node};
+pub use sealing::Secrets;
 pub use status::{Cloud, CloudStatus, LinkState};
 pub use time::{Clocks, Time};
 pub use upload::{Settings, UploadStats};

@@ -21,7 +21,7 @@ use std::time::Duration;
 use holm_core::Timestamp;
 use holm_mqtt::{CloudOptions, CloudSession, Traffic};
 use holm_protocol::limits::{MAX_PAYLOAD_BYTES, MAX_TOPIC_BYTES};
-use holm_protocol::{AgentBuild, Health, ReportedFunction, SHADOW_NAME, ShadowName, subscriptions};
+use holm_protocol::{AgentBuild, Ask, Health, ReportedFunction, SHADOW_NAME, ShadowName, subscriptions};
 use holm_store::{CloudNotes, Outbox};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -60,8 +60,14 @@ pub trait Node: Send + Sync + 'static {
     /// Figures; the certificate's is filled in by the link. May block on the disk.
     fn health(&self) -> Health;
 
+    /// Invocations that failed since start, as in its health. Must not block.
+    fn faults(&self) -> u64;
+
     /// There is a connection. Must not block.
     fn connected(&self);
+
+    /// Somebody wants to see something: the answer is records of the log lane. Must not block, and may decline.
+    fn asked(&self, ask: Ask);
 }
 
 /// What the link is made from.

@@ -17,6 +17,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// Between two reports, at least.
 const SPACING: Duration = Duration::from_secs(2);
 
+/// After a report, failures of functions are told of when so much time has passed, and then after twice as long, as long as there are more:
+/// a function that always fails must not cost what a metered link has.
+const FIRST_QUIET: Duration = Duration::from_secs(60);
+/// See [`FIRST_QUIET`].
+const LAST_QUIET: Duration = Duration::from_secs(3_600);
+
 /// A report that was not answered is sent again after this, then after twice as long, and so on.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// See [`FIRST_WAIT`].
@@ -33,12 +39,17 @@ pub(crate) struct Reporter {
     due: Instant,
     wait: Duration,
     number: u64,
+    /// Failures of functions, as they were last told of, and when.
+    faults: u64,
+    told: Instant,
+    quiet: Duration,
 }
 
 impl Reporter {
     pub(crate) fn new(thing: ThingName, now: Instant) -> Result<Self, SyncError> {
         let shadow = ShadowName::new(SHADOW_NAME)?;
-        Ok(Self { thing, shadow, said: None, asked: None, due: now, wait: FIRST_WAIT, number: 0 })
+        let (said, asked, due, wait, number) = (None, None, now, FIRST_WAIT, 0);
+        Ok(Self { thing, shadow, said, asked, due, wait, number, faults: 0, told: now, quiet: FIRST_QUIET })
     }
 
     /// There is a connection.
@@ -51,8 +62,11 @@ impl Reporter {
         self.due
     }
 
-    /// What runs may have changed: `now` is what would be said.
-    pub(crate) fn look(&mut self, reported: &Reported, now: Instant) {
+    /// What runs may have changed: `reported` is what would be said, without figures. `faults` are the failures of functions since start.
+    pub(crate) fn look(&mut self, reported: &Reported, faults: u64, now: Instant) {
+        if faults > self.faults && self.asked.is_none() && now >= self.told + self.quiet {
+            self.due = self.due.min(now);
+        }
         if self.said.as_ref().is_some_and(|said| *said != essence(reported)) {
             self.due = self.due.min(now + SPACING);
         }
@@ -69,6 +83,9 @@ impl Reporter {
         self.number += 1;
         let token = ClientToken::new(&format!("report-{}-{:08x}", self.number, rand::random::<u32>()))?;
         self.due = now + self.wait;
+        let more = self.said.is_some() && reported.health.faults > self.faults;
+        self.quiet = if more { (self.quiet * 2).min(LAST_QUIET) } else { FIRST_QUIET };
+        (self.faults, self.told) = (reported.health.faults, now);
         self.said = Some(essence(&reported));
         let update = ShadowUpdate::report(reported, Some(token.clone()));
         self.asked = Some(token);
@@ -116,4 +133,59 @@ impl Reporter {
 /// Without the figures, which always differ.
 fn essence(reported: &Reported) -> Reported {
     Reported { health: holm_protocol::Health::default(), ..reported.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holm_protocol::{Formats, Health, Phase};
+
+    use super::*;
+
+    fn reported(faults: u64) -> Reported {
+        Reported {
+            agent: "1".to_owned(),
+            formats: Formats { desired_state: 1, batch: 1 },
+            generation: 0,
+            phase: Phase::Confirmed,
+            reason: None,
+            sealing_key: None,
+            functions: Vec::new(),
+            functions_omitted: 0,
+            health: Health { faults, ..Health::default() },
+        }
+    }
+
+    /// Reports, and is answered.
+    fn report(reporter: &mut Reporter, faults: u64, now: Instant) -> bool {
+        let Some((_, payload)) = reporter.report(reported(faults), now).unwrap() else { return false };
+        let update: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let token = update.get("clientToken").unwrap();
+        reporter.accepted(format!(r#"{{"clientToken":{token}}}"#).as_bytes(), now).unwrap();
+        true
+    }
+
+    #[test]
+    fn failures_are_told_of_soon_and_then_ever_more_seldom() {
+        let begin = Instant::now();
+        let mut reporter = Reporter::new(ThingName::new("pi3").unwrap(), begin).unwrap();
+        assert!(report(&mut reporter, 0, begin));
+        // Figures alone are not worth a report.
+        reporter.look(&reported(0), 0, begin + REPORT_EVERY / 2);
+        assert!(!report(&mut reporter, 0, begin + REPORT_EVERY / 2));
+        let (mut now, mut faults, mut waits) = (begin, 0, Vec::new());
+        while waits.len() < 8 {
+            let last = now;
+            loop {
+                now += Duration::from_secs(1);
+                faults += 1;
+                reporter.look(&reported(faults), faults, now);
+                if report(&mut reporter, faults, now) {
+                    break;
+                }
+            }
+            waits.push((now - last).as_secs());
+        }
+        assert_eq!(waits, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    }
 }

@@ -12,6 +12,7 @@ use holm_protocol::{
     ThingName,
 };
 use holm_store::{CloudNotes, Lane};
+use holm_trust::SealingKey;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -103,6 +104,8 @@ pub(crate) struct Work {
     renew_at: Instant,
     expires: Option<Timestamp>,
     answered: bool,
+    /// What secrets for this device are sealed to.
+    sealing: SealingKey,
 }
 
 /// What a thread that may block has made. Pends while there is none.
@@ -149,6 +152,7 @@ impl Work {
             renew_at: now,
             expires: None,
             answered: false,
+            sealing: requester.folder.opening_key()?.public(),
         })
     }
 
@@ -322,7 +326,11 @@ impl Work {
             }
         };
         let heard = match subject {
-            Subject::Ack => Ack::read(payload).map_err(SyncError::from).map(|ack| {
+            Subject::Ack => Ack::read(payload).map_err(SyncError::from).map(|mut ack| {
+                for ask in std::mem::take(&mut ack.asks) {
+                    self.upload.hurry(now);
+                    self.node.asked(ask);
+                }
                 self.upload.acknowledged(ack);
                 Heard::default()
             }),
@@ -385,7 +393,7 @@ impl Work {
 
     fn look_at_functions(&mut self, now: Instant) {
         let reported = self.reported(Health::default());
-        self.reporter.look(&reported, now);
+        self.reporter.look(&reported, self.node.faults(), now);
     }
 
     /// Whether only alarms may go up.
@@ -417,6 +425,7 @@ impl Work {
             generation: told.work.as_ref().map_or(0, |work| work.generation),
             phase: told.work.as_ref().map_or(Phase::Confirmed, |work| work.phase.clone()),
             reason: told.work.as_ref().and_then(|work| work.reason.clone()),
+            sealing_key: Some(self.sealing.to_string()),
             functions: self.node.functions(),
             functions_omitted: 0,
             health: Health { certificate_expires: self.expires.map(|time| time.0 / 1_000), ..health },
@@ -426,6 +435,7 @@ impl Work {
     fn show(&self) {
         let traffic = &self.requester.traffic;
         let mut status = self.shared.status();
+        status.sealing_key = Some(self.sealing.to_string());
         status.in_flight = self.upload.in_flight();
         status.upload = self.upload.stats;
         status.daily_bytes = self.settings.daily_bytes;

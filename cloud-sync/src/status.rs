@@ -39,6 +39,8 @@ pub struct CloudStatus {
     pub last_error: Option<String>,
     /// When the certificate expires, in milliseconds since 1970.
     pub certificate_expires: Option<i64>,
+    /// The key that secrets for this device are sealed to: what `holm secret set` shows of it should be the same.
+    pub sealing_key: Option<String>,
     /// Batches on their way.
     pub in_flight: usize,
     /// Whether the day's allowance is spent, so that only alarms go up.

@@ -133,6 +133,11 @@ impl Command {
             Self::Restore { file } => {
                 let copied = restore(file, &data).map_err(|error| Failure::new(chain(&error)))?;
                 told(&format!("{} is as {} has it", data.display(), file.display()), copied);
+                screen.note(
+                    "code that was published or signed anew since the backup is not in it. Devices that have seen that refuse this \
+                     repository (`older-metadata`) and run what they have, until its versions are above those again: `holm key status` \
+                     shows them, and each `holm key renew` and `holm publish` raises them by one",
+                );
                 screen.note(format_args!("next: holm cloud --data {}", data.display()));
             }
             // See `Cloud::ask`.

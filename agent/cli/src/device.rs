@@ -1,5 +1,6 @@
 //! `holm device`: one device of the control plane.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -60,6 +61,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a device how it is, and pack that with what is known of it here, without secrets
+    Diag {
+        /// Its name
+        name: String,
+        /// The file [default: NAME-diag.tar.zst]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// As JSON, on stdout, instead of a file
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the groups that a device is in, or change them
     Groups {
         /// Its name
@@ -109,6 +121,13 @@ impl Device {
                         let text = render(&device, &screen.look);
                         screen.text(&text)
                     }
+                }
+            }
+            Command::Diag { name, output, json } => {
+                let diag = crate::diag::Diag::of(&remote, name, screen).await?;
+                match json {
+                    true => screen.json(&diag.json()),
+                    false => diag.pack(output.as_deref(), screen),
                 }
             }
             Command::Groups { name, add, remove, json } => {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::client::{Client, escape, parse};
 use crate::failure::Failure;
 use crate::look::{self, Look};
+use crate::remote::Remote;
 use crate::reply::Letter;
 use crate::screen::Screen;
 use crate::table::{Table, list};
@@ -27,6 +28,9 @@ enum Action {
         /// At most so many
         #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
         limit: usize,
+        /// Of a device of the control plane, which is asked for them; what was in them stays there
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -54,7 +58,10 @@ enum Action {
 impl Dlq {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
         match &self.action {
-            Action::List { function, limit, json } => {
+            Action::List { function, limit, device: Some(device), json } => {
+                of_device(device, function.as_deref(), *limit, *json, screen).await
+            }
+            Action::List { function, limit, device: None, json } => {
                 let only = function.as_ref().map(|name| format!("&function={}", escape(name))).unwrap_or_default();
                 let answer = client.get(&format!("/v1/dlq?limit={limit}{only}")).await?;
                 if *json {
@@ -87,6 +94,38 @@ impl Dlq {
             }
         }
     }
+}
+
+/// What a device says of its own.
+async fn of_device(
+    device: &str,
+    function: Option<&str>,
+    limit: usize,
+    as_json: bool,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let path = format!("/v1/devices/{}/dead-letters", escape(device));
+    let answer: Value = parse(Remote::open()?.post(&path, &Value::Null).await?, &path, "answer")?;
+    let mut letters: Vec<Value> = parse(answer, &path, "letters")?;
+    letters.retain(|letter| function.is_none_or(|name| letter.get("function").and_then(Value::as_str) == Some(name)));
+    letters.truncate(limit);
+    // On the node it is called `id`, which the answer has for the question.
+    for fields in letters.iter_mut().filter_map(Value::as_object_mut) {
+        let id = fields.remove("letter").unwrap_or_default();
+        fields.insert("id".to_owned(), id);
+    }
+    if as_json {
+        return screen.json(&serde_json::json!({ "dead_letters": letters }));
+    }
+    if letters.is_empty() {
+        screen.note(format_args!("{device} has no dead letters"));
+        return Ok(());
+    }
+    let letters: Vec<Letter> = parse(serde_json::json!({ "letters": letters }), &path, "letters")?;
+    let text = table(&letters, &screen.look);
+    screen.text(&text)?;
+    screen.note("what was in them, and `holm dlq replay ID`, are on the device");
+    Ok(())
 }
 
 fn table(letters: &[Letter], look: &Look) -> String {

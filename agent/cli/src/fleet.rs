@@ -85,7 +85,12 @@ impl Fleet {
 
 /// All devices that are active.
 pub(crate) async fn all(remote: &Remote) -> Result<Vec<Value>, Failure> {
-    Fleet { group: None, all: false, json: true }.devices(remote).await
+    of_group(remote, None).await
+}
+
+/// All devices of a group that are active.
+pub(crate) async fn of_group(remote: &Remote, group: Option<&str>) -> Result<Vec<Value>, Failure> {
+    Fleet { group: group.map(str::to_owned), all: false, json: true }.devices(remote).await
 }
 
 fn render(devices: &[Shown], now: i64, look: &Look) -> String {

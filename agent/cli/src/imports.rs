@@ -59,6 +59,7 @@ pub(crate) fn hold(imports: &[String], manifest: &Manifest) -> Vec<Import> {
             "holm:function/gpio" => (Some("permissions.gpio"), !permissions.gpio.is_empty()),
             "holm:function/i2c" => (Some("permissions.i2c"), !permissions.i2c.is_empty()),
             "holm:function/spi" => (Some("permissions.spi"), !permissions.spi.is_empty()),
+            "holm:function/secrets" => (Some("permissions.secrets"), !permissions.secrets.is_empty()),
             name if name.starts_with("wasi:keyvalue/") => (Some("permissions.kv"), !permissions.kv.is_empty()),
             _ => (None, true),
         };
@@ -87,6 +88,7 @@ pub(crate) fn remarks(held: &[Import], manifest: &Manifest) -> Vec<String> {
         ("permissions.gpio", !permissions.gpio.is_empty()),
         ("permissions.i2c", !permissions.i2c.is_empty()),
         ("permissions.spi", !permissions.spi.is_empty()),
+        ("permissions.secrets", !permissions.secrets.is_empty()),
         ("results", !manifest.results.is_empty()),
     ] {
         if granted && !held.iter().any(|import| import.needs == Some(needs)) {

@@ -17,16 +17,16 @@ const ALL: usize = 1_000_000;
 pub(crate) struct Follow {
     /// Go on with what is new, until Ctrl-C
     #[arg(short, long)]
-    follow: bool,
+    pub(crate) follow: bool,
     /// Only of this function
     #[arg(long, value_name = "NAME")]
-    function: Option<String>,
+    pub(crate) function: Option<String>,
     /// How many of the last ones to begin with
     #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
-    limit: usize,
+    pub(crate) limit: usize,
     /// As JSON, one object a line
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Follow {

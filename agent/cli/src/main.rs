@@ -6,6 +6,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 deployed and rolled back, 5 still queued. Whoever closes our output early (`holm events | head`)
 //! ends us quietly with 0.
 
+mod alias;
 mod apply;
 mod board;
 mod buffer;
@@ -19,6 +20,7 @@ mod data;
 mod deploy;
 mod dev;
 mod device;
+mod diag;
 mod dlq;
 mod doctor;
 mod documents;
@@ -50,17 +52,20 @@ mod remote;
 mod replay;
 mod reply;
 mod repository;
+mod republish;
 mod rerun;
 mod results;
 mod rollback;
 mod rollout;
 mod schema;
 mod screen;
+mod secret;
 mod seed;
 mod status;
 mod strip;
 mod symbols;
 mod table;
+mod tail;
 mod test;
 mod token;
 mod toolchain;
@@ -110,7 +115,7 @@ enum Command {
     /// Show sensors and lines
     Board(board::Board),
     /// Show what functions wrote to their logs
-    Logs(journal::Follow),
+    Logs(tail::Logs),
     /// Show invocations, as they end
     Events(journal::Follow),
     /// Show the rows of a function's result series
@@ -148,6 +153,8 @@ enum Command {
     Key(key::Key),
     /// Sign a bundle, with native code for boards, and put it into the control plane's repository
     Publish(publish::Publish),
+    /// Compile releases for engines that they have no native code for, and sign that: after a patch of the engine
+    Republish(republish::Republish),
     /// Write a card for a device: an image, and what the device is told
     Flash(Box<flash::Flash>),
     /// Make images of cards, and boot them in QEMU
@@ -162,6 +169,10 @@ enum Command {
     Config(config::Config),
     /// Print the JSON Schema of a file, for editors
     Schema(schema::Schema),
+    /// Names for versions, such as stable and canary, to deploy by
+    Alias(alias::Alias),
+    /// Secrets of devices: sealed here, and opened there
+    Secret(secret::Secret),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -212,7 +223,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Functions(functions) => functions.run(&client, screen).await?,
         Command::Status(status) => status.run(&client, screen).await?,
         Command::Board(board) => board.run(&client, screen).await?,
-        Command::Logs(follow) => follow.logs(&client, screen).await?,
+        Command::Logs(logs) => logs.run(&client, screen).await?,
         Command::Events(follow) => follow.events(&client, screen).await?,
         Command::Results(results) if results.is_cloud() => results.run_cloud(screen).await?,
         Command::Results(results) => results.run(&client, screen).await?,
@@ -233,8 +244,11 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Rollout(rollout) => return rollout.run(screen).await,
         Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
+        Command::Alias(alias) => alias.run(screen).await?,
+        Command::Secret(secret) => secret.run(screen).await?,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,
+        Command::Republish(republish) => republish.run(screen).await?,
         Command::Publish(publish) => publish.run(screen).await?,
         Command::Flash(flash) => flash.run(screen).await?,
         Command::Image(image) => return image.run(screen).await,

@@ -55,10 +55,10 @@ struct Report {
 }
 
 /// A file of the release.
-struct File {
-    name: String,
+pub(crate) struct File {
+    pub(crate) name: String,
     listing: Listing,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The release before.
@@ -130,7 +130,7 @@ impl Publish {
 }
 
 impl File {
-    fn target(&self) -> Result<(String, NewTarget), Failure> {
+    pub(crate) fn target(&self) -> Result<(String, NewTarget), Failure> {
         let custom = self.listing.custom().map_err(|error| refused(&self.name, &error))?;
         let length = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
         Ok((self.name.clone(), NewTarget { length, sha256: Digest::of(&self.bytes), custom }))
@@ -164,7 +164,17 @@ fn permissions(manifest: &Manifest) -> Vec<String> {
     let publish = permissions.publish.iter().map(|filter| format!("publish {filter}"));
     let kv = permissions.kv.iter().map(|(name, write)| format!("kv {}:{name}", if *write { "rw" } else { "ro" }));
     let invoke = permissions.invoke.iter().map(|name| format!("invoke {name}"));
-    publish.chain(kv).chain(invoke).collect()
+    let sensors = permissions.sensors.iter().map(|name| format!("sensor {name}"));
+    let lines =
+        permissions.gpio.iter().map(|(name, drive)| format!("gpio {}:{name}", if *drive { "out" } else { "in" }));
+    let i2c = permissions.i2c.iter().map(|(bus, one)| match one {
+        Some(address) => format!("i2c {bus}:{address:#04x}"),
+        None => format!("i2c {bus}:*"),
+    });
+    let spi = permissions.spi.iter().map(|name| format!("spi {name}"));
+    // Control planes go by this line when they choose which functions get a secret.
+    let secrets = permissions.secrets.iter().map(|name| format!("secret {name}"));
+    publish.chain(kv).chain(invoke).chain(sensors).chain(lines).chain(i2c).chain(spi).chain(secrets).collect()
 }
 
 /// What is wanted now and was not granted before.
@@ -184,12 +194,20 @@ fn covers(granted: &str, wanted: &str) -> bool {
             (Some(("rw", granted)), Some(("ro", wanted))) => granted == wanted,
             _ => false,
         },
+        (Some(("gpio", granted)), Some(("gpio", wanted))) => {
+            matches!((granted.strip_prefix("out:"), wanted.strip_prefix("in:")), (Some(granted), Some(wanted)) if granted == wanted)
+        }
+        // A whole bus, and one address on it.
+        (Some(("i2c", granted)), Some(("i2c", wanted))) => {
+            let bus = |text: &str| text.split_once(':').map(|(bus, _)| bus.to_owned());
+            granted.ends_with(":*") && bus(granted) == bus(wanted)
+        }
         _ => false,
     }
 }
 
 /// Native code of the bundle's component, made by `holm-compile`.
-fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
+pub(crate) fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
     let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH")
             .next("publish without --profile, or install it")

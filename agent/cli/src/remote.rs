@@ -103,6 +103,11 @@ impl Remote {
         self.json(Method::GET, path, Bytes::new()).await
     }
 
+    /// Asks for a file.
+    pub(crate) async fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        self.ask(Method::GET, path, Bytes::new()).await.map(|(_, body)| body)
+    }
+
     /// Sends JSON, and is answered JSON.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.json(Method::POST, path, body.to_string().into()).await

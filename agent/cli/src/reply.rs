@@ -41,6 +41,7 @@ pub(crate) struct Cloud {
     pub(crate) address: Option<String>,
     pub(crate) last_error: Option<String>,
     pub(crate) certificate_expires: Option<i64>,
+    pub(crate) sealing_key: Option<String>,
     pub(crate) in_flight: u64,
     pub(crate) paused: bool,
     pub(crate) bytes_today: u64,

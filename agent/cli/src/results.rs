@@ -122,6 +122,7 @@ impl Results {
                 // Each page has a head; one is enough.
                 let rows = text.split_once("\r\n").map_or("", |(_, rows)| rows);
                 any |= !rows.is_empty();
+                left = left.saturating_sub(csv_rows(rows));
                 screen.text(if std::mem::take(&mut head) { &text } else { rows })?;
                 next
             } else {
@@ -138,7 +139,6 @@ impl Results {
                 }
                 page.get_mut("next").and_then(|next| next.as_str().map(str::to_owned))
             };
-            left = if self.csv { left.saturating_sub(PAGE) } else { left };
             match next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -166,6 +166,16 @@ impl Results {
             }
         }
     }
+}
+
+/// Rows of CSV (RFC 4180): what ends a line within quotes ends no row.
+fn csv_rows(text: &str) -> usize {
+    let mut quoted = false;
+    let ends = text.bytes().filter(|byte| {
+        quoted ^= *byte == b'"';
+        *byte == b'\n' && !quoted
+    });
+    ends.count()
 }
 
 /// Series that are to be drawn.
@@ -275,6 +285,13 @@ mod tests {
         assert_eq!(next, Some(5));
         let (rows, next) = page(vec![row(6, "b"), row(7, "a")], 3);
         assert_eq!((rows.len(), next), (2, None));
+    }
+
+    #[test]
+    fn rows_of_csv_are_counted_as_such() {
+        for (text, rows) in [("", 0), ("a,1\r\nb,2\r\n", 2), ("a,\"x\r\ny\"\"\r\n\"\r\nb,2\r\n", 2)] {
+            assert_eq!(csv_rows(text), rows, "{text:?}");
+        }
     }
 
     #[test]

@@ -89,6 +89,8 @@ fn render(status: &reply::Status, look: &Look) -> String {
     entries.extend(status.cloud.iter().map(|cloud| ("cloud", link(cloud, look))));
     entries
         .extend(status.cloud.iter().filter(|cloud| cloud.thing.is_some()).map(|cloud| ("upload", upload(cloud, look))));
+    let key = status.cloud.as_ref().and_then(|cloud| cloud.sealing_key.clone());
+    entries.extend(key.map(|key| ("key", format!("{key} is what secrets are sealed to"))));
     list(look, &entries)
 }
 

@@ -151,6 +151,8 @@ pub struct Permissions {
     pub i2c: Vec<(Label, Option<u8>)>,
     /// SPI devices it may speak to.
     pub spi: Vec<Label>,
+    /// Secrets it may read.
+    pub secrets: Vec<Label>,
 }
 
 /// What a function may use. Limits are separate because they protect different things: memory the node, time the
@@ -446,6 +448,7 @@ fn permissions(section: &mut Section<'_>) -> Permissions {
         gpio: section.texts("gpio", board::line_grant),
         i2c: section.texts("i2c", board::i2c_grant),
         spi: section.texts("spi", Label::new),
+        secrets: section.texts("secrets", Label::new),
     }
 }
 

@@ -70,6 +70,7 @@ impl From<DeployError> for Failure {
             | DeployError::Mismatch(_)
             | DeployError::Config(_)
             | DeployError::Missing { .. }
+            | DeployError::Secret(_)
             | DeployError::Compile(_)
             | DeployError::Load(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };

@@ -25,6 +25,7 @@ fn set(functions: &[DesiredFunction]) -> Vec<SetFunction> {
         version: function.version.clone(),
         bundle: function.bundle.sha256,
         config: function.config.clone(),
+        secrets: function.secrets.clone(),
     };
     functions.iter().map(function).collect()
 }
@@ -36,6 +37,7 @@ fn refusal(error: DeployError) -> Refusal {
         DeployError::Config(_) => ReasonCode::InvalidConfig,
         DeployError::Compile(_) => ReasonCode::CompileFailed,
         DeployError::Load(_) => ReasonCode::LoadFailed,
+        DeployError::Secret(_) => ReasonCode::SecretUnreadable,
         DeployError::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ReasonCode::DiskFull,
         DeployError::File { action: "run the compiler", .. } => ReasonCode::CompileFailed,
         DeployError::Unsigned | DeployError::File { .. } | DeployError::Registry(_) | DeployError::NotFound(_) => {

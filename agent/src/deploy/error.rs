@@ -38,6 +38,9 @@ pub enum DeployError {
     /// The native code could not be loaded or instantiated.
     #[error("the function cannot be loaded")]
     Load(#[source] RuntimeError),
+    /// A secret does not open.
+    #[error("a secret does not open")]
+    Secret(#[source] holm_cloud_sync::Refusal),
     /// A file could not be written or read.
     #[error("cannot {action} {}", .path.display())]
     File {

@@ -45,6 +45,9 @@ pub(super) struct Entry {
     /// What differs from the manifest's defaults.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) config: BTreeMap<String, String>,
+    /// As they came: what they are is known in memory only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) secrets: BTreeMap<String, String>,
     /// The version is being watched; `previous` comes back at a start.
     #[serde(default)]
     pub(super) trial: bool,
@@ -124,6 +127,7 @@ mod tests {
             deployed: 0,
             manifest: String::new(),
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             trial,
             exercised: false,
             previous,

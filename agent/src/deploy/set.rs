@@ -36,6 +36,8 @@ pub struct SetFunction {
     pub bundle: Digest,
     /// What differs from the manifest's defaults.
     pub config: BTreeMap<String, String>,
+    /// Secrets by name, sealed to this device.
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// How a set did.
@@ -204,6 +206,7 @@ impl Deployer {
                 deployed: clock::now().0,
                 manifest: bundle.manifest_text.clone(),
                 config: function.config.clone(),
+                secrets: function.secrets.clone(),
                 trial: true,
                 exercised: false,
                 // One step back is kept.
@@ -289,10 +292,10 @@ impl Deployer {
     /// Whether it runs already, as it shall.
     fn is_active(&self, registry: &Registry, function: &SetFunction) -> bool {
         let name = function.name.as_str();
-        let same = registry
-            .functions
-            .get(name)
-            .is_some_and(|entry| !entry.trial && entry.digest == function.bundle && entry.config == function.config);
+        let same = registry.functions.get(name).is_some_and(|entry| {
+            let set = entry.config == function.config && entry.secrets == function.secrets;
+            !entry.trial && entry.digest == function.bundle && set
+        });
         let slot = self.dispatcher.active().slots.get(&function.name).cloned();
         same && !registry.quarantined.contains(name) && slot.is_some_and(|slot| slot.loaded().is_some())
     }
@@ -335,7 +338,7 @@ impl Deployer {
     }
 
     async fn load_set(&self, function: &SetFunction, bundle: &Bundle) -> Result<Arc<Loaded>, DeployError> {
-        self.load(bundle, &self.native_path(&bundle.component_digest), &function.config).await
+        self.load(bundle, &self.native_path(&bundle.component_digest), &function.config, &function.secrets).await
     }
 
     /// Removes bundles and native code that nothing names any more. What cannot be removed now may be later.

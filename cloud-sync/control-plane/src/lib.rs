@@ -24,7 +24,7 @@
 //!
 //! 1. Whoever is told that something is stored is told after its commit (`records`).
 //! 2. A device is who its certificate says; who was revoked has no connection from the commit on (`bus`, `authority`).
-//! 3. Nothing secret is stored: of tokens the hashes, of devices' keys nothing.
+//! 3. Nothing secret is stored: of tokens the hashes, of devices' keys nothing, and secrets of devices only as they alone open them.
 //! 4. The metadata of the code repository is committed before any of it is shown, all of it at once (`records`).
 //! 5. No byte sequence from the network ends more than its connection.
 //!
@@ -35,6 +35,7 @@
 
 mod api;
 mod arrivals;
+mod asks;
 mod authority;
 mod backup;
 mod blobs;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holm_core::Timestamp;
 use holm_protocol::{
-    Address, Exchange, GetJob, JobErrorCode, JobId, JobRejected, JobTarget, NextJob, ProtocolError, SHADOW_NAME,
-    ShadowAccepted, ShadowName, ShadowRejected, ShadowSections, ShadowUpdate, Subject, ThingName, UpdateJob, WireTime,
+    Ack, Address, Ask, Exchange, GetJob, JobErrorCode, JobId, JobRejected, JobTarget, NextJob, ProtocolError,
+    SHADOW_NAME, ShadowAccepted, ShadowName, ShadowRejected, ShadowSections, ShadowUpdate, Subject, ThingName,
+    UpdateJob, WireTime,
 };
 
 use crate::CloudError;
@@ -81,6 +82,11 @@ impl Uplink {
     /// Rings the bell.
     pub(crate) fn notify_next(&self, thing: &ThingName, next: &NextJob) {
         self.down(thing, Subject::NextJobChanged, next.write());
+    }
+
+    /// Asks a device for something, if it is there.
+    pub(crate) fn ask(&self, thing: &ThingName, ask: Ask) {
+        self.down(thing, Subject::Ack, Ack::asking(ask).write());
     }
 
     fn records_of(&self, address: Address, payload: Bytes, now: Timestamp, done: Done) -> Result<(), CloudError> {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::codes;
 use crate::error::bounded;
-use crate::limits::{MAX_ACK_ENTRIES, MAX_SEQUENCE};
+use crate::limits::{MAX_ACK_ENTRIES, MAX_ASKS, MAX_SEQUENCE};
 use crate::wire::{from_json, to_json};
-use crate::{Epoch, ProtocolError, StreamName};
+use crate::{Ask, Epoch, ProtocolError, StreamName};
 
 /// The format that this release writes, and the last one that it reads.
 pub const ACK_FORMAT: u64 = 1;
@@ -80,12 +80,20 @@ pub struct Ack {
     /// At most [`MAX_ACK_ENTRIES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refusal>,
+    /// What somebody wants to see. At most [`MAX_ASKS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
 }
 
 impl Ack {
     /// An acknowledgement of this release's format.
     pub fn new(watermarks: Vec<Watermark>, refused: Vec<Refusal>) -> Self {
-        Self { v: ACK_FORMAT, watermarks, refused }
+        Self { v: ACK_FORMAT, watermarks, refused, asks: Vec::new() }
+    }
+
+    /// One that acknowledges nothing, and asks.
+    pub fn asking(ask: Ask) -> Self {
+        Self { v: ACK_FORMAT, watermarks: Vec::new(), refused: Vec::new(), asks: vec![ask] }
     }
 
     /// From the payload of an MQTT message.
@@ -116,6 +124,7 @@ impl Ack {
             return invalid(format!("format {} is none", self.v));
         }
         bounded("the number of watermarks", self.watermarks.len(), MAX_ACK_ENTRIES)?;
+        bounded("the number of asks", self.asks.len(), MAX_ASKS)?;
         bounded("the number of refusals", self.refused.len(), MAX_ACK_ENTRIES)?;
         if let Some(watermark) = self.watermarks.iter().find(|watermark| watermark.upto > MAX_SEQUENCE) {
             return invalid(format!("{} is no sequence number", watermark.upto));

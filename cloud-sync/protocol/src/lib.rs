@@ -30,6 +30,7 @@
 //! compared with a constant of [`limits`] before anything is allocated for it.
 
 mod ack;
+mod ask;
 mod batch;
 mod code;
 mod desired;
@@ -47,6 +48,7 @@ mod topic;
 mod wire;
 
 pub use ack::{ACK_FORMAT, Ack, Refusal, RefusalReason, Watermark};
+pub use ask::{Ask, DEAD_LETTER_STREAM, LOG_STREAM, LogRecord, MAX_LOGS_S, REPORT_STREAM};
 pub use batch::{
     BATCH_FORMAT, Batch, BatchBuilder, BatchHeader, BatchLimits, BatchStart, Gap, GapReason, Line, Push, Record,
 };

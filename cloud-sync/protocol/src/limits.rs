@@ -88,6 +88,9 @@ pub const MAX_CONFIG_NAME: usize = 64;
 /// Bytes of one configuration value.
 pub const MAX_CONFIG_VALUE: usize = 4_096;
 
+/// Bytes of a secret before it is sealed: sealed and in base64 it is no longer than [`MAX_CONFIG_VALUE`].
+pub const MAX_SECRET: usize = 3_000;
+
 /// Characters of a version text.
 pub const MAX_VERSION: usize = 64;
 
@@ -121,6 +124,9 @@ pub const MAX_BATCH_LINES: usize = 10_000;
 
 /// Watermarks, or refusals, in one acknowledgement.
 pub const MAX_ACK_ENTRIES: usize = 64;
+
+/// Asks in one acknowledgement.
+pub const MAX_ASKS: usize = 8;
 
 /// Characters of a code that this release does not know: what is kept of it.
 pub const MAX_UNKNOWN_CODE: usize = 64;

@@ -108,6 +108,9 @@ pub struct Reported {
     /// Why it is there, where there is a reason.
     #[serde(default)]
     pub reason: Option<ReasonCode>,
+    /// The key that secrets for it are sealed to, as 64 hexadecimal digits. Agents of before have none.
+    #[serde(default)]
+    pub sealing_key: Option<String>,
     /// What runs, by name.
     pub functions: Vec<ReportedFunction>,
     /// How many functions more run that had no room here.

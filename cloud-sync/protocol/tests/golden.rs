@@ -6,7 +6,7 @@ mod sample;
 
 use std::path::{Path, PathBuf};
 
-use holm_core::Timestamp;
+use holm_core::{LogLevel, Timestamp};
 use holm_protocol::*;
 use sample::*;
 
@@ -172,6 +172,34 @@ fn reports_are_stable() {
     healthy.reason = None;
     let written = String::from_utf8(ShadowUpdate::report(healthy, None).write().unwrap()).unwrap();
     assert!(written.contains("\"reason\":null"), "a reason that is left out would stay in the shadow: {written}");
+}
+
+#[test]
+fn asks_are_stable_and_unknown_ones_are_passed_over() {
+    let id = ClientToken::new("ask-1").unwrap();
+    for (ask, text) in [
+        (Ask::Logs { level: LogLevel::Info, for_s: 60 }, r#"{"what":"logs","level":"info","for_s":60}"#),
+        (Ask::Report { id: id.clone() }, r#"{"what":"report","id":"ask-1"}"#),
+        (Ask::DeadLetters { id }, r#"{"what":"dead-letters","id":"ask-1"}"#),
+    ] {
+        let written = Ack::asking(ask.clone()).write().unwrap();
+        assert_eq!(String::from_utf8_lossy(&written), format!(r#"{{"v":1,"asks":[{text}]}}"#));
+        assert_eq!(Ack::read(&written).unwrap().asks, [ask]);
+    }
+    let later = br#"{"v":1,"asks":[{"what":"dance","how":"wildly"}]}"#;
+    assert_eq!(Ack::read(later).unwrap().asks, [Ask::Unknown]);
+    let many = format!(r#"{{"v":1,"asks":[{}]}}"#, [r#"{"what":"x"}"#; 9].join(","));
+    assert!(Ack::read(many.as_bytes()).is_err());
+    for (record, text) in [
+        (LogRecord::Gap { gap: 7, reason: "rate".to_owned() }, r#"{"gap":7,"reason":"rate"}"#),
+        (
+            LogRecord::Line { level: LogLevel::Warn, context: "stderr".to_owned(), message: "hot".to_owned() },
+            r#"{"level":"warn","context":"stderr","message":"hot"}"#,
+        ),
+    ] {
+        assert_eq!(serde_json::to_string(&record).unwrap(), text);
+        assert_eq!(serde_json::from_str::<LogRecord>(text).unwrap(), record);
+    }
 }
 
 #[test]

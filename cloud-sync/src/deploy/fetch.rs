@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use super::record::History;
 use super::repository::{Source, blocking};
 use super::{Installer, Refusal};
-use crate::SyncError;
+use crate::{Secrets, SyncError};
 
 /// Beyond twice of what comes: the node needs room for its own work.
 const SPARE: u64 = 64 << 20;
@@ -39,6 +39,7 @@ pub(super) struct Fetcher {
     pub(super) source: Source,
     pub(super) installer: Arc<dyn Installer>,
     pub(super) agent: AgentBuild,
+    pub(super) secrets: Secrets,
     /// `downloads` of the data folder.
     pub(super) folder: PathBuf,
     /// Held by who writes there. A fetch that was given up may have a piece to write yet, and what it writes is not in the digest of the
@@ -63,6 +64,7 @@ impl Fetcher {
         history: &History,
     ) -> Result<BTreeMap<String, u64>, Refusal> {
         self.check_agent(state)?;
+        self.check_secrets(state).await?;
         let mut sequences = BTreeMap::new();
         let mut missing = Vec::new();
         for function in &state.functions {
@@ -104,13 +106,14 @@ impl Fetcher {
             );
             return Err(Refusal::new(ReasonCode::Incompatible, what));
         }
-        match state.functions.iter().find(|function| !function.secrets.is_empty()) {
-            Some(function) => {
-                let what = format!("{} has secrets, which this release cannot open", function.name);
-                Err(Refusal::new(ReasonCode::SecretUnreadable, what))
-            }
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Opens all of them once: what does not open now, never will.
+    async fn check_secrets(&self, state: &DesiredState) -> Result<(), Refusal> {
+        let sealed: Vec<_> = state.functions.iter().flat_map(|function| function.secrets.clone()).collect();
+        let secrets = self.secrets.clone();
+        blocking(move || sealed.iter().try_for_each(|(name, sealed)| secrets.open(name, sealed).map(drop))).await?
     }
 
     fn may_go_back(

@@ -16,7 +16,7 @@ use super::repository::{Refreshed, Source, blocking, internal};
 use super::{Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
 use crate::link::LinkConfig;
 use crate::status::Shared;
-use crate::{Identity, Requester, SyncError};
+use crate::{Identity, Requester, Secrets, SyncError};
 
 /// Under this name it is written down.
 const NOTE: &str = "deployment";
@@ -87,6 +87,7 @@ impl Reconciler {
             installer: config.installer.clone(),
             agent: config.agent.clone(),
             folder: config.data.join("downloads"),
+            secrets: Secrets::of(&config.data),
             writing: Arc::default(),
         };
         Ok(Self {

@@ -59,13 +59,20 @@ const FULL: u64 = 500;
 const MAX_BLOCKED: usize = 64;
 
 /// How long rows of a lane wait for others.
-fn linger(lane: Lane) -> Duration {
+fn linger(lane: Lane, hurried: Option<Instant>, now: Instant) -> Duration {
     match lane {
+        Lane::Logs if hurried.is_some_and(|until| now < until) => LIVE,
         Lane::Alarms => Duration::from_millis(200),
         Lane::Results => Duration::from_secs(5),
         Lane::Logs => Duration::from_secs(60),
     }
 }
+
+/// How long log rows wait for others while somebody looks.
+const LIVE: Duration = Duration::from_millis(300);
+
+/// For so long somebody who has asked for something is taken to look.
+const LOOKS: Duration = Duration::from_secs(60);
 
 /// How the link is used.
 #[derive(Debug, Clone)]
@@ -149,6 +156,8 @@ pub(crate) struct Upload {
     alarm_went: bool,
     results_went: u32,
     epoch_begun: bool,
+    /// Until then somebody looks at what comes in the log lane.
+    hurried: Option<Instant>,
     pub(crate) stats: UploadStats,
 }
 
@@ -173,6 +182,7 @@ impl Upload {
             alarm_went: false,
             results_went: 0,
             epoch_begun: false,
+            hurried: None,
             stats: UploadStats::default(),
         }
     }
@@ -224,9 +234,14 @@ impl Upload {
             }
         }
         for (state, lane) in self.lanes.iter_mut().zip(Lane::ALL) {
-            *state = advance(*state, lane, &self.outbox, now);
+            *state = advance(*state, lane, &self.outbox, now, linger(lane, self.hurried, now));
         }
         Ok(())
+    }
+
+    /// Somebody looks at what comes in the log lane.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.hurried = Some(now + LOOKS);
     }
 
     /// When [`Upload::tick`] has something to do.
@@ -303,7 +318,7 @@ impl Upload {
             let Some(state) = self.lanes.get_mut(lane.number() as usize) else { continue };
             if let LaneState::Flushing { seen, .. } = *state {
                 *state = if done { LaneState::Resting { seen } } else { LaneState::Flushing { looked, upto, seen } };
-                *state = advance(*state, lane, &self.outbox, now);
+                *state = advance(*state, lane, &self.outbox, now, linger(lane, self.hurried, now));
             }
         }
         match picked.ready {
@@ -448,19 +463,21 @@ impl Upload {
 }
 
 /// A lane's next state, as far as counts and clocks tell.
-fn advance(state: LaneState, lane: Lane, outbox: &Outbox, now: Instant) -> LaneState {
+fn advance(state: LaneState, lane: Lane, outbox: &Outbox, now: Instant, wait: Duration) -> LaneState {
     let rows = outbox.rows(lane);
     match state {
         LaneState::Resting { seen } => {
             if rows == seen && outbox.tell_at(lane, seen + 1) {
                 return state;
             }
-            let lingering = LaneState::Lingering { until: now + linger(lane), seen };
-            advance(lingering, lane, outbox, now)
+            let lingering = LaneState::Lingering { until: now + wait, seen };
+            advance(lingering, lane, outbox, now, wait)
         }
         LaneState::Lingering { until, seen } => {
+            // It may have begun to wait before somebody began to look.
+            let until = until.min(now + wait);
             if now < until && rows < seen + FULL && outbox.tell_at(lane, seen + FULL) {
-                return state;
+                return LaneState::Lingering { until, seen };
             }
             LaneState::Flushing { looked: 0, upto: None, seen: outbox.rows(lane) }
         }

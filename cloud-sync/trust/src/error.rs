@@ -75,6 +75,9 @@ pub enum TrustError {
     /// The system gives no randomness.
     #[error("no random numbers")]
     Random,
+    /// It was not sealed to this key, not for this device and name, or was changed on the way.
+    #[error("it does not open with this device's key")]
+    Sealed,
     /// A file of the repository's metadata is not believed.
     #[error("the repository's {role} is not believed")]
     Metadata {
@@ -173,6 +176,7 @@ impl TrustError {
             Self::Missing { .. } => ReasonCode::DownloadFailed,
             Self::UnknownTarget { .. } => ReasonCode::UnknownTarget,
             Self::WrongDigest { .. } => ReasonCode::WrongDigest,
+            Self::Sealed => ReasonCode::SecretUnreadable,
             Self::Incomplete => ReasonCode::MetadataIncomplete,
             Self::Key { .. } | Self::Threshold { .. } | Self::Random => ReasonCode::Internal,
         }

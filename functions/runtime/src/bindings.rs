@@ -34,6 +34,7 @@ wasmtime::component::bindgen!({
             import holm:function/types@0.1.0;
             import holm:function/publish@0.1.0;
             import holm:function/results@0.1.0;
+            import holm:function/secrets@0.1.0;
             import holm:function/invoke@0.1.0;
             import holm:function/sensors@0.1.0;
             import holm:function/gpio@0.1.0;

@@ -30,6 +30,7 @@ pub(crate) struct Grants {
     /// Buses, and the one address there; `None` is all.
     i2c: Vec<(Label, Option<u8>)>,
     spi: Vec<Label>,
+    secrets: Vec<Label>,
     /// Wall time of a call.
     pub(crate) timeout: Duration,
     /// Bytes of linear memory.
@@ -63,6 +64,7 @@ impl Grants {
             lines: manifest.permissions.gpio.clone(),
             i2c: manifest.permissions.i2c.clone(),
             spi: manifest.permissions.spi.clone(),
+            secrets: manifest.permissions.secrets.clone(),
             timeout: manifest.limits.timeout,
             memory: usize::try_from(manifest.limits.memory).unwrap_or(usize::MAX),
             output: manifest.limits.output,
@@ -122,6 +124,11 @@ impl Grants {
     /// Whether it may speak to an SPI device.
     pub(crate) fn may_speak_to(&self, device: &str) -> bool {
         self.spi.iter().any(|granted| granted.as_str() == device)
+    }
+
+    /// Whether it may read a secret.
+    pub(crate) fn may_reveal(&self, secret: &str) -> bool {
+        self.secrets.iter().any(|granted| granted.as_str() == secret)
     }
 
     /// The declared series of that name.

@@ -17,7 +17,7 @@ use crate::fault::{Stop, classify, shorten};
 use crate::host::Host;
 use crate::recorder::{Diverged, Order, Recorder};
 use crate::state::State;
-use crate::{ConfigValues, RuntimeError};
+use crate::{ConfigValues, RuntimeError, SecretValues};
 
 /// What a guest may move to the host in one call beyond its own memory: the records around the bytes.
 const HOSTCALL_SLACK: usize = 1 << 20;
@@ -33,6 +33,7 @@ struct Loaded {
     entry: Entry<ComponentExportIndex>,
     grants: Arc<Grants>,
     config: Arc<ConfigValues>,
+    secrets: Arc<SecretValues>,
     activity: Arc<Activity>,
 }
 
@@ -112,7 +113,21 @@ impl Function {
             Some(handle) => Entry::Handler(handle),
             None => Entry::Program(run().ok_or(RuntimeError::NoHandler)?),
         };
-        Ok(Self(Arc::new(Loaded { name, pre, entry, grants, config, activity })))
+        Ok(Self(Arc::new(Loaded { name, pre, entry, grants, config, secrets: Arc::default(), activity })))
+    }
+
+    /// The same with the secrets that its node has for it. It reads those that its manifest grants.
+    pub fn with_secrets(&self, secrets: Arc<SecretValues>) -> Self {
+        let Loaded { name, pre, entry, grants, config, activity, .. } = &*self.0;
+        Self(Arc::new(Loaded {
+            name: name.clone(),
+            pre: pre.clone(),
+            entry: *entry,
+            grants: grants.clone(),
+            config: config.clone(),
+            secrets,
+            activity: activity.clone(),
+        }))
     }
 
     /// The manifest's name of it.
@@ -128,7 +143,7 @@ impl Function {
     /// Makes a fresh instance whose answers are kept, or replayed.
     pub fn prepare_with(&self, recorder: Recorder) -> Result<Prepared, RuntimeError> {
         let loaded = self.0.clone();
-        let state = State::new(loaded.grants.clone(), loaded.config.clone(), recorder);
+        let state = State::new(loaded.grants.clone(), loaded.config.clone(), loaded.secrets.clone(), recorder);
         let mut store = Store::new(loaded.pre.engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(loaded.grants.memory.saturating_add(HOSTCALL_SLACK));
@@ -279,17 +294,30 @@ impl Prepared {
                 Err(classify(&error, store.data()))
             }
         };
+        let result = result.map_err(|fault| hidden(fault, store.data()));
         // The instance ends here, and gives its slot back before anything is made of the outcome.
         let State { staging, recorder, limiter, handed, .. } = store.into_data();
         let usage = Usage { wall, peak_memory: limiter.peak_memory(), bytes_out: staging.bytes_out() };
-        let (effects, reads, logs) = staging.finish(grants);
-        let effects = if result.is_ok() { together(handed, effects) } else { Effects::default() };
         if let (Some(replayed), Recorder::Replay(replay)) = (replayed, &recorder) {
             replayed.diverged = replay.diverged.clone();
             replayed.unasked = replay.unasked();
             replayed.made_up.clone_from(&replay.made_up);
         }
-        Outcome { result, effects, reads, logs, usage, recording: recorder.into_recording() }
+        let recording = recorder.into_recording().map(|recording| staging.revealed.keep_out(recording));
+        let (effects, reads, logs) = staging.finish(grants);
+        let effects = if result.is_ok() { together(handed, effects) } else { Effects::default() };
+        Outcome { result, effects, reads, logs, usage, recording }
+    }
+}
+
+/// A guest's last words are shown and kept: not with secrets in them.
+fn hidden(fault: Fault, state: &State) -> Fault {
+    let hide = |text| state.staging.revealed.hide(text);
+    match fault {
+        Fault::Retry { reason, after } => Fault::Retry { reason: hide(reason), after },
+        Fault::Reject { reason } => Fault::Reject { reason: hide(reason) },
+        Fault::Trap { message } => Fault::Trap { message: hide(message) },
+        fault => fault,
     }
 }
 

@@ -10,7 +10,8 @@
 //!    of the board's outputs and buses goes to the [`Hardware`] of its call at once.
 //! 3. Every nondeterministic answer passes the [`recorder`], so that a kept recording replays to the same outcome.
 //! 4. What the manifest does not grant is answered `denied`, never by a trap; what a guest breaks, it breaks alone.
-//! 5. No compiler is linked: only native code made by `holm-compiler` for the same [`Profile`] and wasmtime loads.
+//! 5. The value of a secret reaches the guest and nobody else: no recording, no log line and no reason of a fault has it.
+//! 6. No compiler is linked: only native code made by `holm-compiler` for the same [`Profile`] and wasmtime loads.
 //!
 //! # How it works
 //!
@@ -39,6 +40,7 @@ mod native;
 mod profile;
 pub mod recorder;
 pub mod recording;
+mod secret;
 mod staging;
 mod state;
 mod ticker;
@@ -51,4 +53,5 @@ pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
 pub use profile::{Profile, WASM_STACK, WASMTIME_VERSION, artifact_key};
 pub use recorder::Recorder;
+pub use secret::SecretValues;
 pub use ticker::{Ticker, TickerHandle};

@@ -10,7 +10,7 @@ use crate::state::State;
 
 /// Every interface a component may import, without its version. A component may ask for any version that is
 /// semver-compatible with ours.
-const OFFERED: [&str; 33] = [
+const OFFERED: [&str; 34] = [
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -39,6 +39,7 @@ const OFFERED: [&str; 33] = [
     "holm:function/types",
     "holm:function/publish",
     "holm:function/results",
+    "holm:function/secrets",
     "holm:function/hardware",
     "holm:function/sensors",
     "holm:function/gpio",

@@ -94,6 +94,9 @@ impl publish::Host for State {
 impl State {
     fn record(&mut self, series: &str, json: Bytes) -> Result<(), results::Error> {
         let Some(series) = self.grants.series(series).cloned() else { return Err(results::Error::NoSuchSeries) };
+        if let Some(secret) = self.staging.revealed.within(&json) {
+            return Err(results::Error::Other(format!("it holds the secret `{secret}`")));
+        }
         self.staging.result(&self.grants, ResultRow { series, json }).map_err(|refused| match refused {
             Refused::TooLarge(limit) => results::Error::TooLarge(size(limit)),
             Refused::Full => results::Error::QueueFull,

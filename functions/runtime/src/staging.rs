@@ -9,6 +9,7 @@ use bytes::Bytes;
 use holm_core::{Effects, Enqueue, LogLevel, LogLine, Payload, Publish, ReadSet, ResultRow, StateWrite};
 
 use crate::capability::Grants;
+use crate::secret::Revealed;
 
 /// Publishes, results and enqueues of one invocation: a row each in the store, however small.
 const MAX_EFFECTS: usize = 1024;
@@ -66,6 +67,8 @@ pub(crate) struct Staging {
     log_cut: u64,
     /// Text on stdout and stderr that has no newline yet.
     open_lines: [Vec<u8>; 2],
+    /// Secrets that the guest has read.
+    pub(crate) revealed: Revealed,
 }
 
 impl Staging {
@@ -189,8 +192,11 @@ impl Staging {
         Ok(self.cursors.len() as u64 - 1)
     }
 
-    /// A line of log: kept, or counted when there is no room.
+    /// A line of log, without secrets: kept, or counted when there is no room.
     pub(crate) fn log(&mut self, grants: &Grants, level: LogLevel, context: &str, message: &str) {
+        // Before anything is cut, because a part of a secret is not found.
+        let (context, message) = (self.revealed.hide(context.to_owned()), self.revealed.hide(message.to_owned()));
+        let (context, message) = (context.as_str(), message.as_str());
         let room = grants.log.saturating_sub(self.log_bytes);
         let cost = (context.len() + message.len()) as u64 + LINE_OVERHEAD;
         if cost <= room {

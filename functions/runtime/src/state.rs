@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::io::Pollables;
 use crate::limiter::Limiter;
 use crate::recorder::{Nature, Recorder};
+use crate::secret::SecretValues;
 use crate::staging::Staging;
 
 /// Handles a guest may hold at a time. Each costs the node a little memory that the guest's own limit does not count.
@@ -22,6 +23,7 @@ const MAX_HANDLES: u32 = 256;
 pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
     pub(crate) config: Arc<ConfigValues>,
+    pub(crate) secrets: Arc<SecretValues>,
     pub(crate) recorder: Recorder,
     pub(crate) staging: Staging,
     pub(crate) limiter: Limiter,
@@ -39,13 +41,19 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(grants: Arc<Grants>, config: Arc<ConfigValues>, recorder: Recorder) -> Self {
+    pub(crate) fn new(
+        grants: Arc<Grants>,
+        config: Arc<ConfigValues>,
+        secrets: Arc<SecretValues>,
+        recorder: Recorder,
+    ) -> Self {
         let started = Instant::now();
         Self {
             limiter: Limiter::new(grants.memory),
             deadline: started + grants.timeout,
             grants,
             config,
+            secrets,
             recorder,
             staging: Staging::default(),
             pollables: Pollables::default(),

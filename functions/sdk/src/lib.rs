@@ -41,6 +41,7 @@ pub mod log;
 mod publish;
 pub mod random;
 pub mod results;
+pub mod secrets;
 pub mod sensors;
 pub mod spi;
 #[cfg(not(target_family = "wasm"))]
@@ -64,7 +65,7 @@ pub mod prelude {
     pub use crate::log::{Level, log};
     pub use crate::{
         Error, Event, Failure, Payload, Publish, Qos, Route, config, debug, error, functions, gpio, info, kv, publish,
-        publish_json, results, sensors, warn,
+        publish_json, results, secrets, sensors, warn,
     };
 }
 

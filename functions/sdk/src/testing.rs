@@ -19,6 +19,7 @@ type Invoked = fn(Payload) -> Result<Option<Payload>, crate::Error>;
 #[derive(Debug, Clone, Default)]
 pub struct TestHost {
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Vec<u8>>,
     denied: Vec<String>,
     functions: BTreeMap<String, Invoked>,
     committed: Keys,
@@ -53,13 +54,19 @@ impl TestHost {
         self
     }
 
+    /// With a secret.
+    pub fn with_secret(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.secrets.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// With a value, as JSON text or any bytes; the function's own namespace is `self`.
     pub fn with_key(mut self, namespace: &str, key: &str, value: impl Into<Vec<u8>>) -> Self {
         self.committed.insert((namespace.to_owned(), key.to_owned()), value.into());
         self
     }
 
-    /// With a topic, namespace, series, function, sensor, line, bus or device that is not granted.
+    /// With a topic, namespace, series, function, secret, sensor, line, bus or device that is not granted.
     pub fn with_denied(mut self, name: &str) -> Self {
         self.denied.push(name.to_owned());
         self
@@ -200,6 +207,13 @@ pub(crate) mod backend {
 
     pub(crate) fn config(name: &str) -> Result<Option<String>, Error> {
         CURRENT.with_borrow(|host| Ok(host.config.get(name).cloned()))
+    }
+
+    pub(crate) fn secret(name: &str) -> Result<Vec<u8>, Error> {
+        CURRENT.with_borrow(|host| {
+            host.check(name)?;
+            host.secrets.get(name).cloned().ok_or_else(|| Error::NotFound(format!("secret {name}")))
+        })
     }
 
     pub(crate) fn log(level: Level, message: &str) {

@@ -14,6 +14,7 @@ wit_bindgen::generate!({
             import wasi:keyvalue/atomics@0.2.0-draft;
             import holm:function/publish@0.1.0;
             import holm:function/results@0.1.0;
+            import holm:function/secrets@0.1.0;
             import holm:function/invoke@0.1.0;
             import holm:function/sensors@0.1.0;
             import holm:function/gpio@0.1.0;
@@ -70,7 +71,7 @@ fn wire(payload: Payload) -> WirePayload {
 pub(crate) mod backend {
     use std::time::Duration;
 
-    use super::holm::function::{invoke as functions, publish as messages, results};
+    use super::holm::function::{invoke as functions, publish as messages, results, secrets};
     use super::wasi::keyvalue::{atomics, store};
     use super::wasi::logging::logging;
     use super::{WirePayload, wire};
@@ -166,6 +167,14 @@ pub(crate) mod backend {
     pub(crate) fn config(name: &str) -> Result<Option<String>, Error> {
         use super::wasi::config::store::{Error as ConfigError, get};
         get(name).map_err(|(ConfigError::Upstream(what) | ConfigError::Io(what))| Error::Unavailable(what))
+    }
+
+    pub(crate) fn secret(name: &str) -> Result<Vec<u8>, Error> {
+        secrets::get(name).map_err(|error| match error {
+            secrets::Error::Denied(what) => Error::Denied(what),
+            secrets::Error::NotFound => Error::NotFound(["secret ", name].concat()),
+            secrets::Error::Unavailable(what) => Error::Unavailable(what),
+        })
     }
 
     pub(crate) fn log(level: Level, message: &str) {

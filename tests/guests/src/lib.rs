@@ -42,6 +42,23 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
         "publish-denied" => {
             say(format_args!("{:?}", publish("secret/topic", "x").is_err_and(|e| matches!(e, Error::Denied(_)))))
         }
+        "speak" => {
+            info!("{}", event.text().unwrap_or_default());
+            Ok(None)
+        }
+        // What it says is the value backwards: nobody takes that out.
+        "secret" => {
+            let value = secrets::text("api-key")?;
+            info!("the key is {value}");
+            println!("printed: {value}");
+            let recorded = results::record_json("n", &value).is_ok();
+            if number > 0 {
+                return Err(Failure::reject(format!("{value} is not a good key")));
+            }
+            let backwards: String = value.chars().rev().collect();
+            info!("{} {backwards} {recorded}", event.text().unwrap_or_default());
+            Ok(None)
+        }
         "publish-wildcard" => {
             say(format_args!("{:?}", publish("granted/#", "x").is_err_and(|e| matches!(e, Error::Invalid(_)))))
         }

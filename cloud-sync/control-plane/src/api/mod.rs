@@ -12,9 +12,14 @@
 //! | `PUT /v1/devices/{thing}/job` | operators | hands a signed desired state to a device |
 //! | `POST /v1/devices/{thing}/deploy` | operators | makes, signs and hands over a device's next desired state |
 //! | `GET /v1/devices/{thing}/jobs/{generation}` | operators | how far a device is with one |
+//! | `POST /v1/devices/{thing}/logs` | operators | makes a device send log lines for a while |
+//! | `POST /v1/devices/{thing}/report`, `/dead-letters` | operators | asks a device how it is; which events it gave up |
 //! | `GET`, `POST /v1/rollouts`, `GET /v1/rollouts/{id}` | operators | one change of a function, to many devices, in stages |
 //! | `GET /v1/rollouts/{id}/devices` | operators | how each device stands in it |
 //! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
+//! | `GET /v1/secrets` | operators | names of secrets, and which devices have them |
+//! | `POST`, `DELETE /v1/secrets/{name}` | operators | takes in what was sealed to devices' keys; forgets it |
+//! | `GET /v1/aliases`, `PUT`, `DELETE /v1/aliases/{function}/{name}` | operators | names of versions, to deploy by |
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent; results also in buckets, to be plotted |
@@ -23,12 +28,15 @@
 //! | `GET`, `PUT /v1/blobs/{sha256}` | operators | files by their hash |
 //! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{id}` | operators | operators' tokens |
 //! | `GET /v1/audit` | operators | what operators did |
+//! | `GET /api/openapi.json` | everybody | this, for programs |
 //! | `GET /v1/status` | operators | how the control plane is |
 //!
 //! Operators send `Authorization: Bearer TOKEN`; viewers may do no more than `GET`. A browser that has signed in sends the
 //! session's cookie instead, and may do no more either: what changes something goes by the forms of [`crate::ui`]. Whatever is refused is answered with a [`holm_protocol::ApiError`], with all
 //! problems in it; nothing is done by halves.
 
+mod aliases;
+mod asks;
 mod blobs;
 pub(crate) mod body;
 mod deploy;
@@ -36,11 +44,13 @@ mod devices;
 mod enrol;
 mod export;
 pub(crate) mod fields;
+mod openapi;
 mod operators;
 pub(crate) mod problem;
 mod repository;
 mod results;
 mod rollouts;
+mod secrets;
 mod serve;
 mod tokens;
 mod traps;
@@ -84,6 +94,9 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/replace", post(tokens::replace))
         .route("/v1/devices/{thing}/groups", post(devices::groups))
         .route("/v1/devices/{thing}/job", put(devices::put_job))
+        .route("/v1/devices/{thing}/logs", post(asks::logs))
+        .route("/v1/devices/{thing}/report", post(asks::report))
+        .route("/v1/devices/{thing}/dead-letters", post(asks::dead_letters))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
         .route("/v1/traps", get(traps::list))
@@ -96,6 +109,10 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/rollouts/{id}", get(rollouts::show))
         .route("/v1/rollouts/{id}/devices", get(rollouts::devices))
         .route("/v1/rollouts/{id}/{verb}", post(rollouts::turn))
+        .route("/v1/secrets", get(secrets::list))
+        .route("/v1/secrets/{name}", post(secrets::set).delete(secrets::remove))
+        .route("/v1/aliases", get(aliases::list))
+        .route("/v1/aliases/{function}/{name}", put(aliases::set).delete(aliases::remove))
         .route("/v1/repository", get(repository::show).post(repository::publish))
         .route("/tuf/metadata/{name}", get(tuf::metadata))
         .route("/tuf/targets/{*path}", get(tuf::target))
@@ -103,6 +120,7 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/operators/{id}", delete(operators::end))
         .route("/v1/audit", get(operators::audit))
         .route("/v1/status", get(status))
+        .route("/api/openapi.json", get(openapi::document))
         .layer(map_response(unguessed))
         .merge(ui::router())
         .fallback(async |uri: Uri| match is_api(uri.path()) {
@@ -119,7 +137,7 @@ fn router(plane: Arc<Plane>) -> Router {
 
 /// Who asks for one of these is a program.
 fn is_api(path: &str) -> bool {
-    ["/v1/", "/tuf/"].iter().any(|root| path.starts_with(root))
+    ["/v1/", "/tuf/", "/api/"].iter().any(|root| path.starts_with(root))
 }
 
 /// What devices sent is served here too: no browser shall take it for something else than we say.

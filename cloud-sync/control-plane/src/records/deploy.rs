@@ -11,7 +11,7 @@ use holm_protocol::{DeploymentPolicy, DesiredFunction, StatusDetails, ThingName}
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::desired::{self, NextState, Queued};
-use super::{Records, Refused, signed};
+use super::{Records, Refused, aliases, signed};
 use crate::CloudError;
 use crate::error::sql;
 use crate::signing::Signing;
@@ -81,6 +81,10 @@ fn queue(connection: &Connection, deploy: Deploy, signing: &Signing) -> Result<R
     let (device, repository) = match (desired::active(connection, &thing)?, desired::releases(connection, now)?) {
         (Ok(device), Ok(repository)) => (device, repository),
         (Err(refused), _) | (_, Err(refused)) => return Ok(Err(refused)),
+    };
+    let version = match aliases::resolve(connection, &function, version)? {
+        Ok(version) => version,
+        Err(refused) => return Ok(Err(refused)),
     };
     let Some((bundle, sequence)) = desired::release(&repository, &function, &version) else {
         return Ok(Err(Refused::Conflict(desired::not_published(&repository, &function, &version))));

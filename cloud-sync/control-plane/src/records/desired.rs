@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::devices::{self, DeviceStatus};
 use super::jobs::{self, PutJob};
-use super::{Records, Refused, repository, signed, unsigned};
+use super::{Records, Refused, repository, secrets, signed, unsigned};
 use crate::CloudError;
 use crate::error::{chain, sql, trust};
 use crate::signing::Signing;
@@ -223,9 +223,10 @@ pub(super) fn confirmed(
     Ok(found)
 }
 
-/// The functions of a job's document.
+/// The functions of a job's document, without secrets: which are with it is decided anew each time a state is made.
 pub(super) fn functions(document: &str) -> Result<Vec<DesiredFunction>, CloudError> {
-    Ok(DesiredState::read(&Envelope::read(document)?)?.functions)
+    let functions = DesiredState::read(&Envelope::read(document)?)?.functions;
+    Ok(functions.into_iter().map(|function| DesiredFunction { secrets: BTreeMap::new(), ..function }).collect())
 }
 
 /// Signs the next state of a device, and queues it.
@@ -236,6 +237,7 @@ pub(super) fn put(
 ) -> Result<Result<Queued, Refused>, CloudError> {
     let NextState { thing, generation, functions, policy, rollout, operator, now } = next;
     let generation = generation.saturating_add(1);
+    let functions = secrets::fill(connection, &thing, functions)?;
     let id = JobId::new(&format!("generation-{generation}"))?;
     let state = DesiredState {
         format: DESIRED_STATE_FORMAT,

@@ -20,6 +20,7 @@
 //!
 //! Nothing outside this folder names SQL, a table or a column: a database of another kind replaces these files and no others.
 
+mod aliases;
 mod audit;
 mod buckets;
 mod deploy;
@@ -32,6 +33,7 @@ mod operators;
 mod query;
 mod repository;
 mod rollouts;
+mod secrets;
 mod shadow;
 mod spans;
 mod survey;
@@ -55,6 +57,7 @@ pub(crate) use operators::{Operator, Role};
 pub(crate) use query::{GapRow, Page, Place, Row, Selection};
 pub(crate) use repository::{Held, Publication};
 pub(crate) use rollouts::{Begin, Begun, Member, RolloutId, RolloutOverview, Stepped, Target, Wish};
+pub(crate) use secrets::{SealedFor, SecretChange, SecretScope, SecretTold};
 pub(crate) use shadow::ShadowAnswer;
 pub(crate) use survey::{Running, Series, Sought};
 pub(crate) use tail::{Arrival, Arrived, Seen};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Redirect;
-use holm_core::Timestamp;
-use holm_protocol::{DesiredFunction, DesiredState, Envelope, FunctionState, Reported, ThingName};
+use holm_core::{LogLevel, Timestamp};
+use holm_protocol::{DesiredFunction, DesiredState, Envelope, FunctionState, LogRecord, Reported, ThingName};
 use maud::{Markup, html};
 
 use super::failure::Failure;
@@ -53,7 +53,7 @@ pub(super) async fn page(
                 ol #tail .tail role="log" aria-live="off" aria-labelledby="tail-title" tabindex="0" {
                     (lines(&tail.arrivals))
                 }
-                p.help { "Results and logs as they are stored here, the latest first; times by the device’s clock, in UTC." }
+                p.help { "Results and logs as they are stored here, the latest first; times by the device’s clock, in UTC. It sends its functions’ logs while somebody looks here." }
             }
         }
         section aria-labelledby="functions" {
@@ -135,7 +135,10 @@ pub(super) fn vitals(plane: &Plane, device: &Device, now: Timestamp) -> Markup {
                 (fact("Backlog", &html! { (counted(health.backlog, "record", "records")) }))
                 (fact("Dropped", &html! { (counted(health.dropped, "record", "records")) }))
                 (fact("Waiting events", &html! { (count(health.inbox)) }))
-                (fact("Dead letters", &html! { (count(health.dead_letters)) }))
+                (fact("Dead letters", &html! {
+                    @if health.dead_letters == 0 { "0" }
+                    @else { a href={ "/devices/" (device.thing) "/dead-letters" } { (count(health.dead_letters)) } }
+                }))
                 (fact("Failures", &html! { (count(health.faults)) " in " (counted(health.invocations, "invocation", "invocations")) }))
                 (fact("Memory", &html! { (bytes(health.memory_bytes)) }))
                 (fact("Free disk", &html! { (bytes(health.disk_free_bytes)) }))
@@ -145,7 +148,7 @@ pub(super) fn vitals(plane: &Plane, device: &Device, now: Timestamp) -> Markup {
         }
         p.help {
             @match device.reported_at {
-                Some(time) => { "As it reported " (ago(time, now)) ". It reports when what runs has changed, and figures every six hours." }
+                Some(time) => { "As it reported " (ago(time, now)) ". It reports when what runs has changed or something has failed, and figures every six hours." }
                 None => { "It has not reported anything yet." }
             }
         }
@@ -221,6 +224,11 @@ pub(super) fn lines(arrivals: &[Arrival]) -> Markup {
 }
 
 fn line(arrival: &Arrival) -> Markup {
+    if let (Some(function), Arrived::Record(data)) = (arrival.stream.strip_prefix("log"), &arrival.what)
+        && let Ok(record) = serde_json::from_slice::<LogRecord>(data)
+    {
+        return log(arrival.time, function.trim_start_matches('.'), &record);
+    }
     let (kind, stream) = match arrival.stream.split_once('.') {
         Some(("result", name)) => ("result", name),
         Some(("log", name)) => ("log", name),
@@ -236,6 +244,32 @@ fn line(arrival: &Arrival) -> Markup {
                 span.value { (count(*dropped)) " dropped on the device: " (reason) }
             } }
         }
+    }
+}
+
+fn log(time: Timestamp, function: &str, record: &LogRecord) -> Markup {
+    let stream = if function.is_empty() { "functions" } else { function };
+    html! {
+        @match record {
+            LogRecord::Line { level, message, .. } => { li.log.loud[*level >= LogLevel::Warn] {
+                (clock(time)) span.stream { (stream) } span.value { (word(*level)) " " (payload(message.as_bytes(), VALUE)) }
+            } }
+            LogRecord::Gap { gap, reason } => { li.gap {
+                (clock(time)) span.stream { (stream) }
+                span.value { (count(*gap)) " lines are not here: " @if reason == "rate" { "more than may be sent" } @else { "overwritten on the device" } }
+            } }
+        }
+    }
+}
+
+fn word(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Critical => "critical",
     }
 }
 

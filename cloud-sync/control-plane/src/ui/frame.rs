@@ -11,16 +11,18 @@ pub(super) enum Place {
     Fleet,
     Rollouts,
     Results,
+    Letters,
     Functions,
     Enrol,
     Audit,
 }
 
-const PLACES: [(Place, &str, &str); 7] = [
+const PLACES: [(Place, &str, &str); 8] = [
     (Place::Overview, "/", "Overview"),
     (Place::Fleet, "/fleet", "Fleet"),
     (Place::Rollouts, "/rollouts", "Rollouts"),
     (Place::Results, "/results", "Results"),
+    (Place::Letters, "/dead-letters", "Dead letters"),
     (Place::Functions, "/functions", "Functions"),
     (Place::Enrol, "/enrol", "Enrol"),
     (Place::Audit, "/audit", "Audit"),

@@ -16,7 +16,8 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::unfold;
-use holm_protocol::ThingName;
+use holm_core::LogLevel;
+use holm_protocol::{Ask, ThingName};
 use maud::{Markup, html};
 use serde_json::json;
 use tokio::sync::watch;
@@ -38,6 +39,11 @@ pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// Between two looks at what came, at least: a device that sends a lot shall not keep the readers busy.
 const SPACING: Duration = Duration::from_millis(200);
+
+/// So long, in seconds, a device sends log lines after it was told that somebody looks, and how often it is told.
+const LEASE_S: u32 = 60;
+/// See [`LEASE_S`].
+const ASK_EVERY: Duration = Duration::from_secs(20);
 
 /// How long a browser waits before it comes back.
 const RETRY: Duration = Duration::from_secs(2);
@@ -65,6 +71,8 @@ struct Live {
     is_first: bool,
     waiting: VecDeque<Event>,
     over: bool,
+    /// When the device was last told that somebody looks at its log.
+    asked: Option<Instant>,
 }
 
 pub(super) async fn overview(session: Session, State(plane): State<Arc<Plane>>) -> Result<Response, Failure> {
@@ -107,6 +115,7 @@ fn stream(session: Session, plane: Arc<Plane>, what: What) -> Result<Response, F
         is_first: true,
         waiting: VecDeque::from([Event::default().retry(RETRY)]),
         over: false,
+        asked: None,
     };
     let events = unfold(live, |mut live| async {
         let event = live.next().await?;
@@ -155,6 +164,10 @@ impl Live {
             What::Overview => ("tiles", glance(&self.plane).await?),
             What::Rollout(id) => ("rollout", rollouts::live(&self.plane, *id).await?.unwrap_or_default()),
             What::Device(thing, seen) => {
+                if self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+                    self.plane.uplink.ask(thing, Ask::Logs { level: LogLevel::Info, for_s: LEASE_S });
+                    self.asked = Some(Instant::now());
+                }
                 let tail = self.plane.records.tail(thing.clone(), std::mem::take(seen), LINES).await?;
                 *seen = tail.seen;
                 // The first ones replace what the page came with, in which something may be missing by now.

@@ -6,6 +6,7 @@
 //! | `/fleet`, `/devices/{thing}` | devices, and one of them, with what comes from it |
 //! | `/rollouts`, `/rollouts/{id}` | rollouts, and one of them, with what can be done about it |
 //! | `/results` | series, plotted and in figures |
+//! | `/dead-letters`, `/devices/{thing}/dead-letters` | events that were given up |
 //! | `/functions` | releases, and where they run |
 //! | `/enrol` | tokens for new devices |
 //! | `/audit` | who did what |
@@ -34,6 +35,7 @@ mod fleet;
 mod frame;
 mod functions;
 mod guard;
+mod letters;
 mod live;
 mod overview;
 mod results;
@@ -66,6 +68,8 @@ pub(crate) fn router() -> Router<Arc<Plane>> {
         .route("/rollouts/{id}", get(rollouts::page))
         .route("/rollouts/{id}/{verb}", post(rollouts::turn))
         .route("/results", get(results::page))
+        .route("/dead-letters", get(letters::page))
+        .route("/devices/{thing}/dead-letters", get(letters::of_device))
         .route("/functions", get(functions::page))
         .route("/enrol", get(enrol::page).post(enrol::make))
         .route("/audit", get(audit::page))

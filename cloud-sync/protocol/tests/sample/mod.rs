@@ -98,6 +98,7 @@ pub fn reported(functions: usize) -> Reported {
         generation: 42,
         phase: Phase::RolledBack,
         reason: Some(ReasonCode::Trapped),
+        sealing_key: Some("4310ee97d88cc1f088a5576c77ab0cf5c3ac797f3d95139c6c84b5429c59662a".to_owned()),
         functions: (0..functions).rev().map(function).collect(),
         functions_omitted: 0,
         health: Health { uptime_s: 86_400, memory_bytes: 9 << 20, clock_synced: true, ..Health::default() },

@@ -10,9 +10,9 @@ use holm_trust::tuf::Repository;
 use rusqlite::{Connection, params};
 
 use super::super::desired::{self, Confirmed, Last};
-use super::super::devices;
 use super::super::tokens::audit;
 use super::super::{Records, Refused, signed, unsigned};
+use super::super::{aliases, devices};
 use super::change::Change;
 use super::{RolloutId, event};
 use crate::CloudError;
@@ -108,6 +108,14 @@ fn work(connection: &Connection, begin: Begin, blobs: &Blobs) -> Result<Result<B
             None
         }
         Err(refused) => return Ok(Err(refused)),
+    };
+    let wish = match wish {
+        Wish::Release { version, permit } => match aliases::resolve(connection, &function, version)? {
+            Ok(version) => Wish::Release { version, permit },
+            Err(Refused::Conflict(sentence)) => return Ok(Err(Refused::NotBelieved(vec![sentence]))),
+            Err(refused) => return Ok(Err(refused)),
+        },
+        wish => wish,
     };
     let change = change_of(&function, wish, repository.as_ref(), now, &mut problems);
     let candidates = candidates(connection, &target, &mut problems)?;

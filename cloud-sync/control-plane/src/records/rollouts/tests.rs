@@ -11,11 +11,12 @@ use super::*;
 use crate::folder::Folder;
 use crate::signing::Signing;
 
-const SCHEMA: [&str; 4] = [
+const SCHEMA: [&str; 5] = [
     include_str!("../schema/1000.sql"),
     include_str!("../schema/1001.sql"),
     include_str!("../schema/1002.sql"),
     include_str!("../schema/1003.sql"),
+    include_str!("../schema/1004.sql"),
 ];
 
 /// Records without a task, and devices without a network.
