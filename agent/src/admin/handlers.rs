@@ -65,7 +65,8 @@ impl From<DeployError> for Failure {
             DeployError::Unsigned => StatusCode::FORBIDDEN,
             DeployError::NotFound(_) => StatusCode::NOT_FOUND,
             DeployError::File { .. } | DeployError::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            DeployError::Bundle(_)
+            DeployError::Manifest(_)
+            | DeployError::Bundle(_)
             | DeployError::TooMuch(_)
             | DeployError::Mismatch(_)
             | DeployError::Config(_)

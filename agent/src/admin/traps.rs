@@ -33,7 +33,8 @@ pub(super) async fn list(Extract(state): Extract<State>, Query(which): Query<Whi
 }
 
 pub(super) async fn one(Extract(state): Extract<State>, Path(id): Path<String>) -> Answer {
-    let missing = || Failure::new(StatusCode::NOT_FOUND, format!("there is no record of a trap `{id}`, or more than one"));
+    let missing =
+        || Failure::new(StatusCode::NOT_FOUND, format!("there is no record of a trap `{id}`, or more than one"));
     let path = state.dispatcher.traps.shelf().find(&id).ok_or_else(missing)?;
     // It may go while we look: then it is not there either.
     let bytes = tokio::fs::read(&path).await.map_err(|_| missing())?;
@@ -50,8 +51,8 @@ pub(super) async fn recordings(
     let off =
         "this node keeps no recordings of invocations: say how many bytes with `record` in [functions] of agent.toml";
     let ring = state.dispatcher.journal.recordings.clone();
-    let ring = ring
-        .ok_or_else(|| Failure::new(StatusCode::CONFLICT, off.to_owned()).coded(ErrorCode::RecordingsMissing))?;
+    let ring =
+        ring.ok_or_else(|| Failure::new(StatusCode::CONFLICT, off.to_owned()).coded(ErrorCode::RecordingsMissing))?;
     let since = Timestamp(which.since.unwrap_or(i64::MIN));
     let limit = which.limit.unwrap_or(usize::MAX);
     let device = state.device.clone();

@@ -262,10 +262,10 @@ fn step(section: &mut Section<'_>, folder: &Path) -> Option<Step> {
             name.zip(level).map(|(line, level)| Act::Gpio { line, level })
         }
         Some("file") => {
-            let folder = section.text("file");
+            let watched = section.text("file");
             let name = section.require("name", |text| Ok::<_, String>(text.to_owned()));
             let payload = payload(section, folder);
-            folder.zip(name).map(|(folder, name)| Act::File { folder, name, payload })
+            watched.zip(name).map(|(folder, name)| Act::File { folder, name, payload })
         }
         Some("http") => {
             let target = section.text("http");
