@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use holm_core::ErrorCode;
+
 use crate::failure::Failure;
 use crate::toolchain;
 
@@ -47,7 +49,9 @@ pub(crate) struct Compile {
 impl Compile {
     pub(crate) fn run(&self) -> Result<ExitCode, Failure> {
         let compiler = toolchain::c_compiler().ok_or_else(|| {
-            Failure::new("neither clang with WebAssembly nor zig is here").next(toolchain::C_COMPILER_FIX)
+            Failure::new("neither clang with WebAssembly nor zig is here")
+                .next(toolchain::C_COMPILER_FIX)
+                .page(ErrorCode::ToolchainMissing)
         })?;
         let sources = sources(&self.sdk)?;
         if let Some(folder) = self.output.parent() {

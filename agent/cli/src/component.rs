@@ -4,6 +4,7 @@
 //! has not is believed to be a function in the world of this release: its imports and exports have those names, or it is
 //! refused.
 
+use holm_core::ErrorCode;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
 use wit_parser::{Resolve, SourceMap, UnresolvedPackageGroup};
 
@@ -16,17 +17,23 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// The world of a function.
 const WORLD: &str = "function";
 
-/// The component of a module; a component as it is.
+/// What a module has that is meant to be a function: the handler's export, or its component's type.
+const SIGNS: [&[u8]; 2] = [b"holm:function/handler@0.1.0#handle", b"component-type"];
+
+/// The component of a module that is meant to be a function; all else as it is, for the compiler to judge.
 pub(crate) fn of(wasm: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    if !wasm.starts_with(MODULE) {
+    let is_meant = |sign: &&[u8]| wasm.windows(sign.len()).any(|bytes| bytes == *sign);
+    if !wasm.starts_with(MODULE) || !SIGNS.iter().any(is_meant) {
         return Ok(wasm);
     }
     wrap(wasm).map_err(|words| {
         let failure = Failure::new(format!("the core module does not make a function's component: {words}"));
-        match words.contains("wasi_snapshot_preview1") {
+        let failure = match words.contains("wasi_snapshot_preview1") {
             true => failure.next("compile without a C library: `holm cc` does"),
-            false => failure.next("see that it exports `holm:function/handler@0.1.0#handle`: in C, the SDK does"),
-        }
+            false => failure
+                .next("see that its imports and exports are those of the world of functions: in C, the SDK's are"),
+        };
+        failure.page(ErrorCode::ComponentWrong)
     })
 }
 
@@ -79,10 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_is_left_as_it_is_and_a_module_without_a_handler_refused() {
-        let component = b"\0asm\x0d\0\x01\0".to_vec();
-        assert_eq!(of(component.clone()).unwrap(), component);
-        let refused = of(MODULE.to_vec()).unwrap_err().words();
-        assert!(refused.contains("holm:function/handler@0.1.0"), "{refused}");
+    fn what_is_no_function_is_left_as_it_is() {
+        for other in [&b"\0asm\x0d\0\x01\0"[..], MODULE, b"#!/bin/sh"] {
+            assert_eq!(of(other.to_vec()).unwrap(), other);
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_meant_to_be_a_function_and_cannot_is_refused() {
+        // A custom section of a type that is none.
+        let broken = [MODULE, b"\x00\x10\x0ecomponent-type\xff"].concat();
+        assert!(of(broken).unwrap_err().words().contains("does not make a function's component"));
     }
 }
