@@ -61,6 +61,7 @@ pub(crate) struct Given {
 #[serde(default)]
 pub(crate) struct Line {
     pub(crate) level: String,
+    pub(crate) context: String,
     pub(crate) message: String,
 }
 
