@@ -123,8 +123,9 @@ impl Disk {
             return Err(wrong(format!("is a partition: name the whole disk, {}", roots.dev.join(whole).display())));
         }
         let name = name(&folder);
-        if built_on_others(&name) {
-            return Err(wrong("is no disk, but made by the kernel out of disks, files or memory".to_owned()));
+        // A loop is a file that somebody has made a disk of on purpose.
+        if built_on_others(&name) && !name.starts_with("loop") {
+            return Err(wrong("is no disk, but made by the kernel out of disks or memory".to_owned()));
         }
         Self::read(roots, &name).map(Some)
     }

@@ -46,8 +46,9 @@ pub fn locate(component: &[u8], offsets: &[u64]) -> Result<Vec<Place>, CompileEr
     let context = Context::from_dwarf(Dwarf::load(section).map_err(failed)?).map_err(failed)?;
     let place = |offset: &u64| {
         let address = offset.saturating_sub(module.code);
-        // What is damaged there is not known.
-        let lines = lines(&context, address).unwrap_or_default();
+        // What is damaged there is not known, and beyond the code there is nothing.
+        let lines = if address < module.size as u64 { lines(&context, address) } else { Ok(Vec::new()) };
+        let lines = lines.unwrap_or_default();
         Place { offset: *offset, lines }
     };
     Ok(offsets.iter().map(place).collect())

@@ -133,8 +133,17 @@ impl Replay {
         ask: impl FnOnce() -> T,
     ) -> Result<T, Stop> {
         let asked = recording::encode(asked);
+        match self.find(nature, call, &asked)?.map(postcard::from_bytes) {
+            None => Ok(ask()),
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) => Err(self.diverge(call, asked, "an answer of another shape".to_owned())),
+        }
+    }
+
+    /// The recorded answer, or nothing where any will do. Apart from the above, which is made for every call there is.
+    fn find(&mut self, nature: Nature, call: &'static str, asked: &[u8]) -> Result<Option<&[u8]>, Stop> {
         let found = match self.order {
-            Order::Loose if nature == Nature::Own => return Ok(ask()),
+            Order::Loose if nature == Nature::Own => return Ok(None),
             Order::Loose => {
                 let same = |(index, one): (usize, &Call)| {
                     (!*self.used.get(index)? && *one.call == *call && one.asked == asked).then_some(index)
@@ -152,7 +161,7 @@ impl Replay {
                 if !self.made_up.contains(&call) {
                     self.made_up.push(call);
                 }
-                return Ok(ask());
+                return Ok(None);
             }
             let recorded = match (self.order, self.calls.get(self.next)) {
                 (Order::Exact { .. }, Some(next)) => next.question(),
@@ -160,23 +169,17 @@ impl Replay {
                 (Order::Loose, _) => "no such question".to_owned(),
                 _ => "no more calls".to_owned(),
             };
-            return Err(self.diverge(Call { call: call.into(), asked, answer: Vec::new() }.question(), recorded));
+            return Err(self.diverge(call, asked.to_vec(), recorded));
         };
         self.next += 1;
         if let Some(used) = self.used.get_mut(index) {
             *used = true;
         }
-        let answer = self.calls.get(index).map(|call| call.answer.as_slice()).unwrap_or_default();
-        match postcard::from_bytes(answer) {
-            Ok(answer) => Ok(answer),
-            Err(_) => {
-                let question = Call { call: call.into(), asked, answer: Vec::new() }.question();
-                Err(self.diverge(question, "an answer of another shape".to_owned()))
-            }
-        }
+        Ok(self.calls.get(index).map(|call| call.answer.as_slice()))
     }
 
-    fn diverge(&mut self, asked: String, recorded: String) -> Stop {
+    fn diverge(&mut self, call: &'static str, asked: Vec<u8>, recorded: String) -> Stop {
+        let asked = Call { call: call.into(), asked, answer: Vec::new() }.question();
         let diverged = Diverged { at: self.next + 1, asked, recorded };
         self.diverged = Some(diverged.clone());
         Stop::Diverged(diverged)

@@ -180,6 +180,7 @@ impl Call {
                 })
             }
             "invoke.new-id" => text::<String>(answer, |id| id),
+            "secrets.get" => text::<bool>(answer, |there| if there { "it" } else { "there is none" }.to_owned()),
             "sensors.read" | "sensors.latest" => board::<Vec<Reading>>(answer, |readings| {
                 let shown = |one: &Reading| format!("{} {} {}", one.channel, one.value, one.unit);
                 readings.iter().map(shown).collect::<Vec<_>>().join(", ")

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use holm_core::{Message, SessionWrite, StoredBroker, StoredSession, Timestamp};
+use holm_core::{Message, Queued, SessionWrite, StoredBroker, StoredSession, Timestamp};
 use holm_mqtt::{Backend, Broker, BrokerConfig, Incoming, Refusal, Settled};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -242,8 +242,16 @@ pub fn apply(stored: &mut StoredBroker, write: &SessionWrite) {
         }
         SessionWrite::Enqueue { client, queued } => {
             let queue = &mut session(stored, client).queue;
-            assert!(queue.iter().all(|other| other.sequence != queued.sequence), "a sequence is used twice");
-            queue.push(queued.clone());
+            // The same message may be dated anew.
+            let same = |other: &Queued| {
+                let (one, other) = (&queued.message, &other.message);
+                (&one.topic, &one.payload) == (&other.topic, &other.payload) && one.accepted != other.accepted
+            };
+            match queue.iter_mut().find(|other| other.sequence == queued.sequence) {
+                Some(other) if same(other) => *other = queued.clone(),
+                Some(_) => panic!("a sequence is used twice"),
+                None => queue.push(queued.clone()),
+            }
         }
         SessionWrite::Release { client, sequence } => {
             let queue = &mut session(stored, client).queue;

@@ -32,7 +32,7 @@ fn an_event_arrives_whole_and_an_answer_comes_back() {
     let outcome = FUNCTION.prepare().unwrap().call(&event("echo", &big), Box::new(TestNode::default()));
     assert_eq!(answer(&outcome), big);
     assert_eq!(outcome.result.unwrap().unwrap().content_type.as_deref(), Some("text/plain"));
-    assert_eq!(outcome.usage.bytes_out, 100_000);
+    assert_eq!(outcome.usage.bytes_out, 100_000 + "text/plain".len() as u64);
     assert!(outcome.usage.peak_memory >= 1 << 16 && outcome.usage.wall > Duration::ZERO);
 }
 
