@@ -441,7 +441,7 @@ impl Deployer {
         // Not asked at a start: what ran before still does.
         let problems = schedule::problems(&bundle.manifest);
         if !problems.is_empty() {
-            return Err(DeployError::Config(format!("{}: {}", bundle.manifest.name, problems.join("; "))));
+            return Err(DeployError::Manifest(format!("{}: {}", bundle.manifest.name, problems.join("; "))));
         }
         // Nor this: a node runs without its sensors, and says so.
         let missing = self.dispatcher.controls.missing(&bundle.manifest);

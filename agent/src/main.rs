@@ -8,6 +8,7 @@ use holm_agent::arguments::{Arguments, Command, Enrol, Options, Replay, Run};
 use holm_agent::config::{Config, Overrides, Stage};
 use holm_agent::{board, cloud, node, replay};
 use holm_cloud_sync::Invitation;
+use holm_core::{ErrorCode, Problems};
 
 fn main() -> ExitCode {
     let mut stage = Stage::default();
@@ -28,11 +29,15 @@ fn main() -> ExitCode {
     let Options { data, listen, board, .. } = options;
     match Config::read(file.as_deref(), Overrides { data, listen, board, stage }) {
         Ok(config) => action(config),
-        Err(problems) => {
-            eprintln!("holmd: {problems}");
-            ExitCode::from(2)
-        }
+        Err(problems) => wrong(&problems),
     }
+}
+
+/// The configuration is what has to be mended.
+fn wrong(problems: &Problems) -> ExitCode {
+    eprintln!("holmd: {problems}\n  next: mend them all; `holmd check-config` says whether they are");
+    eprintln!("  more: holm explain {}", ErrorCode::ConfigWrong);
+    ExitCode::from(2)
 }
 
 /// `holmd run`.
@@ -82,10 +87,7 @@ fn enrol(arguments: Enrol) -> ExitCode {
     let file = arguments.config.or_else(standard_config);
     let data = match Config::read(file.as_deref(), Overrides { data: arguments.data, ..Overrides::default() }) {
         Ok(config) => config.data,
-        Err(problems) => {
-            eprintln!("holmd: {problems}");
-            return ExitCode::from(2);
-        }
+        Err(problems) => return wrong(&problems),
     };
     let mut token = arguments.token.unwrap_or_default();
     if token == "-" {

@@ -9,6 +9,13 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// The path, with the zig of `cargo xtask test`, for functions in C.
+pub fn path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let zig = repository().join("target/tools/zig/ziglang");
+    std::env::join_paths(std::env::split_paths(&path).chain([zig])).unwrap()
+}
+
 /// The bundle of an example, with `change` applied to its manifest's text.
 pub fn example(name: &str, change: impl FnOnce(String) -> String) -> Vec<u8> {
     static BUILT: OnceLock<()> = OnceLock::new();
@@ -30,6 +37,12 @@ pub fn guests() -> &'static [u8] {
 pub fn board_guests() -> &'static [u8] {
     static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
     COMPONENT.get_or_init(|| guest("board_guests"))
+}
+
+/// The component of `tests/guests/program`: a program that exports `wasi:cli/run` and nothing else.
+pub fn program() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| guest("program"))
 }
 
 fn guest(name: &str) -> Vec<u8> {

@@ -78,7 +78,7 @@ fn lines_come_while_somebody_looks_and_not_before() {
     assert_eq!(world.came(), Vec::<Value>::new());
     let mut child = world.laptop.begin(&world.cloud, &["logs", "-f", "--device", "pi1"]);
     let out = BufReader::new(child.stdout.take().unwrap());
-    let (send, lines) = mpsc::channel();
+    let (send, lines) = mpsc::sync_channel(64);
     let reader = std::thread::spawn(move || {
         for line in out.lines().map_while(Result::ok) {
             let _ = send.send(line);

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use holm_core::{Document, FunctionName, Section};
+use holm_core::{Document, ErrorCode, FunctionName, Section};
 use holm_protocol::{GroupName, ThingName};
 use serde_json::{Map, Value, json};
 
@@ -91,7 +91,9 @@ impl Apply {
             }
         }
         if !problems.is_empty() {
-            return Err(Failure::new(problems.join("\n")).next("nothing was changed; mend them all, and apply again"));
+            return Err(Failure::new(problems.join("\n"))
+                .next("nothing was changed; mend them all, and apply again")
+                .page(ErrorCode::FleetWrong));
         }
         self.show(&groups, &differing, screen)?;
         if self.plan || (groups.is_empty() && differing.is_empty()) {
@@ -144,7 +146,9 @@ impl Apply {
 
 fn read(name: &str, text: &str) -> Result<File, Failure> {
     let told = |problems: holm_core::Problems| {
-        Failure::new(problems.to_string()).next("mend them all, and apply again; nothing was changed")
+        Failure::new(problems.to_string())
+            .next("mend them all, and apply again; nothing was changed")
+            .page(ErrorCode::FleetWrong)
     };
     let (document, mut root) = Document::parse(name, text).map_err(told)?;
     if root.integer("fleet_version", 1..=1).is_none() {

@@ -77,7 +77,7 @@ pub(crate) fn build(folder: &Path, output: Option<&Path>, screen: &Screen) -> Re
         Some(output) => output.to_owned(),
         None => folder.join(file),
     };
-    let compiled = imports::inspect(&source)?;
+    let compiled = imports::inspect(&source, &component)?;
     write_whole(&bundle, &packed.bytes)?;
     let held = compiled.as_ref().map(|compiled| imports::hold(&compiled.imports, &manifest));
     let mut remarks = match &held {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use holm_core::ErrorCode;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -101,7 +102,8 @@ impl Client {
                 self.socket.display(),
                 limit.as_secs()
             ))
-            .next("see what it does with `holm logs -f` and its own log (journalctl -u holmd)")),
+            .next("see what it does with `holm logs -f` and its own log (journalctl -u holmd)")
+            .page(ErrorCode::NodeSilent)),
         }
     }
 
@@ -135,6 +137,14 @@ impl Client {
         }
         let words = value.get("error").and_then(Value::as_str).filter(|words| !words.is_empty());
         let failure = Failure::new(words.map_or_else(|| format!("the node answered {status}"), str::to_owned));
+        let code = value.get("code").and_then(Value::as_str).and_then(ErrorCode::parse);
+        let failure = match code {
+            Some(code) => failure.page(code),
+            None => failure,
+        };
+        if let Some(advice) = code.and_then(advice) {
+            return Err(failure.next(advice));
+        }
         Err(match status {
             StatusCode::NOT_FOUND => failure.next("see what there is with `holm functions` and `holm dlq list`"),
             StatusCode::FORBIDDEN => failure.next("see [functions] in the node's agent.toml"),
@@ -145,7 +155,8 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let (socket, folder) = (self.socket.display(), self.folder.display());
-        let failure = Failure::new(format!("cannot reach the node at {socket}: {error}"));
+        let failure =
+            Failure::new(format!("cannot reach the node at {socket}: {error}")).page(ErrorCode::NodeUnreachable);
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => failure.next("run this as the user that holmd runs as, or with sudo"),
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => failure.next(format!(
@@ -158,6 +169,21 @@ impl Client {
     fn broken(&self, error: &hyper::Error) -> Failure {
         Failure::new(format!("the connection to the node at {} broke: {error}", self.socket.display()))
             .next("see if it still runs with `holm status`")
+    }
+}
+
+/// What to do about what the node refused.
+fn advice(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::ManifestWrong => Some("mend them all in holm.toml, and build it again"),
+        ErrorCode::BundleRefused => Some("make it anew with `holm build DIR`"),
+        ErrorCode::ComponentWrong => {
+            Some("see that the build makes a component for `wasm32-wasip2` that exports the handler")
+        }
+        ErrorCode::NodeLacks => Some("bind it in the node's agent.toml, and start the node again"),
+        ErrorCode::TooMuch => Some("ask for less in [limits] of holm.toml, or give more in the node's agent.toml"),
+        ErrorCode::ParameterWrong => Some("see [config] in the function's holm.toml for what it may be"),
+        _ => None,
     }
 }
 

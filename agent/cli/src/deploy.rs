@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use holm_core::ErrorCode;
 use serde_json::json;
 
 use crate::build;
@@ -98,7 +99,11 @@ impl Deploy {
                 screen.text(&text)?;
             }
         }
-        Ok(if report.outcome == "rolled-back" { ExitCode::from(ROLLED_BACK) } else { ExitCode::SUCCESS })
+        if report.outcome != "rolled-back" {
+            return Ok(ExitCode::SUCCESS);
+        }
+        screen.note(format_args!("more: holm explain {}", ErrorCode::RolledBack));
+        Ok(ExitCode::from(ROLLED_BACK))
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
         let mut findings = toolchain::rust();
+        findings.push(toolchain::c_if_wanted());
         findings.extend(["holmd", COMPILER].map(release));
         findings.push(clock());
         findings.push(disk(client.folder()));

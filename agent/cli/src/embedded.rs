@@ -1,9 +1,19 @@
 //! What `holm new` writes: templates, the SDK and its WIT packages, of this release.
 
+use crate::schema;
+
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// What every function in Rust has, beside its template.
-const RUST: &str = "rust";
+/// What functions are written in. A template's name ends with it, and a folder of that name has what all of its templates
+/// have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Language {
+    C,
+    Rust,
+}
+
+/// All of them, with their folders.
+const LANGUAGES: [(Language, &str); 2] = [(Language::C, "c"), (Language::Rust, "rust")];
 
 /// How the SDK is written.
 const STYLE: &[u8] = include_bytes!("../../../rustfmt.toml");
@@ -21,7 +31,11 @@ pub(crate) fn templates() -> Vec<Template> {
         FILES.iter().filter_map(|(path, _)| path.strip_prefix("templates/")?.split('/').next()).collect();
     names.sort_unstable();
     names.dedup();
-    names.into_iter().filter(|name| *name != RUST).map(|name| Template { name }).collect()
+    names
+        .into_iter()
+        .filter(|name| LANGUAGES.iter().all(|(_, folder)| name != folder))
+        .map(|name| Template { name })
+        .collect()
 }
 
 impl Template {
@@ -32,13 +46,25 @@ impl Template {
         line.and_then(|line| line.strip_suffix('"')).unwrap_or_default()
     }
 
+    /// What its functions are written in.
+    pub(crate) fn language(&self) -> Language {
+        let (language, _) = self.written_in();
+        language
+    }
+
+    fn written_in(&self) -> (Language, &'static str) {
+        let last = self.name.rsplit('-').next().unwrap_or_default();
+        LANGUAGES.into_iter().find(|(_, folder)| *folder == last).unwrap_or((Language::Rust, "rust"))
+    }
+
     /// Every file of a new function's folder, with its path there.
     pub(crate) fn files(&self, function: &str) -> Vec<(String, Vec<u8>)> {
         let mut files = Vec::new();
         for (path, bytes) in under(&format!("templates/{}/", self.name)) {
             files.push((path.to_owned(), fill(bytes, function)));
         }
-        for (path, bytes) in under(&format!("templates/{RUST}/")) {
+        let (language, folder) = self.written_in();
+        for (path, bytes) in under(&format!("templates/{folder}/")) {
             let path = match path {
                 // Under its own name it would be one of this repository's.
                 "gitignore" => ".gitignore".to_owned(),
@@ -47,9 +73,15 @@ impl Template {
             };
             files.push((path, fill(bytes, function)));
         }
-        files.extend(sdk());
-        // Or the author's `cargo fmt` would write the SDK anew.
-        files.push((".holm/rustfmt.toml".to_owned(), STYLE.to_vec()));
+        match language {
+            Language::C => files.extend(sdk_c()),
+            Language::Rust => {
+                files.extend(sdk());
+                // Or the author's `cargo fmt` would write the SDK anew.
+                files.push((".holm/rustfmt.toml".to_owned(), STYLE.to_vec()));
+            }
+        }
+        files.extend(schema::all().map(|(name, text)| (format!(".holm/schema/{name}"), text.as_bytes().to_vec())));
         files.sort();
         files
     }
@@ -59,6 +91,20 @@ impl Template {
 fn sdk() -> impl Iterator<Item = (String, Vec<u8>)> {
     let sources = under("sdk/src/").map(|(path, bytes)| (format!(".holm/sdk/src/{path}"), bytes.to_vec()));
     sources.chain(under("wit/").map(|(path, bytes)| (format!(".holm/wit/{path}"), bytes.to_vec())))
+}
+
+/// The SDK for C, with the bindings that were generated from the WIT packages.
+fn sdk_c() -> impl Iterator<Item = (String, Vec<u8>)> {
+    ["include", "libc", "src"].into_iter().flat_map(|folder| {
+        let files: Vec<_> = under(&["sdk-c/", folder, "/"].concat()).collect();
+        files.into_iter().map(move |(path, bytes)| (format!(".holm/sdk/{folder}/{path}"), bytes.to_vec()))
+    })
+}
+
+/// The WIT packages, each with its path under `functions/wit`.
+pub(crate) fn wit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let texts = under("wit/").filter(|(path, _)| path.ends_with(".wit"));
+    texts.filter_map(|(path, bytes)| Some((path, std::str::from_utf8(bytes).ok()?)))
 }
 
 fn under(folder: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
@@ -97,8 +143,16 @@ mod tests {
             assert!(manifest.is_ok(), "{manifest:?}");
             assert!(!template.about().is_empty(), "{}", template.name);
             assert!(file("tests/cases.toml").contains("[[case]]"), "{}", template.name);
-            assert!(file("Cargo.toml").contains("name = \"my_function\""), "{}", template.name);
-            assert!(file(".holm/sdk/src/lib.rs").contains("export!"), "{}", template.name);
+            match template.language() {
+                Language::C => {
+                    assert!(file("src/handler.c").contains("holm_outcome handle"), "{}", template.name);
+                    assert!(file(".holm/sdk/include/holm.h").contains("holm_outcome"), "{}", template.name);
+                }
+                Language::Rust => {
+                    assert!(file("Cargo.toml").contains("name = \"my_function\""), "{}", template.name);
+                    assert!(file(".holm/sdk/src/lib.rs").contains("export!"), "{}", template.name);
+                }
+            }
             assert!(!files.iter().any(|(_, bytes)| bytes.windows(2).any(|pair| pair == b"{{") && {
                 let text = String::from_utf8_lossy(bytes);
                 text.contains("{{name}}") || text.contains("{{crate}}") || text.contains("{{holm}}")

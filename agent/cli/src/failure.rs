@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use holm_core::ErrorCode;
+
 use crate::look::{Look, Tone};
 
 /// The end of a command that failed.
@@ -13,6 +15,8 @@ pub(crate) enum Failure {
         what: String,
         /// What to do about it.
         next: Option<String>,
+        /// The page that says more.
+        page: Option<ErrorCode>,
     },
     /// Whoever read our output has gone. Nothing to tell, and nobody to tell it to.
     Unheard,
@@ -30,13 +34,21 @@ impl std::fmt::Display for Failure {
 impl Failure {
     /// With nothing to advise.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self::Told { what: what.into(), next: None }
+        Self::Told { what: what.into(), next: None, page: None }
     }
 
     /// Says what to do about it.
     pub(crate) fn next(self, advice: impl Into<String>) -> Self {
         match self {
-            Self::Told { what, .. } => Self::Told { what, next: Some(advice.into()) },
+            Self::Told { what, page, .. } => Self::Told { what, next: Some(advice.into()), page },
+            Self::Unheard => Self::Unheard,
+        }
+    }
+
+    /// Says where more is said about it.
+    pub(crate) fn page(self, code: ErrorCode) -> Self {
+        match self {
+            Self::Told { what, next, .. } => Self::Told { what, next, page: Some(code) },
             Self::Unheard => Self::Unheard,
         }
     }
@@ -65,8 +77,8 @@ impl Failure {
     /// As plain text; empty when there is nothing to tell.
     pub(crate) fn words(&self) -> String {
         match self {
-            Self::Told { what, next: Some(next) } => format!("{what}\nnext: {next}"),
-            Self::Told { what, next: None } => what.clone(),
+            Self::Told { what, next: Some(next), .. } => format!("{what}\nnext: {next}"),
+            Self::Told { what, next: None, .. } => what.clone(),
             Self::Unheard => String::new(),
         }
     }
@@ -75,10 +87,13 @@ impl Failure {
     pub(crate) fn render(&self, look: &Look) -> String {
         match self {
             Self::Unheard => String::new(),
-            Self::Told { what, next } => {
+            Self::Told { what, next, page } => {
                 let mut text = format!("{} {what}\n", look.paint(Tone::Bad, "holm:"));
                 if let Some(next) = next {
                     text.push_str(&format!("  {} {next}\n", look.paint(Tone::Strong, "next:")));
+                }
+                if let Some(code) = page {
+                    text.push_str(&format!("  {} holm explain {code}\n", look.paint(Tone::Dim, "more:")));
                 }
                 text
             }
@@ -96,6 +111,10 @@ mod tests {
         assert_eq!(
             failure.render(&Look::plain()),
             "holm: cannot reach the node at x\n  next: start it with `holmd run`\n"
+        );
+        assert_eq!(
+            failure.page(ErrorCode::NodeUnreachable).render(&Look::plain()),
+            "holm: cannot reach the node at x\n  next: start it with `holmd run`\n  more: holm explain node-unreachable\n"
         );
         assert_eq!(Failure::Unheard.render(&Look::plain()), "");
     }

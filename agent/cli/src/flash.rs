@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use holm_core::ErrorCode;
 use holm_image::card_seed::{Seed, country, hostname, ssid};
 use holm_image::disk::{Allowed, Disk, Roots};
 use holm_image::flash::{Flash as Writer, Target};
@@ -179,7 +180,7 @@ impl Flash {
             && *expected != disk.serial
         {
             let what = format!("{} has the serial number {}, and not {expected}", disk.path.display(), disk.serial);
-            return Err(Failure::new(what).next("holm flash --list"));
+            return Err(Failure::new(what).next("holm flash --list").page(ErrorCode::DiskRefused));
         }
         if self.dry_run {
             return Ok(());
@@ -192,13 +193,15 @@ impl Flash {
                 }
                 Some(_) => Ok(()),
                 None => Err(Failure::new("--yes alone could mean any disk that happens to be there")
-                    .next(format!("add --expect-serial '{}'", disk.serial))),
+                    .next(format!("add --expect-serial '{}'", disk.serial))
+                    .page(ErrorCode::DiskRefused)),
             };
         }
         let known = disk.known_as();
         if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
             return Err(Failure::new("nobody is there to be asked: this is no terminal")
-                .next(format!("add --yes --expect-serial '{}'", disk.serial)));
+                .next(format!("add --yes --expect-serial '{}'", disk.serial))
+                .page(ErrorCode::DiskRefused));
         }
         screen.note(format_args!("All of it will be lost. To go on, type what it is: {known}"));
         let mut line = String::new();
@@ -216,7 +219,8 @@ impl Flash {
         let there = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
         match there && !self.yes && Image::open(path).is_err() && !holm_image::is_card(path) {
             true => Err(Failure::new(format!("{} is there, and is no card", path.display()))
-                .next("add --yes to write over it, or name another file")),
+                .next("add --yes to write over it, or name another file")
+                .page(ErrorCode::DiskRefused)),
             false => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 
 use crate::failure::Failure;
 use crate::programs;
@@ -24,19 +24,24 @@ pub(crate) struct Import {
 }
 
 /// Runs `holm-compile`, which is found beside `holm` or on the path. `None` if it is not there.
-pub(crate) fn inspect(component: &Path) -> Result<Option<Compiled>, Failure> {
+pub(crate) fn inspect(source: &Path, component: &[u8]) -> Result<Option<Compiled>, Failure> {
     let Some(compiler) = programs::find(COMPILER) else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+    // What the build has made may be a core module: this is its component.
+    let input = folder.path().join("component.wasm");
+    std::fs::write(&input, component).map_err(|error| failed(&error))?;
     let output = Command::new(&compiler)
-        .arg(component)
+        .arg(&input)
         .arg(folder.path().join("native.cwasm"))
         .output()
         .map_err(|error| failed(&error))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile: {words}", component.display())));
+        return Err(Failure::new(format!("{} does not compile: {words}", source.display()))
+            .next("see that the build makes a component that exports the handler: `wasm32-wasip2` in Rust, `holm cc` in C")
+            .page(ErrorCode::ComponentWrong));
     }
     serde_json::from_slice(&output.stdout).map(Some).map_err(|error| failed(&error))
 }

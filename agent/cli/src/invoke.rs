@@ -76,7 +76,8 @@ impl Invoke {
         match &*event.outcome {
             "ok" => Ok(()),
             kind => Err(Failure::new(format!("{} did not succeed: {kind}", self.name))
-                .next("see `holm logs` for what it wrote; after its last attempt it is in `holm dlq list`")),
+                .next("see `holm logs` for what it wrote; after its last attempt it is in `holm dlq list`")
+                .page(holm_core::ErrorCode::InvocationFailed)),
         }
     }
 

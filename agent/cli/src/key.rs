@@ -297,9 +297,11 @@ fn roles(kept: &Kept, online: &Online) -> Result<RoleSet, Failure> {
 async fn recover(folder: PathBuf, root: Option<&Path>, screen: &mut Screen) -> Result<(), Failure> {
     let keys = Keys::open(folder)?;
     if keys.roots.is_empty() {
-        return Err(Failure::new(format!("there is no root key in {}", keys.folder.display())).next(
-            "bring the root keys there. Without them, begin anew with `holm key new`, and enrol every device again",
-        ));
+        return Err(Failure::new(format!("there is no root key in {}", keys.folder.display()))
+            .next(
+                "bring the root keys there. Without them, begin anew with `holm key new`, and enrol every device again",
+            )
+            .page(holm_core::ErrorCode::KeyMissing));
     }
     let trusted = keys.trusted();
     let cannot = |what: &Path, error: std::io::Error| Failure::new(format!("cannot use {}: {error}", what.display()));

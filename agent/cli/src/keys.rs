@@ -102,6 +102,7 @@ impl Keys {
         self.targets.as_ref().ok_or_else(|| {
             Failure::new(format!("there is no targets key in {}", self.folder.display()))
                 .next("name its folder with --keys DIR, or make keys with `holm key new --cloud`")
+                .page(holm_core::ErrorCode::KeyMissing)
         })
     }
 }

@@ -11,8 +11,10 @@ mod apply;
 mod board;
 mod buffer;
 mod build;
+mod cc;
 mod client;
 mod cloud;
+mod component;
 mod config;
 mod data;
 mod deploy;
@@ -23,6 +25,7 @@ mod dlq;
 mod doctor;
 mod documents;
 mod embedded;
+mod explain;
 mod failure;
 mod flash;
 mod fleet;
@@ -54,10 +57,12 @@ mod rerun;
 mod results;
 mod rollback;
 mod rollout;
+mod schema;
 mod screen;
 mod secret;
 mod seed;
 mod status;
+mod strip;
 mod symbols;
 mod table;
 mod tail;
@@ -95,6 +100,8 @@ enum Command {
     New(new::New),
     /// Build a function and pack its bundle
     Build(build::Build),
+    /// Compile C to a core module, of which `build` makes the component: for [build].command
+    Cc(cc::Compile),
     /// Run functions here, and again whenever a file changes
     Dev(dev::Dev),
     /// Run a function's cases
@@ -125,6 +132,8 @@ enum Command {
     Invoke(invoke::Invoke),
     /// Look for what keeps you from working here, with a fix per line
     Doctor(doctor::Doctor),
+    /// Say more about an error, by its code
+    Explain(explain::Explain),
     /// Hash a password from stdin for [[mqtt.user]]
     Password(password::Password),
     /// Watch the node live
@@ -158,6 +167,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// Print the JSON Schema of a file, for editors
+    Schema(schema::Schema),
     /// Names for versions, such as stable and canary, to deploy by
     Alias(alias::Alias),
     /// Secrets of devices: sealed here, and opened there
@@ -205,6 +216,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
     match arguments.command {
         Command::New(new) => new.run(screen)?,
         Command::Build(build) => build.run(screen)?,
+        Command::Cc(compile) => return compile.run(),
         Command::Dev(dev) => return dev.run(screen).await,
         Command::Test(test) => return test.run(screen).await,
         Command::Deploy(deploy) => return deploy.run(&client, screen).await,
@@ -221,6 +233,8 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Buffer(buffer) => buffer.run(&client, screen).await?,
         Command::Invoke(invoke) => invoke.run(&client, screen).await?,
         Command::Doctor(doctor) => return doctor.run(&client, screen).await,
+        Command::Schema(schema) => schema.run(screen)?,
+        Command::Explain(explain) => explain.run(screen)?,
         Command::Password(password) => password.run(screen)?,
         Command::Top(top) => top.run(&client, screen).await?,
         Command::Tuf(tuf) => tuf.run(screen).await?,

@@ -51,7 +51,7 @@ impl New {
         let folder = self.dir.clone().unwrap_or_else(|| PathBuf::from(function.as_str()));
         let files = template.files(function.as_str());
         write(&folder, &files)?;
-        let findings = toolchain::rust();
+        let findings = toolchain::of(template.language());
         if self.json {
             let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
             return screen.json(&serde_json::json!({
@@ -117,11 +117,12 @@ fn render(
         let about = match path.as_str() {
             "holm.toml" => "what starts it, what it may do and use",
             "src/lib.rs" => "the function, and its unit tests",
+            "src/handler.c" => "the function",
             "tests/cases.toml" => "cases for `holm test`",
             "node.toml" => "the simulated board of `holm test` and `holm dev`",
             path if path.starts_with(".holm/") => {
                 if !std::mem::replace(&mut hidden, true) {
-                    let about = format!("the SDK, of release {}", env!("CARGO_PKG_VERSION"));
+                    let about = format!("the SDK and the schemas, of release {}", env!("CARGO_PKG_VERSION"));
                     text.push_str(&format!("  {:<18}{}\n", ".holm/", look.paint(Tone::Dim, &about)));
                 }
                 continue;

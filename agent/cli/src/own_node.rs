@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use holm_core::{Manifest, Timestamp, TriggerKind};
+use holm_core::{ErrorCode, Manifest, Timestamp, TriggerKind};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -144,7 +144,8 @@ impl OwnNode {
             words = text.lines().collect();
         }
         let words: String = words.iter().rev().take(20).rev().map(|line| format!("{line}\n")).collect();
-        let failure = Failure::new(format!("the node did not start: {}", words.trim_end()));
+        let failure =
+            Failure::new(format!("the node did not start: {}", words.trim_end())).page(ErrorCode::NodeNotStarted);
         match words {
             words if words.contains("cannot listen") => {
                 failure.next("name another address with --listen, such as 127.0.0.1:0 for any that is free")

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
-use holm_core::{FunctionName, Manifest, TopicFilter};
+use holm_core::{ErrorCode, FunctionName, Manifest, TopicFilter};
 use holm_trust::tuf::edit::NewTarget;
 use holm_trust::tuf::{Draft, Kept, Listing, Repository, RoleName};
 use serde::Deserialize;
@@ -74,8 +74,11 @@ impl Publish {
             Failure::new(format!("cannot read the bundle {}: {error}", self.bundle.display()))
                 .next("make one with `holm build DIR`")
         })?;
-        let bundle = Bundle::open(&bytes, &BundleLimits::default())
-            .map_err(|error| Failure::new(format!("{}: {}", self.bundle.display(), chain(&error))))?;
+        let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(|error| {
+            Failure::new(format!("{}: {}", self.bundle.display(), chain(&error)))
+                .next("make it anew with `holm build DIR`")
+                .page(ErrorCode::BundleRefused)
+        })?;
         let keys = Keys::open(keys::folder(self.keys.as_deref())?)?;
         let key = keys.targets()?;
         let remote = Remote::open()?;
@@ -91,7 +94,8 @@ impl Publish {
             let was = before.map(|before| before.version).unwrap_or_default();
             let more = widened.join("\n  + ");
             return Err(Failure::new(format!("{name} {version} wants to do more than {was}:\n  + {more}"))
-                .next("if that is right, publish with --approve-permissions"));
+                .next("if that is right, publish with --approve-permissions")
+                .page(ErrorCode::PermissionsGrow));
         }
         let sequence = before.as_ref().map_or(1, |before| before.sequence.saturating_add(1));
         let listing = Listing::Bundle {
@@ -138,7 +142,8 @@ fn latest(kept: &Kept, function: &FunctionName, version: &str) -> Result<Option<
     let repository = Repository::open(kept).map_err(|error| refused("the repository", &error))?;
     if repository.peek(&Listing::bundle_name(function, version)).is_some() {
         return Err(Failure::new(format!("{function} {version} is published already, and versions do not change"))
-            .next("give it another version in holm.toml, and build it again"));
+            .next("give it another version in holm.toml, and build it again")
+            .page(ErrorCode::VersionTaken));
     }
     let mut latest: Option<Before> = None;
     for (name, target) in repository.targets() {
@@ -206,6 +211,7 @@ pub(crate) fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
     let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH")
             .next("publish without --profile, or install it")
+            .page(ErrorCode::ProgramMissing)
     })?;
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
     let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
@@ -215,7 +221,9 @@ pub(crate) fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
     if !ran.status.success() {
         let words = String::from_utf8_lossy(&ran.stderr);
         let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile for {profile}: {words}", bundle.manifest.name)));
+        return Err(Failure::new(format!("{} does not compile for {profile}: {words}", bundle.manifest.name))
+            .next("see that the build makes a component for `wasm32-wasip2` that exports the handler")
+            .page(ErrorCode::ComponentWrong));
     }
     let report: Report = serde_json::from_slice(&ran.stdout).map_err(|error| failed(&error))?;
     let bytes = std::fs::read(&output).map_err(|error| failed(&error))?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holm_core::ErrorCode;
 use holm_protocol::ApiError;
 use hyper::{HeaderMap, Method, StatusCode};
 use rustls_pki_types::CertificateDer;
@@ -55,21 +56,24 @@ impl Profile {
 
     fn find() -> Result<Self, Failure> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let next = "run `holm login URL --ca FILE`, or set HOLM_CLOUD, HOLM_TOKEN and HOLM_CA";
+        let unknown = |what: &str| {
+            Failure::new(what)
+                .next("run `holm login URL --ca FILE`, or set HOLM_CLOUD, HOLM_TOKEN and HOLM_CA")
+                .page(ErrorCode::CloudUnknown)
+        };
         if let Some(url) = set("HOLM_CLOUD") {
             let (Some(token), Some(ca)) = (set("HOLM_TOKEN"), set("HOLM_CA")) else {
-                return Err(Failure::new("HOLM_CLOUD is set, but HOLM_TOKEN or HOLM_CA is not").next(next));
+                return Err(unknown("HOLM_CLOUD is set, but HOLM_TOKEN or HOLM_CA is not"));
             };
             let root_pem = std::fs::read_to_string(&ca)
                 .map_err(|error| Failure::new(format!("cannot read HOLM_CA, {ca}: {error}")))?;
             return Ok(Self { url, token, root_pem });
         }
-        let path = Self::path().ok_or_else(|| Failure::new("there is no home folder").next(next))?;
+        let path = Self::path().ok_or_else(|| unknown("there is no home folder"))?;
         let text = std::fs::read_to_string(&path).map_err(|error| {
-            Failure::new(format!("no control plane is known here: cannot read {}: {error}", path.display())).next(next)
+            unknown(&format!("no control plane is known here: cannot read {}: {error}", path.display()))
         })?;
-        toml::from_str(&text)
-            .map_err(|error| Failure::new(format!("{} is not understood: {error}", path.display())).next(next))
+        toml::from_str(&text).map_err(|error| unknown(&format!("{} is not understood: {error}", path.display())))
     }
 }
 
@@ -147,8 +151,10 @@ impl Remote {
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(HeaderMap, Bytes), Failure> {
         let url = format!("{}{path}", self.url);
         let asked = self.http.ask((method, &url), Some(&self.token), body, LARGEST, PATIENCE).await;
-        let (status, head, body) =
-            asked.map_err(|failure| failure.next(format!("is the control plane at {} running?", self.url)))?;
+        let (status, head, body) = asked.map_err(|failure| {
+            let failure = failure.next(format!("is the control plane at {} running?", self.url));
+            failure.page(ErrorCode::CloudUnreachable)
+        })?;
         if status.is_success() {
             return Ok((head, body));
         }
@@ -166,7 +172,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         text.push_str("\n  - ");
         text.push_str(&problem);
     }
-    let failure = Failure::new(text);
+    let failure = Failure::new(text).page(ErrorCode::CloudRefused);
     match status {
         StatusCode::UNAUTHORIZED => failure.next("run `holm login URL --ca FILE` with a token that is good"),
         _ => failure,
@@ -203,7 +209,10 @@ mod tests {
     fn every_problem_is_shown() {
         let body = br#"{"error":{"code":"bad-request","message":"the request is not right","problems":["one","two"]}}"#;
         let failure = refused(StatusCode::BAD_REQUEST, body);
-        assert_eq!(failure.render(&Look::plain()), "holm: the request is not right\n  - one\n  - two\n");
+        assert_eq!(
+            failure.render(&Look::plain()),
+            "holm: the request is not right\n  - one\n  - two\n  more: holm explain cloud-refused\n"
+        );
         let failure = refused(StatusCode::BAD_GATEWAY, b"<html>");
         assert_eq!(failure.render(&Look::plain()), "holm: the control plane answered 502 Bad Gateway\n");
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits};
+use holm_core::ErrorCode;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -117,9 +118,11 @@ impl Replay {
             }
         }
         if sum.events == 0 {
-            return Err(Failure::new(format!("the node has no recordings of {name} of that time")).next(format!(
-                "let events come, or ask for more with --since; see them with `holm events --function {name}`"
-            )));
+            return Err(Failure::new(format!("the node has no recordings of {name} of that time"))
+                .next(format!(
+                    "let events come, or ask for more with --since; see them with `holm events --function {name}`"
+                ))
+                .page(ErrorCode::RecordingsMissing));
         }
         if self.json {
             return screen.json(&serde_json::json!({ "sum": sum }));

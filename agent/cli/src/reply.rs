@@ -16,7 +16,20 @@ pub(crate) struct Status {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Vec<Lane>,
     pub(crate) broker: Broker,
+    pub(crate) external: Option<External>,
     pub(crate) cloud: Option<Cloud>,
+}
+
+/// The link to a broker that is not the node's own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct External {
+    pub(crate) address: String,
+    pub(crate) connected: bool,
+    pub(crate) last_error: Option<String>,
+    pub(crate) in_flight: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
 }
 
 /// The link to the control plane.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
+use holm_core::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::build::chain;
 use crate::failure::Failure;
 use crate::imports::COMPILER;
 use crate::programs;
-use crate::symbols;
+use crate::{strip, symbols};
 
 /// What a record says, as far as it matters here. The rest goes through as it is.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -60,6 +61,7 @@ pub(crate) struct Given {
 #[serde(default)]
 pub(crate) struct Line {
     pub(crate) level: String,
+    pub(crate) context: String,
     pub(crate) message: String,
 }
 
@@ -132,13 +134,14 @@ impl Component {
         if let Some(given) = given {
             let found = Self::open(given)?;
             let bytes = found.read()?;
-            let stripped = symbols::strip(&bytes).unwrap_or_default();
+            let stripped = strip::strip(&bytes).unwrap_or_default();
             if Digest::of(&bytes).to_string() != digest && Digest::of(&stripped).to_string() != digest {
                 return Err(Failure::new(format!(
                     "{} is not the component of {what}, which has the digest {digest}",
                     given.display()
                 ))
-                .next("name the file of exactly that version; `holm build` of the same sources makes it again"));
+                .next("name the file of exactly that version; `holm build` of the same sources makes it again")
+                .page(ErrorCode::ComponentUnknown));
             }
             return Ok(found);
         }
@@ -147,9 +150,9 @@ impl Component {
         }
         match bundle.filter(|bundle| bundle.is_file()) {
             Some(bundle) => Self::open(&bundle),
-            None => Err(Failure::new(format!("the component of {what} is not on this machine: {digest}")).next(
-                "build that version here with `holm build`, which keeps it, or name its bundle or .wasm with --component",
-            )),
+            None => Err(Failure::new(format!("the component of {what} is not on this machine: {digest}"))
+                .next("build that version here with `holm build`, which keeps it, or name its bundle or .wasm with --component")
+                .page(ErrorCode::ComponentUnknown)),
         }
     }
 
@@ -178,7 +181,7 @@ impl Component {
     /// Whether it leads back to lines.
     pub(crate) fn has_lines(&self) -> Result<bool, Failure> {
         let bytes = self.read()?;
-        Ok(symbols::strip(&bytes).is_some_and(|stripped| stripped.len() < bytes.len()))
+        Ok(strip::has_lines(&bytes))
     }
 
     /// Fills in the lines of frames, where there are any.
@@ -203,6 +206,7 @@ fn compiler(arguments: &[&str]) -> Result<Vec<u8>, Failure> {
     let compiler = programs::find(COMPILER).ok_or_else(|| {
         Failure::new("holm-compile is neither beside holm nor on the PATH: nothing can be run again without it")
             .next("install the whole release, or see what else is missing with `holm doctor`")
+            .page(ErrorCode::ProgramMissing)
     })?;
     let failed = |words: &dyn std::fmt::Display| Failure::new(format!("{}: {words}", compiler.display()));
     let output = Command::new(&compiler).args(arguments).output().map_err(|error| failed(&error))?;

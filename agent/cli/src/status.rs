@@ -83,12 +83,28 @@ fn render(status: &reply::Status, look: &Look) -> String {
         ("inbox", format!("{} waiting, {} dead letters", count(status.inbox.parked), count(status.inbox.dead))),
         ("outbox", format!("{} ({})", lanes.join(", "), look::bytes(bytes))),
     ];
+    if let (Some(external), Some(entry)) = (&status.external, entries.iter_mut().find(|(name, _)| *name == "broker")) {
+        entry.1 = away(external, look);
+    }
     entries.extend(status.cloud.iter().map(|cloud| ("cloud", link(cloud, look))));
     entries
         .extend(status.cloud.iter().filter(|cloud| cloud.thing.is_some()).map(|cloud| ("upload", upload(cloud, look))));
     let key = status.cloud.as_ref().and_then(|cloud| cloud.sealing_key.clone());
     entries.extend(key.map(|key| ("key", format!("{key} is what secrets are sealed to"))));
     list(look, &entries)
+}
+
+/// The link to somebody else's broker, on a node that has none.
+fn away(external: &reply::External, look: &Look) -> String {
+    let words = if external.connected { "connected to" } else { "not connected to" };
+    let tone = if external.connected { Tone::Good } else { Tone::Warn };
+    let mut text = look.paint(tone, &format!("{words} {}", external.address));
+    let (taken, sent) = (look::count(external.messages_in), look::count(external.messages_out));
+    text.push_str(&format!(", {taken} messages in, {sent} out, {} on their way", look::count(external.in_flight)));
+    if let Some(error) = external.last_error.as_ref().filter(|_| !external.connected) {
+        text.push_str(&format!(": {}", look.paint(Tone::Warn, &look::short(error, 200))));
+    }
+    text
 }
 
 /// The link to the control plane.
@@ -163,6 +179,18 @@ pub(crate) mod tests {
             "broker": {"connections": 1, "clients": 1, "sessions": 2, "queued_messages": 0, "queued_bytes": 0, "retained": 5, "messages_in": 1_300, "messages_out": 20, "dropped": 0},
         }))
         .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_node_without_a_broker_says_whose_it_uses() {
+        let mut status = sample();
+        status.external = serde_json::from_value(serde_json::json!({
+            "address": "broker.lan:1883", "connected": false, "last_error": "connection refused", "messages_in": 1_300, "messages_out": 20,
+        }))
+        .ok();
+        let text = render(&status, &Look::plain());
+        let line = "\nbroker  not connected to broker.lan:1883, 1,300 messages in, 20 out, 0 on their way: connection refused\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no tokio: everything here is a value that was checked when it was made. The other rooms parse at
 //! their doors into these types and trust them afterwards.
 
+mod code;
 mod document;
 mod event;
 mod jump;
@@ -17,6 +18,7 @@ mod transfer;
 mod trie;
 mod units;
 
+pub use code::ErrorCode;
 pub use document::{Document, Problem, Problems, Section};
 pub use event::{Event, EventId, Payload, Publish, Qos, Route, Source, Timestamp};
 pub use jump::{ClockReading, Jump, JumpWatch};

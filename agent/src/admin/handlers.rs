@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holm_core::{FunctionName, Source};
+use holm_core::{ErrorCode, FunctionName, Source};
 use holm_store::{DeadLetter, InboxId, OutboxRow, Write};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -20,17 +20,42 @@ use crate::dispatch::{Street, event_now};
 use crate::journal::Ring;
 
 /// An answer that is not the one that was asked for.
-pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
+pub(super) struct Failure {
+    status: StatusCode,
+    words: String,
+    code: Option<ErrorCode>,
+}
+
+impl Failure {
+    /// With the code that the status says by itself.
+    pub(super) fn new(status: StatusCode, words: String) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => Some(ErrorCode::NotFound),
+            StatusCode::SERVICE_UNAVAILABLE => Some(ErrorCode::StoreFailing),
+            _ => None,
+        };
+        Self { status, words, code }
+    }
+
+    /// With another code.
+    pub(super) fn coded(self, code: ErrorCode) -> Self {
+        Self { code: Some(code), ..self }
+    }
+}
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.0, Json(json!({ "error": self.1 }))).into_response()
+        let mut body = json!({ "error": self.words });
+        if let (Some(code), Some(body)) = (self.code, body.as_object_mut()) {
+            body.insert("code".to_owned(), code.as_str().into());
+        }
+        (self.status, Json(body)).into_response()
     }
 }
 
 impl From<holm_store::StoreError> for Failure {
     fn from(error: holm_store::StoreError) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
     }
 }
 
@@ -40,7 +65,8 @@ impl From<DeployError> for Failure {
             DeployError::Unsigned => StatusCode::FORBIDDEN,
             DeployError::NotFound(_) => StatusCode::NOT_FOUND,
             DeployError::File { .. } | DeployError::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            DeployError::Bundle(_)
+            DeployError::Manifest(_)
+            | DeployError::Bundle(_)
             | DeployError::TooMuch(_)
             | DeployError::Mismatch(_)
             | DeployError::Config(_)
@@ -49,14 +75,14 @@ impl From<DeployError> for Failure {
             | DeployError::Compile(_)
             | DeployError::Load(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Self(status, chain(&error))
+        Self { status, words: chain(&error), code: error.code() }
     }
 }
 
 pub(super) type Answer = Result<Json<Value>, Failure>;
 
 pub(super) fn name(text: &str) -> Result<FunctionName, Failure> {
-    FunctionName::new(text).map_err(|error| Failure(StatusCode::BAD_REQUEST, error.to_string()))
+    FunctionName::new(text).map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 /// Reads of the database happen on a thread that may block.
@@ -65,7 +91,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),
-        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
@@ -144,7 +170,7 @@ where
     let runtime = tokio::runtime::Handle::current();
     match tokio::task::spawn_blocking(move || runtime.block_on(work(state.deployer))).await {
         Ok(result) => Ok(result?),
-        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
@@ -188,14 +214,14 @@ pub(super) async fn invoke(
     let slot = state
         .dispatcher
         .slot(&name(&function)?)
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("there is no function `{function}`")))?;
+        .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("there is no function `{function}`")))?;
     let subject = guise.subject.map_or_else(|| "invoke".into(), Arc::from);
     let mut event = event_now(state.dispatcher.new_id(), guise.source.unwrap_or(Source::Admin), subject);
     event.data = body;
     let id = event.id.clone();
     match state.dispatcher.trigger(&slot, event, true, Vec::new()).await {
         Ok(Ok(())) => Ok(Json(json!({ "event": id.0 }))),
-        _ => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the node could not settle the event".into())),
+        _ => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the node could not settle the event".into())),
     }
 }
 
@@ -304,7 +330,7 @@ pub(super) async fn results(
     let declared: Vec<String> = match (query.series, state.dispatcher.slot(&function).and_then(|slot| slot.loaded())) {
         (Some(series), _) => vec![series],
         (None, Some(loaded)) => loaded.manifest.results.iter().map(|(series, _)| series.to_string()).collect(),
-        (None, None) => return Err(Failure(StatusCode::NOT_FOUND, format!("there is no function `{function}`"))),
+        (None, None) => return Err(Failure::new(StatusCode::NOT_FOUND, format!("there is no function `{function}`"))),
     };
     let store = state.dispatcher.store.clone();
     let rows = blocking(move || {
@@ -355,15 +381,15 @@ async fn find(state: &State, id: i64) -> Result<DeadLetter, Failure> {
     let store = state.dispatcher.store.clone();
     blocking(move || store.dead_letter(id))
         .await?
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
+        .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
 }
 
 async fn commit(state: &State, writes: Vec<Write>) -> Result<(), Failure> {
     let store = state.dispatcher.store.clone();
     match tokio::task::spawn_blocking(move || store.commit(writes)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Ok(Err(error)) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 

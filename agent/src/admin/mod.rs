@@ -1,7 +1,8 @@
 //! The admin socket: HTTP and JSON on a unix socket in the data folder, for its owner only.
 //!
 //! `holm` is its client; `curl --unix-socket` will do. Paths begin with `/v1`. Streams (`follow=true`) are NDJSON, one
-//! object a line. Errors are `{"error": "..."}` with a fitting status.
+//! object a line. Errors are `{"error": "...", "code": "..."}` with a fitting status; the code is there where a
+//! page says more.
 
 mod board;
 mod handlers;

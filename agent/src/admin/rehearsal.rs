@@ -24,12 +24,12 @@ impl From<RehearsalError> for Failure {
             RehearsalError::Restless | RehearsalError::TooLong => StatusCode::CONFLICT,
             RehearsalError::Store(_) | RehearsalError::Commit(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self(status, chain(&error))
+        Self::new(status, chain(&error))
     }
 }
 
 fn runs() -> Failure {
-    Failure(StatusCode::CONFLICT, "this node does not rehearse: its clock goes by itself".into())
+    Failure::new(StatusCode::CONFLICT, "this node does not rehearse: its clock goes by itself".into())
 }
 
 /// Time passes on a thread that may block; the answer says what time it is then.
@@ -40,7 +40,7 @@ async fn pass(
     let rehearsal: Arc<Rehearsal> = state.rehearsal.ok_or_else(runs)?;
     match tokio::task::spawn_blocking(move || work(&rehearsal)).await {
         Ok(now) => Ok(Json(json!({ "now": now? }))),
-        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn fire(Extract(state): Extract<State>, Path((function, schedul
 
 pub(super) async fn measure(Extract(state): Extract<State>, Path(sensor): Path<String>, body: Bytes) -> Answer {
     let wrong =
-        |error: serde_json::Error| Failure(StatusCode::BAD_REQUEST, format!("not channels and numbers: {error}"));
+        |error: serde_json::Error| Failure::new(StatusCode::BAD_REQUEST, format!("not channels and numbers: {error}"));
     let values: BTreeMap<String, f64> = serde_json::from_slice(&body).map_err(wrong)?;
     pass(state, move |rehearsal| rehearsal.measure(&sensor, &values)).await
 }

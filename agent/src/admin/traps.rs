@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holm_core::Timestamp;
+use holm_core::{ErrorCode, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
@@ -33,12 +33,13 @@ pub(super) async fn list(Extract(state): Extract<State>, Query(which): Query<Whi
 }
 
 pub(super) async fn one(Extract(state): Extract<State>, Path(id): Path<String>) -> Answer {
-    let missing = || Failure(StatusCode::NOT_FOUND, format!("there is no record of a trap `{id}`, or more than one"));
+    let missing =
+        || Failure::new(StatusCode::NOT_FOUND, format!("there is no record of a trap `{id}`, or more than one"));
     let path = state.dispatcher.traps.shelf().find(&id).ok_or_else(missing)?;
     // It may go while we look: then it is not there either.
     let bytes = tokio::fs::read(&path).await.map_err(|_| missing())?;
     let record: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("{}: {error}", path.display())))?;
+        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{}: {error}", path.display())))?;
     Ok(Json(record))
 }
 
@@ -50,7 +51,8 @@ pub(super) async fn recordings(
     let off =
         "this node keeps no recordings of invocations: say how many bytes with `record` in [functions] of agent.toml";
     let ring = state.dispatcher.journal.recordings.clone();
-    let ring = ring.ok_or_else(|| Failure(StatusCode::CONFLICT, off.to_owned()))?;
+    let ring =
+        ring.ok_or_else(|| Failure::new(StatusCode::CONFLICT, off.to_owned()).coded(ErrorCode::RecordingsMissing))?;
     let since = Timestamp(which.since.unwrap_or(i64::MIN));
     let limit = which.limit.unwrap_or(usize::MAX);
     let device = state.device.clone();

@@ -40,7 +40,7 @@ fn at_least_once() -> u8 {
 
 /// Publishes the body, as a client of the node's broker would; answers when it is settled.
 pub(super) async fn publish(Extract(state): Extract<State>, Query(to): Query<To>, body: Bytes) -> Answer {
-    let wrong = |words: String| Failure(StatusCode::BAD_REQUEST, words);
+    let wrong = |words: String| Failure::new(StatusCode::BAD_REQUEST, words);
     let topic = TopicName::new(&to.topic).map_err(|error| wrong(error.to_string()))?;
     let qos = Qos::from_level(to.qos).ok_or_else(|| wrong(format!("qos is 0, 1 or 2, and not {}", to.qos)))?;
     let message = Message {
@@ -58,7 +58,7 @@ pub(super) async fn publish(Extract(state): Extract<State>, Query(to): Query<To>
     };
     let settled = state.dispatcher.publish_own(message, OWNER).ok_or_else(|| {
         let words = "this node is a client of an external broker: publish there, and it will hear it";
-        Failure(StatusCode::CONFLICT, words.to_owned())
+        Failure::new(StatusCode::CONFLICT, words.to_owned())
     })?;
     let result = match settled {
         Settled::Done => Ok(()),
@@ -68,7 +68,7 @@ pub(super) async fn publish(Extract(state): Extract<State>, Query(to): Query<To>
         Ok(()) => Ok(Json(json!({ "published": to.topic }))),
         Err(_) => {
             let words = "the node could not settle the message: its store may be failing, or full";
-            Err(Failure(StatusCode::SERVICE_UNAVAILABLE, words.to_owned()))
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, words.to_owned()))
         }
     }
 }
@@ -109,7 +109,7 @@ pub(super) async fn tape(
 ) -> Response {
     if state.dispatcher.journal.tape.is_none() {
         let words = "this node keeps no tape: it holds payloads, and so only nodes of `holm dev` and `holm test` do";
-        return Failure(StatusCode::CONFLICT, words.to_owned()).into_response();
+        return Failure::new(StatusCode::CONFLICT, words.to_owned()).into_response();
     }
     stream(state, stop, query, |state| state.dispatcher.journal.tape.as_ref(), |take| (take.number, &take.function))
 }

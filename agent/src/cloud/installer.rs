@@ -32,7 +32,9 @@ fn set(functions: &[DesiredFunction]) -> Vec<SetFunction> {
 
 fn refusal(error: DeployError) -> Refusal {
     let reason = match &error {
-        DeployError::Bundle(_) | DeployError::Mismatch(_) | DeployError::Missing { .. } => ReasonCode::Incompatible,
+        DeployError::Manifest(_) | DeployError::Bundle(_) | DeployError::Mismatch(_) | DeployError::Missing { .. } => {
+            ReasonCode::Incompatible
+        }
         DeployError::TooMuch(_) => ReasonCode::TooLarge,
         DeployError::Config(_) => ReasonCode::InvalidConfig,
         DeployError::Compile(_) => ReasonCode::CompileFailed,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use holm_bundle::BundleError;
-use holm_core::FunctionName;
+use holm_core::{ErrorCode, FunctionName};
 use holm_runtime::RuntimeError;
 
 /// Why a deployment did not happen. Whatever was active still is.
@@ -21,6 +21,9 @@ pub enum DeployError {
     /// The bundle is another one than was asked for.
     #[error("{0}")]
     Mismatch(String),
+    /// The manifest holds what only the node can see is wrong.
+    #[error("{0}")]
+    Manifest(String),
     /// Configuration that the manifest does not allow.
     #[error("{0}")]
     Config(String),
@@ -57,4 +60,22 @@ pub enum DeployError {
     /// There is no such function, or nothing to go back to.
     #[error("{0}")]
     NotFound(String),
+}
+
+impl DeployError {
+    /// What people look it up by; `None` where the words say all there is to say.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Unsigned => Some(ErrorCode::UnsignedRefused),
+            Self::Manifest(_) | Self::Bundle(BundleError::Manifest(_)) => Some(ErrorCode::ManifestWrong),
+            Self::Bundle(_) | Self::Mismatch(_) => Some(ErrorCode::BundleRefused),
+            Self::TooMuch(_) => Some(ErrorCode::TooMuch),
+            Self::Config(_) => Some(ErrorCode::ParameterWrong),
+            Self::Missing { .. } => Some(ErrorCode::NodeLacks),
+            Self::Compile(_) | Self::Load(_) => Some(ErrorCode::ComponentWrong),
+            Self::NotFound(_) => Some(ErrorCode::NotFound),
+            Self::Secret(_) => None,
+            Self::File { .. } | Self::Registry(_) => Some(ErrorCode::StoreFailing),
+        }
+    }
 }

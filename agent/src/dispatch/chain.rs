@@ -110,8 +110,10 @@ impl<'a> Staging<'a> {
         // Counted here, whatever the guest says.
         user_properties.retain(|(name, _)| ![HOPS_PROPERTY, TRAIL_ATTRIBUTE].contains(&&**name));
         user_properties.push((hops_property(), hops_text(hops)));
-        if let Street::External(_) = self.dispatcher.street {
-            // It comes back by way of the broker, and whoever cuts the loop has to know how it went.
+        if let Street::External(_) = self.dispatcher.street
+            && self.cause.hops > 0
+        {
+            // It may come back by way of the broker, and whoever cuts the loop has to know how it went.
             user_properties.extend(trail(self.cause, publish.topic.as_str()));
         }
         let message = Message {

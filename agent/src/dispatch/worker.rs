@@ -184,16 +184,13 @@ impl Worker {
         let all = self.dispatcher.journal.recordings.is_some();
         let trapped = outcome.result.as_ref().is_err_and(is_trap);
         if !all && !trapped {
-            // One that a large answer has made large is not kept.
-            if recording.bytes.capacity() <= 2 * RECORDING {
-                self.spare.push(recording.bytes);
-            }
+            self.spare(recording.bytes);
             return None;
         }
-        if all {
-            // It stays for long, and takes no more than it needs.
-            recording.bytes.shrink_to_fit();
-        }
+        // It stays for long, and takes no more than it needs; the buffer has its size, and is used again.
+        let exact = recording.bytes.clone();
+        let buffer = std::mem::replace(&mut recording.bytes, exact);
+        self.spare(buffer);
         let did = all.then(|| {
             let own = steps.iter().filter(|step| Arc::ptr_eq(&step.loaded, loaded)).map(|step| &step.effects);
             let effects = own.chain(std::iter::once(&outcome.effects)).cloned().collect();
@@ -209,6 +206,13 @@ impl Worker {
             usage: outcome.usage,
             recording,
         })
+    }
+
+    /// Takes a buffer back, unless a large answer has made it large.
+    fn spare(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * RECORDING {
+            self.spare.push(buffer);
+        }
     }
 
     /// An instance that records, where that is wanted.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holm_core::{Fault, Payload, Source, TriggerKind};
+use holm_core::{ErrorCode, Fault, Payload, Source, TriggerKind};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -83,9 +83,17 @@ pub struct Reply {
 
 impl Reply {
     fn told(status: StatusCode, words: &str) -> Self {
-        let body = serde_json::json!({ "error": words }).to_string();
+        Self::json(status, &serde_json::json!({ "error": words }))
+    }
+
+    /// With a name that a page says more about.
+    fn coded(status: StatusCode, code: ErrorCode, words: &str) -> Self {
+        Self::json(status, &serde_json::json!({ "error": words, "code": code.as_str() }))
+    }
+
+    fn json(status: StatusCode, body: &serde_json::Value) -> Self {
         let content_type = Some("application/json".into());
-        Self { status: status.as_u16(), content_type, body: body.into(), allow: None }
+        Self { status: status.as_u16(), content_type, body: body.to_string().into(), allow: None }
     }
 }
 
@@ -114,7 +122,8 @@ impl Door {
         event.attributes.push(("method".into(), asked.method.into()));
         event.attributes.extend(asked.query.map(|query| ("query".into(), query.into())));
         event.attributes.extend(asked.headers.into_iter().map(|(name, value)| (name.into(), value.into())));
-        let busy = || Reply::told(StatusCode::SERVICE_UNAVAILABLE, "the function is behind: ask again");
+        let late = |words| Reply::coded(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::FunctionBehind, words);
+        let busy = || late("the function is behind: ask again");
         if durable {
             let id = event.id.clone();
             return match self.dispatcher.trigger(&slot, event, true, Vec::new()).await {
@@ -124,7 +133,7 @@ impl Door {
                     body: serde_json::json!({ "event": id }).to_string().into(),
                     allow: None,
                 },
-                _ => Reply::told(StatusCode::SERVICE_UNAVAILABLE, "the node cannot keep the request: ask again"),
+                _ => late("the node cannot keep the request: ask again"),
             };
         }
         let Some(answer) = self.dispatcher.ask(&slot, event) else { return busy() };
@@ -158,11 +167,14 @@ impl Door {
         }
         match best {
             Some((_, slot, durable)) => Ok((slot, durable)),
-            None if allowed.is_empty() => Err(Reply::told(StatusCode::NOT_FOUND, "no function has this route")),
+            None if allowed.is_empty() => {
+                Err(Reply::coded(StatusCode::NOT_FOUND, ErrorCode::RouteUnknown, "no function has this route"))
+            }
             None => {
                 allowed.sort_unstable();
                 allowed.dedup();
-                let reply = Reply::told(StatusCode::METHOD_NOT_ALLOWED, "no function has this route for that method");
+                let words = "no function has this route for that method";
+                let reply = Reply::coded(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::RouteUnknown, words);
                 Err(Reply { allow: Some(allowed.join(", ")), ..reply })
             }
         }
@@ -201,7 +213,8 @@ impl Door {
             let given = head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
             let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
             if !bool::from(given.ct_eq(token)) {
-                return Err(Reply::told(StatusCode::UNAUTHORIZED, "the request needs `Authorization: Bearer TOKEN`"));
+                let words = "the request needs `Authorization: Bearer TOKEN`";
+                return Err(Reply::coded(StatusCode::UNAUTHORIZED, ErrorCode::TokenWrong, words));
             }
         }
         let (mut headers, mut bytes) = (Vec::new(), 0);
@@ -223,7 +236,11 @@ impl Door {
         };
         // Before a byte of the body is read: what has no route, or says itself that it is too large.
         self.route(&asked)?;
-        let large = || Reply::told(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the node takes");
+        let large = || {
+            let words = format!("the body is larger than the {} bytes that the node takes", self.settings.max_body);
+            Reply::coded(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, &words)
+        };
+        let broken = |status, words| Err(Reply::coded(status, ErrorCode::BodyIncomplete, words));
         let limit = usize::try_from(self.settings.max_body).unwrap_or(usize::MAX);
         if body.size_hint().lower() > self.settings.max_body {
             return Err(large());
@@ -231,8 +248,8 @@ impl Door {
         asked.body = match timeout(PATIENCE, Limited::new(body, limit).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(large()),
-            Ok(Err(_)) => return Err(Reply::told(StatusCode::BAD_REQUEST, "the body broke off")),
-            Err(_) => return Err(Reply::told(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+            Ok(Err(_)) => return broken(StatusCode::BAD_REQUEST, "the body broke off"),
+            Err(_) => return broken(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
         };
         Ok(asked)
     }
@@ -252,10 +269,16 @@ fn failed(fault: &Fault) -> Reply {
     match fault {
         Fault::Reject { reason } => Reply::told(StatusCode::UNPROCESSABLE_ENTITY, reason),
         Fault::Retry { reason, .. } => Reply::told(StatusCode::SERVICE_UNAVAILABLE, reason),
-        Fault::Unavailable { .. } => Reply::told(StatusCode::SERVICE_UNAVAILABLE, "the node has no room for it now"),
-        Fault::Timeout { .. } => Reply::told(StatusCode::GATEWAY_TIMEOUT, "the function takes too long"),
+        Fault::Unavailable { .. } => {
+            let words = "the node has no room for it now";
+            Reply::coded(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::FunctionBehind, words)
+        }
+        Fault::Timeout { .. } => {
+            let words = "the function takes too long";
+            Reply::coded(StatusCode::GATEWAY_TIMEOUT, ErrorCode::InvocationFailed, words)
+        }
         Fault::Trap { .. } | Fault::Exhausted { .. } => {
-            Reply::told(StatusCode::INTERNAL_SERVER_ERROR, "the function failed")
+            Reply::coded(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::InvocationFailed, "the function failed")
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | the rest | the value, and 16 bytes more |
 //!
 //! Everything but the agreement is ring's. ring makes no agreement with a key that is kept (its private keys are ephemeral), and a
-//! device has to open tomorrow what was sealed today: that one function is x25519-dalek's. See ADR 14.
+//! device has to open tomorrow what was sealed today: that one function is x25519-dalek's. See ADR 15.
 
 use std::fmt;
 

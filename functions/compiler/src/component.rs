@@ -9,6 +9,9 @@ use crate::CompileError;
 
 const HANDLER: &str = "holm:function/handler@0.1.0";
 
+/// What a program exports, of any patch release: it runs once per event.
+const RUN: &str = "wasi:cli/run@0.2.";
+
 /// Bounds on the input, checked before anything expensive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputLimits {
@@ -50,7 +53,8 @@ impl Inspection {
         if !unknown.is_empty() {
             return Err(CompileError::UnknownImports { imports: unknown });
         }
-        if self.exports.iter().any(|export| export == HANDLER) { Ok(()) } else { Err(CompileError::NoHandler) }
+        let is_entry = |export: &String| export == HANDLER || export.starts_with(RUN);
+        if self.exports.iter().any(is_entry) { Ok(()) } else { Err(CompileError::NoHandler) }
     }
 }
 
@@ -60,7 +64,11 @@ pub fn inspect(component: &[u8], limits: &InputLimits) -> Result<Inspection, Com
     if bytes > limits.bytes {
         return Err(CompileError::TooLarge { bytes, limit: limits.bytes });
     }
-    let not_wasm = |error: wasmparser::BinaryReaderError| CompileError::NotWasm { detail: error.message().to_owned() };
+    let not_wasm = |error: wasmparser::BinaryReaderError| {
+        // What may follow is bytes, one a line.
+        let detail = error.message().split(" - expected=").next().unwrap_or_default().to_owned();
+        CompileError::NotWasm { detail }
+    };
     let (mut imports, mut exports) = (BTreeSet::new(), BTreeSet::new());
     let (mut modules, mut types, mut functions) = (0_usize, 0_usize, 0_usize);
     // How deep inside nested modules and components the parser is: only the outermost one's names are ours.

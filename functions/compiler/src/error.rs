@@ -39,7 +39,9 @@ pub enum CompileError {
         imports: Vec<String>,
     },
     /// It does not export the handler.
-    #[error("the component does not export `holm:function/handler@0.1.0`: is `holm_function::export!` missing?")]
+    #[error(
+        "the component exports neither `holm:function/handler@0.1.0` nor `wasi:cli/run@0.2`: is `holm_function::export!` missing?"
+    )]
     NoHandler,
     /// Validation or code generation failed.
     #[error("cannot compile the component: {detail}")]

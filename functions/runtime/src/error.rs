@@ -54,7 +54,7 @@ pub enum RuntimeError {
         imports: Vec<String>,
     },
     /// The component does not export the handler.
-    #[error("the component does not export `holm:function/handler@0.1.0`")]
+    #[error("the component exports neither `holm:function/handler@0.1.0` nor `wasi:cli/run@0.2`")]
     NoHandler,
     /// The component could not be linked.
     #[error("cannot link the component: {detail}")]

@@ -29,8 +29,8 @@ pub struct Function(Arc<Loaded>);
 struct Loaded {
     name: FunctionName,
     pre: InstancePre<State>,
-    /// The handler's place among the exports, looked up once.
-    handle: ComponentExportIndex,
+    /// The entry's place among the exports, looked up once.
+    entry: Entry<ComponentExportIndex>,
     grants: Arc<Grants>,
     config: Arc<ConfigValues>,
     secrets: Arc<SecretValues>,
@@ -40,11 +40,24 @@ struct Loaded {
 /// An instance that waits for its event. It holds a slot of the engine.
 pub struct Prepared {
     store: Store<State>,
-    handler: Handler,
+    entry: Entry<Handler, Program>,
     loaded: Arc<Loaded>,
 }
 
+/// What an event calls.
+#[derive(Clone, Copy)]
+enum Entry<H, P = H> {
+    /// `holm:function/handler`.
+    Handler(H),
+    /// `wasi:cli/run`: a program as it is. The payload is its stdin; it has done its work when it ends with status 0.
+    Program(P),
+}
+
 type Handler = TypedFunc<(WireEvent,), (Result<Option<WirePayload>, WireFailure>,)>;
+type Program = TypedFunc<(), (Result<(), ()>,)>;
+
+/// The interface of programs, of any patch release.
+const RUN: &str = "wasi:cli/run@0.2.";
 
 /// `types.event` with shared parts, so that lowering it copies straight into the guest.
 #[derive(ComponentType, Lower)]
@@ -91,17 +104,25 @@ impl Function {
         let component = pre.component();
         let interface = component.get_export_index(None, "holm:function/handler@0.1.0");
         let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
-        let handle = handle.ok_or(RuntimeError::NoHandler)?;
-        Ok(Self(Arc::new(Loaded { name, pre, handle, grants, config, secrets: Arc::default(), activity })))
+        let run = || {
+            let ty = component.component_type();
+            let (name, _) = ty.exports(component.engine()).find(|(name, _)| name.starts_with(RUN))?;
+            component.get_export_index(Some(&component.get_export_index(None, name)?), "run")
+        };
+        let entry = match handle {
+            Some(handle) => Entry::Handler(handle),
+            None => Entry::Program(run().ok_or(RuntimeError::NoHandler)?),
+        };
+        Ok(Self(Arc::new(Loaded { name, pre, entry, grants, config, secrets: Arc::default(), activity })))
     }
 
     /// The same with the secrets that its node has for it. It reads those that its manifest grants.
     pub fn with_secrets(&self, secrets: Arc<SecretValues>) -> Self {
-        let Loaded { name, pre, handle, grants, config, activity, .. } = &*self.0;
+        let Loaded { name, pre, entry, grants, config, activity, .. } = &*self.0;
         Self(Arc::new(Loaded {
             name: name.clone(),
             pre: pre.clone(),
-            handle: *handle,
+            entry: *entry,
             grants: grants.clone(),
             config: config.clone(),
             secrets,
@@ -137,13 +158,18 @@ impl Function {
         });
         // Start functions are guest code: they too have a deadline.
         let running = loaded.activity.start();
-        let handler = loaded.pre.instantiate(&mut store).and_then(|instance| {
-            let function = instance.get_func(&mut store, loaded.handle);
-            function.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?.typed(&store)
+        let entry = loaded.pre.instantiate(&mut store).and_then(|instance| {
+            let (Entry::Handler(index) | Entry::Program(index)) = loaded.entry;
+            let function = instance.get_func(&mut store, index);
+            let function = function.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?;
+            Ok(match loaded.entry {
+                Entry::Handler(_) => Entry::Handler(function.typed(&store)?),
+                Entry::Program(_) => Entry::Program(function.typed(&store)?),
+            })
         });
         drop(running);
-        match handler {
-            Ok(handler) => Ok(Prepared { store, handler, loaded }),
+        match entry {
+            Ok(entry) => Ok(Prepared { store, entry, loaded }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(RuntimeError::NoSlot),
             Err(error) => {
                 let detail = match classify(&error, store.data()) {
@@ -229,12 +255,18 @@ impl Prepared {
     }
 
     fn run(self, event: &Event, host: Box<dyn Host>, mut replayed: Option<&mut Replayed>) -> Outcome {
-        let Self { mut store, handler, loaded } = self;
+        let Self { mut store, entry, loaded } = self;
         let running = loaded.activity.start();
         let wall = Instant::now();
         store.data_mut().begin(host, wall);
         store.set_epoch_deadline(1);
-        let result = handler.call(&mut store, (wire(event),));
+        let result = match entry {
+            Entry::Handler(handler) => handler.call(&mut store, (wire(event),)),
+            Entry::Program(program) => {
+                store.data_mut().stdin = event.data.clone();
+                ended(program.call(&mut store, ()))
+            }
+        };
         let wall = wall.elapsed();
         drop(running);
 
@@ -287,6 +319,22 @@ fn hidden(fault: Fault, state: &State) -> Fault {
         Fault::Trap { message } => Fault::Trap { message: hide(message) },
         fault => fault,
     }
+}
+
+/// The end of a program as that of a handler. One that fails would fail with the same payload again.
+fn ended(result: wasmtime::Result<(Result<(), ()>,)>) -> wasmtime::Result<(Result<Option<WirePayload>, WireFailure>,)> {
+    let status = match result {
+        Ok((Ok(()),)) => 0,
+        Ok((Err(()),)) => 1,
+        Err(error) => match error.downcast_ref::<Stop>() {
+            Some(Stop::Exit(status)) => *status,
+            _ => return Err(error),
+        },
+    };
+    Ok((match status {
+        0 => Ok(None),
+        _ => Err(WireFailure::Reject(format!("the program ended with status {status}"))),
+    },))
 }
 
 /// What an answer counts; its type is as long as the guest makes it.

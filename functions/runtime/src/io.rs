@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmtime::component::Resource;
 
 use crate::bindings::wasi::io::{error, poll, streams};
@@ -12,7 +13,7 @@ use crate::fault::Stop;
 use crate::recorder::Nature;
 use crate::state::State;
 
-/// stdin: always at its end.
+/// stdin: a program's payload; a handler's is at its end.
 pub struct InputStream;
 /// stdout or stderr.
 pub struct OutputStream;
@@ -25,8 +26,8 @@ pub struct Pollable;
 pub(crate) const STDOUT: u32 = 1;
 /// stderr's handle.
 pub(crate) const STDERR: u32 = 2;
-/// What a stream takes at once.
-const WRITE_AT_ONCE: u64 = 64 << 10;
+/// What a stream takes or gives at once.
+const AT_ONCE: u64 = 64 << 10;
 
 /// The moments an invocation waits for; the guest's handles are indexes.
 #[derive(Debug, Default)]
@@ -45,6 +46,15 @@ impl State {
             None => slots.push(Some(when)),
         }
         Ok(Resource::new_own(u32::try_from(free)?))
+    }
+
+    /// The next bytes of stdin, at most as many as one call moves.
+    fn take_stdin(&mut self, most: u64) -> Result<Bytes, streams::StreamError> {
+        if self.stdin.is_empty() {
+            return Err(streams::StreamError::Closed);
+        }
+        let length = most.min(AT_ONCE).min(self.stdin.len() as u64);
+        Ok(self.stdin.split_to(usize::try_from(length).unwrap_or(0)))
     }
 
     /// How long until a pollable is ready.
@@ -103,20 +113,21 @@ impl streams::Host for State {}
 type Written<T> = wasmtime::Result<Result<T, streams::StreamError>>;
 
 impl streams::HostInputStream for State {
-    fn read(&mut self, _: Resource<InputStream>, _: u64) -> Written<Vec<u8>> {
-        Ok(Err(streams::StreamError::Closed))
+    fn read(&mut self, _: Resource<InputStream>, most: u64) -> Written<Vec<u8>> {
+        // Of the event, and so the same in a replay: nothing to record.
+        Ok(self.take_stdin(most).map(|bytes| bytes.to_vec()))
     }
 
-    fn blocking_read(&mut self, _: Resource<InputStream>, _: u64) -> Written<Vec<u8>> {
-        Ok(Err(streams::StreamError::Closed))
+    fn blocking_read(&mut self, stream: Resource<InputStream>, most: u64) -> Written<Vec<u8>> {
+        streams::HostInputStream::read(self, stream, most)
     }
 
-    fn skip(&mut self, _: Resource<InputStream>, _: u64) -> Written<u64> {
-        Ok(Err(streams::StreamError::Closed))
+    fn skip(&mut self, _: Resource<InputStream>, most: u64) -> Written<u64> {
+        Ok(self.take_stdin(most).map(|bytes| bytes.len() as u64))
     }
 
-    fn blocking_skip(&mut self, _: Resource<InputStream>, _: u64) -> Written<u64> {
-        Ok(Err(streams::StreamError::Closed))
+    fn blocking_skip(&mut self, stream: Resource<InputStream>, most: u64) -> Written<u64> {
+        streams::HostInputStream::skip(self, stream, most)
     }
 
     fn subscribe(&mut self, _: Resource<InputStream>) -> wasmtime::Result<Resource<Pollable>> {
@@ -130,7 +141,7 @@ impl streams::HostInputStream for State {
 
 impl streams::HostOutputStream for State {
     fn check_write(&mut self, _: Resource<OutputStream>) -> Written<u64> {
-        Ok(Ok(WRITE_AT_ONCE))
+        Ok(Ok(AT_ONCE))
     }
 
     fn write(&mut self, stream: Resource<OutputStream>, contents: Vec<u8>) -> Written<()> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holm_core::Effects;
 
 use crate::ConfigValues;
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) staging: Staging,
     pub(crate) limiter: Limiter,
     pub(crate) pollables: Pollables,
+    /// What is left of stdin: a program's payload. A handler has its own in the event.
+    pub(crate) stdin: Bytes,
     /// Absent while the instance is made: its start functions may not ask for the world.
     pub(crate) host: Option<Box<dyn Host>>,
     /// The zero of the guest's monotonic clock.
@@ -54,6 +57,7 @@ impl State {
             recorder,
             staging: Staging::default(),
             pollables: Pollables::default(),
+            stdin: Bytes::new(),
             host: None,
             started,
             handed: Vec::new(),

@@ -1,11 +1,10 @@
 //! What a handler gets, and what it may answer.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::gpio::Edge;
 use crate::sensors::{Reading, pick};
-use crate::{Error, Qos};
+use crate::{Error, Qos, json};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,9 +60,9 @@ impl Event {
         self
     }
 
-    /// The payload as JSON.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        Ok(serde_json::from_slice(&self.data)?)
+    /// The payload as JSON. What it is read into may borrow from it, such as a `&str`.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        json::from_slice(&self.data)
     }
 
     /// The readings of an event of a sensor.
@@ -127,6 +126,6 @@ impl Payload {
 
     /// A value as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        Ok(Self { content_type: Some("application/json".to_owned()), data: serde_json::to_vec(value)? })
+        Ok(Self { content_type: Some("application/json".to_owned()), data: json::to_vec(value)? })
     }
 }

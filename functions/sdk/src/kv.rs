@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, backend};
+use crate::{Error, backend, json};
 
 /// A namespace.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Bucket {
     /// The value of a key, from JSON.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         match self.get_bytes(key)? {
-            Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Some(bytes) => Ok(Some(json::from_slice(&bytes)?)),
             None => Ok(None),
         }
     }
@@ -43,7 +43,7 @@ impl Bucket {
 
     /// Sets a key to a value, as JSON.
     pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), Error> {
-        self.set_bytes(key, serde_json::to_vec(value)?)
+        self.set_bytes(key, json::to_vec(value)?)
     }
 
     /// Removes a key.

@@ -35,6 +35,7 @@ mod event;
 pub mod functions;
 pub mod gpio;
 pub mod i2c;
+pub mod json;
 pub mod kv;
 pub mod log;
 mod publish;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Error, backend};
+use crate::{Error, backend, json};
 
 /// Records a number, which must be finite.
 pub fn record(series: &str, value: f64) -> Result<(), Error> {
@@ -11,5 +11,5 @@ pub fn record(series: &str, value: f64) -> Result<(), Error> {
 
 /// Records a value as JSON.
 pub fn record_json<T: Serialize + ?Sized>(series: &str, value: &T) -> Result<(), Error> {
-    backend::record_json(series, serde_json::to_vec(value)?)
+    backend::record_json(series, json::to_vec(value)?)
 }

@@ -16,13 +16,17 @@ use crate::test::MUTANTS;
 const SOURCES: &str = "boards/packaging";
 
 /// Files of `holm` that go in as they are: from where, to where.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 8] = [
     ("holmd.service", "lib/systemd/system/holmd.service"),
     // After the rules that name devices (50), so that ours are the last word.
     ("holm.udev", "lib/udev/rules.d/60-holm.rules"),
     ("holm.sysusers", "usr/lib/sysusers.d/holm.conf"),
     ("agent.toml", "etc/holm/agent.toml"),
     ("debian/copyright", "usr/share/doc/holm/copyright"),
+    // For editors: the first line of agent.toml names its own.
+    ("../../docs/reference/schemas/agent.json", "usr/share/holm/schema/agent.json"),
+    ("../../docs/reference/schemas/manifest.json", "usr/share/holm/schema/manifest.json"),
+    ("../../docs/reference/schemas/cases.json", "usr/share/holm/schema/cases.json"),
 ];
 
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];

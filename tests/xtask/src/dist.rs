@@ -127,10 +127,26 @@ pub fn program(target: &Target, program: Program, profile: &str) -> anyhow::Resu
     Ok(file)
 }
 
+/// How the C in the agent is compiled: without the ways of zstd to compress that no level of ours takes, and without tables for unwinding, which
+/// stops before it gets to C.
+const LEAN_C: &str = "-fno-asynchronous-unwind-tables -DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR";
+
+/// `holmd` as it is shipped, for this machine.
+pub fn agent_for_host() -> anyhow::Result<PathBuf> {
+    let host = shell::host()?;
+    let target = TARGETS.iter().find(|target| target.triple == host);
+    compile(target.with_context(|| format!("nothing is shipped for {host}"))?, AGENT, AGENT.profile)
+}
+
 /// Builds a program; where cargo has put it.
 pub fn compile(target: &Target, program: Program, profile: &str) -> anyhow::Result<PathBuf> {
     let native = target.is_host()?;
     let mut cargo = cargo(&["build", "--locked", "--profile", profile, "-p", program.package]);
+    if profile == AGENT.profile {
+        cargo.env(format!("CFLAGS_{}", target.triple.replace('-', "_")), LEAN_C);
+    }
     if !native {
         target.cross(&mut cargo)?;
         cargo.args(["--target", target.triple]);
@@ -191,7 +207,7 @@ impl Target {
     }
 }
 
-/// Where zig is kept.
+/// Where zig is kept: tests of functions in C look there too.
 const ZIG: &str = "target/tools/zig";
 /// Which zig, with what its files must be: it is part of what is shipped.
 const ZIG_LOCK: &str = "tests/xtask/zig.txt";
@@ -200,7 +216,8 @@ fn zig() -> PathBuf {
     root().join(ZIG).join("ziglang/zig")
 }
 
-fn need_zig() -> anyhow::Result<()> {
+/// Gets zig, if it is missing or another one.
+pub fn need_zig() -> anyhow::Result<()> {
     let lock = std::fs::read(root().join(ZIG_LOCK)).with_context(|| format!("cannot read {ZIG_LOCK}"))?;
     let note = root().join(ZIG).join("lock.txt");
     if zig().is_file() && std::fs::read(&note).is_ok_and(|installed| installed == lock) {

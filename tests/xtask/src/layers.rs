@@ -35,6 +35,9 @@ const RULES: &[Rule] = &[
     Only { of: "spidev", by: &["holm-boards"] },
     Only { of: "embedded-hal", by: &["holm-boards"] },
     Only { of: "ratatui", by: &["holm-cli"] },
+    // It makes components of core modules; what is deployed is looked through by the compiler.
+    Only { of: "wit-component", by: &["holm-cli"] },
+    Only { of: "wit-parser", by: &["holm-cli"] },
     Only { of: "x25519-dalek", by: &["holm-trust"] },
     Only { of: "maud", by: &["holm-control-plane"] },
     Only { of: "holm-agent", by: &["holm-tests"] },

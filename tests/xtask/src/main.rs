@@ -93,7 +93,7 @@ fn bench(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     test::need_programs()?;
     shell::need_wasm()?;
     // The agent alone, so that no feature of the compiler gets into it.
-    shell::run(&mut shell::cargo(&["build", "--profile", "dist", "-p", "holm-agent"]))?;
+    dist::agent_for_host()?;
     shell::run(&mut shell::cargo(&[
         "build",
         "--release",

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 
+use crate::dist::need_zig;
 use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root, run as execute, there_is};
 use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
@@ -22,6 +23,11 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("mke2fs", "e2fsprogs"),
     ("losetup", "mount"),
     ("kill", "procps"),
+    // Makes a terminal for the screen of `holm dev`.
+    ("script", "bsdutils"),
+    ("openssl", "openssl"),
+    // The schemas are held against documents by it.
+    ("jsonschema", "python3-jsonschema"),
     // The control plane's pages are tested in a browser.
     ("chromium", "chromium"),
     ("node", "nodejs"),
@@ -39,6 +45,8 @@ pub fn run() -> anyhow::Result<()> {
     need_wasm()?;
     need_programs()?;
     need_driver();
+    // Functions in C are compiled with it.
+    need_zig()?;
     for folder in COMPONENTS.iter().filter(|folder| root().join(folder).join("Cargo.toml").exists()) {
         execute(&mut cargo_in(folder, &["build", "--release", "--target", WASM]))?;
     }

@@ -64,7 +64,7 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 /// A payload on one line: what is no text is a number of bytes.
-fn payload(value: Option<&Value>) -> String {
+pub(super) fn payload(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => {
             let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

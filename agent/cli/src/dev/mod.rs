@@ -4,10 +4,14 @@
 //! Its data is in `.holm/data` of the first function's folder, so that `holm logs`, `holm top` and all the others find it
 //! from there. A build that fails, or a version that cannot be loaded, leaves the last good one running.
 
+mod board;
+mod draw;
 mod follow;
 mod replay;
+mod show;
 mod sim;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -15,16 +19,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holm_bundle::Bundle;
-use holm_core::Manifest;
+use holm_core::{ErrorCode, Manifest};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::replay::{Recorded, Recording, Speed};
+use self::show::{Show, Wish};
 use self::sim::{Publisher, Sim};
 use crate::build::chain;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
-use crate::look::{self, Tone};
 use crate::own_node::{self, NODE, OwnNode, Start};
 use crate::project::Project;
 use crate::screen::Screen;
@@ -36,8 +40,8 @@ const DATA: &str = ".holm/data";
 /// The longest path of a data folder: the admin socket's, with its name, must fit into 108 bytes (unix(7)).
 const LONGEST: usize = 90;
 
-/// Between two looks whether the node is still there.
-const PULSE: Duration = Duration::from_millis(500);
+/// Between two looks whether the node is still there, and between two pictures of a screen: quick enough to look alive.
+const PULSE: Duration = Duration::from_millis(100);
 
 /// See `holm dev --help`.
 #[derive(clap::Args)]
@@ -64,6 +68,9 @@ pub(crate) struct Dev {
     /// Begin without what the last run has kept
     #[arg(long)]
     fresh: bool,
+    /// Lines, one after the other, on a terminal too
+    #[arg(long)]
+    plain: bool,
     /// One JSON object a line for each invocation
     #[arg(long)]
     json: bool,
@@ -79,11 +86,14 @@ struct Swap {
     bytes: u64,
     compiled: Duration,
     swapped: Duration,
+    /// What it keeps from before.
+    state: serde_json::Map<String, Value>,
 }
 
 /// What happens next.
 enum News {
     Stop,
+    Wish(Wish),
     Take(Option<Value>),
     Changed(usize),
     Turned(usize, Result<Swap, Failure>),
@@ -106,11 +116,19 @@ impl Dev {
         let more = [scripts, own_node::outside(&manifests, node.as_deref())?].concat();
         let node =
             Start { data: &data, node: node.as_deref(), more: &more, listen: &self.listen, clock: None }.run()?;
-        screen.note(format_args!("mqtt://{}  {}", node.mqtt, data.display()));
-        if !node.http.is_empty() {
-            screen.note(format_args!("http://{}", node.http));
-        }
-        screen.note(format_args!("see more with: holm --data {} logs -f", data.display()));
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let live = screen.tty && std::io::stderr().is_terminal() && !(self.json || self.plain || dumb);
+        let mut head = vec![format!("mqtt://{}", node.mqtt)];
+        head.extend(Some(format!("http://{}", node.http)).filter(|_| !node.http.is_empty()));
+        let show = match live {
+            true => Show::live(&self.dirs, head, screen)?,
+            false => {
+                screen.note(format_args!("mqtt://{}  {}", node.mqtt, data.display()));
+                head.iter().skip(1).for_each(|address| screen.note(address));
+                screen.note(format_args!("see more with: holm --data {} logs -f", data.display()));
+                Show::Lines { json: self.json }
+            }
+        };
         let made: Vec<&Path> = self.record.as_deref().into_iter().collect();
         let publishers = self.sim.iter().filter_map(Sim::publisher).collect();
         let mut session = Session {
@@ -124,7 +142,7 @@ impl Dev {
             replay: replay.unwrap_or_default().into_iter().collect(),
             recording,
             begun: None,
-            json: self.json,
+            show,
         };
         let ended = session.run(node, screen).await;
         ended.map(|()| ExitCode::SUCCESS)
@@ -162,7 +180,7 @@ struct Session {
     recording: Option<Recording>,
     /// Since when the world moves: when all functions run for the first time.
     begun: Option<tokio::time::Instant>,
-    json: bool,
+    show: Show,
 }
 
 impl Session {
@@ -180,6 +198,7 @@ impl Session {
                 biased;
                 _ = interrupt.recv() => News::Stop,
                 _ = terminate.recv() => News::Stop,
+                wish = self.show.wish() => News::Wish(wish),
                 take = tape.next() => News::Take(take?),
                 (index, result) = turned(&mut self.turn) => News::Turned(index, result),
                 index = changed(&mut self.watches) => News::Changed(index),
@@ -188,13 +207,20 @@ impl Session {
                 _ = pulse.tick() => News::Pulse,
             };
             match news {
-                News::Stop => break,
+                News::Stop | News::Wish(Wish::End) => break,
+                News::Wish(Wish::Nothing) => {}
+                News::Wish(Wish::Build) => {
+                    let more = (0..self.dirs.len()).filter(|index| !self.dirty.contains(index));
+                    let more: Vec<usize> = more.collect();
+                    self.dirty.extend(more);
+                }
                 News::Take(Some(take)) => self.show(&take, screen)?,
                 // The stream ends with the node.
                 News::Take(None) | News::Pulse => {
                     if let Some(why) = node.ended() {
                         return Err(why);
                     }
+                    self.show.draw()?;
                 }
                 News::Changed(index) if !self.dirty.contains(&index) => self.dirty.push(index),
                 News::Changed(_) => {}
@@ -206,6 +232,8 @@ impl Session {
                 News::Replay => self.replay(&node.client, screen).await,
             }
         }
+        // The terminal is given back first.
+        self.show = Show::Lines { json: false };
         screen.note("the node ends; what it has is kept");
         node.stop();
         Ok(())
@@ -220,11 +248,10 @@ impl Session {
         if let (Ok(project), Some(watch)) = (&project, self.watches.get_mut(index)) {
             watch.spare(project);
         }
-        if let Ok(Some(command)) = project.as_ref().map(|project| project.manifest.build.command.as_ref()) {
-            screen.note(format_args!("{}: {command}", dir.display()));
-        }
-        let client = client.clone();
-        Some(Box::pin(async move { (index, swap(project, &client).await) }))
+        let command = project.as_ref().ok().and_then(|project| project.manifest.build.command.as_deref());
+        self.show.begins(screen, index, dir, command);
+        let (client, quietly) = (client.clone(), self.show.is_live());
+        Some(Box::pin(async move { (index, swap(project, &client, quietly).await) }))
     }
 
     fn turned(&mut self, index: usize, result: Result<Swap, Failure>, screen: &mut Screen) {
@@ -233,21 +260,11 @@ impl Session {
                 if let Some(running) = self.running.get_mut(index) {
                     *running = true;
                 }
-                let ms = |time: Duration| look::micros(time.as_secs_f64() * 1e6);
-                screen.note(format_args!(
-                    "{} {} runs: {}, compiled in {}, swapped in {}",
-                    screen.errors.paint(Tone::Good, &swap.name),
-                    swap.version,
-                    look::bytes(swap.bytes),
-                    ms(swap.compiled),
-                    ms(swap.swapped)
-                ));
+                self.show.runs(screen, index, swap);
             }
             Err(failure) => {
-                screen.complain(&failure);
-                if self.running.get(index) == Some(&true) {
-                    screen.note("the last good build goes on running");
-                }
+                let over = self.running.get(index) == Some(&true);
+                self.show.failed(screen, index, &failure, over);
             }
         }
         if self.begun.is_none() && self.running.iter().all(|running| *running) {
@@ -261,11 +278,7 @@ impl Session {
         if let Some(recording) = &mut self.recording {
             recording.take(take)?;
         }
-        if self.json {
-            return screen.json(take);
-        }
-        let text = follow::render(take, &screen.look);
-        screen.text(&text)
+        self.show.take(screen, take)
     }
 
     async fn publish(&mut self, index: usize, client: &Client, screen: &Screen) {
@@ -277,32 +290,34 @@ impl Session {
         let payload = publisher.payload(due.duration_since(begun));
         // One that fell behind is not made up for.
         *due = (*due + publisher.every).max(tokio::time::Instant::now());
-        send(client, publisher.topic.as_str(), payload, screen).await;
+        if let Err(failure) = send(client, publisher.topic.as_str(), payload).await {
+            self.show.complain(screen, &failure);
+        }
     }
 
     async fn replay(&mut self, client: &Client, screen: &Screen) {
         let Some(message) = self.replay.pop_front() else { return };
-        send(client, message.topic.as_str(), message.payload, screen).await;
+        if let Err(failure) = send(client, message.topic.as_str(), message.payload).await {
+            self.show.complain(screen, &failure);
+        }
         if self.replay.is_empty() {
-            screen.note("the replay is over");
+            self.show.note(screen, "the replay is over");
         }
     }
 }
 
-async fn send(client: &Client, topic: &str, payload: String, screen: &Screen) {
+async fn send(client: &Client, topic: &str, payload: String) -> Result<(), Failure> {
     let path = format!("/v1/publish?topic={}", escape(topic));
-    if let Err(failure) = client.post(&path, Bytes::from(payload)).await {
-        screen.complain(&failure);
-    }
+    client.post(&path, Bytes::from(payload)).await.map(drop)
 }
 
 /// Builds a function and puts it in place of the one that runs.
-async fn swap(project: Result<Project, Failure>, client: &Client) -> Result<Swap, Failure> {
+async fn swap(project: Result<Project, Failure>, client: &Client, quietly: bool) -> Result<Swap, Failure> {
     let project = project?;
     let begun = Instant::now();
     // A compiler takes its time, and events go on meanwhile.
     let built = tokio::task::spawn_blocking(move || {
-        project.run_build()?;
+        project.run_build(quietly)?;
         let (_, component) = project.component()?;
         Ok::<_, Failure>((project, component))
     });
@@ -313,10 +328,16 @@ async fn swap(project: Result<Project, Failure>, client: &Client) -> Result<Swap
     let answer = client.deploy(packed.bytes.into()).await?;
     if answer.get("outcome").and_then(Value::as_str) == Some("rolled-back") {
         let reason = answer.get("reason").and_then(Value::as_str).unwrap_or("it did not say why");
-        return Err(Failure::new(format!("{} was rolled back: {reason}", packed.name)));
+        return Err(Failure::new(format!("{} was rolled back: {reason}", packed.name)).page(ErrorCode::RolledBack));
     }
+    let swapped = begun.elapsed();
     let (name, version) = (packed.name.to_string(), packed.version.to_string());
-    Ok(Swap { name, version, bytes: component.len() as u64, compiled, swapped: begun.elapsed() })
+    let kept = match quietly {
+        true => client.get_as(&format!("/v1/state/{}", escape(&name)), "state").await.unwrap_or_default(),
+        // Nobody would see it.
+        false => serde_json::Map::new(),
+    };
+    Ok(Swap { name, version, bytes: component.len() as u64, compiled, swapped, state: kept })
 }
 
 /// The end of the turn; never, where there is none.

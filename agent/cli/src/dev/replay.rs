@@ -73,7 +73,9 @@ pub(crate) fn read(path: &Path, speed: Speed) -> Result<Vec<Recorded>, Failure> 
     if !problems.is_empty() {
         let shape =
             if csv { "`seconds,topic,payload`" } else { "`{\"ms\": 0, \"topic\": \"a/b\", \"payload\": \"...\"}`" };
-        return Err(Failure::new(problems.join("\n")).next(format!("every line is {shape}")));
+        return Err(Failure::new(problems.join("\n"))
+            .next(format!("every line is {shape}"))
+            .page(holm_core::ErrorCode::RecordingWrong));
     }
     messages.sort_by_key(|message| message.at);
     Ok(messages)

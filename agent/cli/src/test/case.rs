@@ -164,7 +164,9 @@ impl File {
 
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
         let (document, mut root) = Document::parse(&path.display().to_string(), text)?;
-        let cases: Vec<Case> = root.sections("case").into_iter().map(|mut section| case(&mut section)).collect();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let cases: Vec<Case> =
+            root.sections("case").into_iter().map(|mut section| case(&mut section, folder)).collect();
         if cases.is_empty() {
             root.problem("case", "there is none: begin one with [[case]]");
         }
@@ -174,7 +176,7 @@ impl File {
     }
 }
 
-fn case(section: &mut Section<'_>) -> Case {
+fn case(section: &mut Section<'_>, folder: &Path) -> Case {
     let name = section.text("name").unwrap_or_default();
     if name.trim().is_empty() {
         section.problem("name", "a case says in its name what holds when it passes");
@@ -188,7 +190,8 @@ fn case(section: &mut Section<'_>) -> Case {
         section.problem("tolerance", "must be at least 0");
     }
     let there = section.has("step");
-    let steps: Vec<Step> = section.sections("step").into_iter().filter_map(|mut section| step(&mut section)).collect();
+    let steps: Vec<Step> =
+        section.sections("step").into_iter().filter_map(|mut section| step(&mut section, folder)).collect();
     if !there {
         section.problem("step", "a case needs at least one [[case.step]]");
     }
@@ -212,7 +215,7 @@ pub(crate) const EARLIEST: Timestamp = Timestamp(1_767_225_600_000);
 /// The keys that say what happens; a step has one of them.
 const ACTS: [&str; 9] = ["mqtt", "function", "invoke", "advance", "schedule", "sensor", "gpio", "file", "http"];
 
-fn step(section: &mut Section<'_>) -> Option<Step> {
+fn step(section: &mut Section<'_>, folder: &Path) -> Option<Step> {
     let named: Vec<&str> = ACTS.into_iter().filter(|act| section.has(act)).collect();
     if named.len() != 1 {
         let found = if named.is_empty() { "none".to_owned() } else { named.join(" and ") };
@@ -222,19 +225,19 @@ fn step(section: &mut Section<'_>) -> Option<Step> {
     let act = match named.first().copied() {
         Some("mqtt") => {
             let topic = section.require("mqtt", TopicName::new);
-            let payload = payload(section);
+            let payload = payload(section, folder);
             let qos = section.integer("qos", 0..=2).and_then(|level| Qos::from_level(level as u8));
             let retain = section.boolean("retain").unwrap_or(false);
             topic.map(|topic| Act::Mqtt { topic, payload, qos: qos.unwrap_or(Qos::AtLeastOnce), retain })
         }
         Some("function") => {
             let from = section.text("function");
-            let payload = payload(section);
+            let payload = payload(section, folder);
             from.map(|from| Act::Function { from, payload })
         }
         Some("invoke") => {
             let subject = section.text("invoke");
-            let payload = payload(section);
+            let payload = payload(section, folder);
             subject.map(|subject| Act::Invoke { subject, payload })
         }
         Some("advance") => section.duration_in("advance", Duration::from_millis(1)..=LONGEST).map(Act::Advance),
@@ -259,10 +262,10 @@ fn step(section: &mut Section<'_>) -> Option<Step> {
             name.zip(level).map(|(line, level)| Act::Gpio { line, level })
         }
         Some("file") => {
-            let folder = section.text("file");
+            let watched = section.text("file");
             let name = section.require("name", |text| Ok::<_, String>(text.to_owned()));
-            let payload = payload(section);
-            folder.zip(name).map(|(folder, name)| Act::File { folder, name, payload })
+            let payload = payload(section, folder);
+            watched.zip(name).map(|(folder, name)| Act::File { folder, name, payload })
         }
         Some("http") => {
             let target = section.text("http");
@@ -270,7 +273,7 @@ fn step(section: &mut Section<'_>) -> Option<Step> {
             let method = section.choice("method", &methods).unwrap_or("POST");
             let json = section.has("json").then(|| "application/json".to_owned());
             let content_type = section.text("content_type").or(json);
-            let payload = payload(section);
+            let payload = payload(section, folder);
             target.map(|target| {
                 let (path, query) = match target.split_once('?') {
                     Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
@@ -293,19 +296,32 @@ fn step(section: &mut Section<'_>) -> Option<Step> {
 
 const LEVELS: [(&str, Level); 2] = [("low", Level::Low), ("high", Level::High)];
 
-/// `json` or `payload`; nothing where neither is given.
-fn payload(section: &mut Section<'_>) -> Vec<u8> {
-    let text = section.text("payload");
-    let value = section.any("json").map(json::value);
-    match (text, value) {
-        (Some(_), Some(_)) => {
-            section.problem("payload", "give `json` or `payload`, not both");
-            Vec::new()
-        }
-        (Some(text), None) => text.into_bytes(),
-        (None, Some(value)) => value.to_string().into_bytes(),
-        (None, None) => Vec::new(),
+/// The keys that say what a payload is; a step has at most one of them.
+const PAYLOADS: [&str; 4] = ["payload", "json", "hex", "payload_file"];
+
+/// Text, JSON, bytes in hexadecimal, or what is in a file beside the cases; nothing where none is given.
+fn payload(section: &mut Section<'_>, folder: &Path) -> Vec<u8> {
+    if PAYLOADS.into_iter().filter(|key| section.has(key)).count() > 1 {
+        section.problem("payload", format_args!("give one of {}", PAYLOADS.join(", ")));
     }
+    let text = section.text("payload").map(String::into_bytes);
+    let value = section.any("json").map(|value| json::value(value).to_string().into_bytes());
+    let bytes = section.parse("hex", hex);
+    let file = section.parse("payload_file", |name| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    });
+    text.or(value).or(bytes).or(file).unwrap_or_default()
+}
+
+/// Bytes from pairs of hexadecimal digits; blanks are for people.
+fn hex(text: &str) -> Result<Vec<u8>, String> {
+    let digits: Option<Vec<u32>> =
+        text.chars().filter(|letter| *letter != ' ').map(|letter| letter.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2));
+    let digits = digits.ok_or("is pairs of hexadecimal digits, such as \"01 0f\"")?;
+    let (pairs, _) = digits.as_chunks::<2>();
+    Ok(pairs.iter().map(|[high, low]| (high * 16 + low) as u8).collect())
 }
 
 fn expect(section: &mut Section<'_>) -> Expect {

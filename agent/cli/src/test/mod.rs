@@ -16,6 +16,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use holm_core::ErrorCode;
+
 use crate::failure::Failure;
 use crate::project::Project;
 use crate::screen::Screen;
@@ -143,7 +145,8 @@ impl Test {
         paths.sort();
         if paths.is_empty() {
             return Err(Failure::new(format!("there are no cases: no .toml file is in {}", folder.display()))
-                .next("see how one is written in a new function: `holm new NAME`, tests/cases.toml"));
+                .next("see how one is written in a new function: `holm new NAME`, tests/cases.toml")
+                .page(ErrorCode::CasesMissing));
         }
         let (mut files, mut problems) = (Vec::new(), Vec::new());
         for path in &paths {
@@ -157,7 +160,7 @@ impl Test {
         if problems.is_empty() {
             return Ok(files);
         }
-        Err(Failure::new(problems.join("\n")).next("mend them all, and run it again"))
+        Err(Failure::new(problems.join("\n")).next("mend them all, and run it again").page(ErrorCode::CasesWrong))
     }
 }
 

@@ -86,7 +86,8 @@ impl Bench {
         let outcome = deployed.get("outcome").and_then(Value::as_str).unwrap_or_default();
         if !outcome.starts_with("confirmed") {
             let reason = deployed.get("reason").and_then(Value::as_str).unwrap_or("it did not say why");
-            return Err(Failure::new(format!("{} could not be deployed: {reason}", self.function)));
+            return Err(Failure::new(format!("{} could not be deployed: {reason}", self.function))
+                .page(holm_core::ErrorCode::RolledBack));
         }
         node.stop();
         // Renamed when whole: who finds it, finds all of it.

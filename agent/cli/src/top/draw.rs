@@ -46,7 +46,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, figures: &Figures, sample: &Sample, to
     ])
     .areas(frame.area());
     let [events, logs] = Layout::vertical([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(below);
-    let paint = Paint { color: look.color };
+    let paint = Paint::new(look);
     frame.render_widget(Paragraph::new(paint.head(figures)), head);
     frame.render_widget(paint.table(figures), functions);
     let plain = Look { color: false, zone: look.zone.clone() };
@@ -75,12 +75,18 @@ pub(crate) fn draw(frame: &mut Frame<'_>, figures: &Figures, sample: &Sample, to
     frame.render_widget(Paragraph::new(foot_text), foot);
 }
 
-struct Paint {
+/// How tones look on a screen.
+pub(crate) struct Paint {
     color: bool,
 }
 
 impl Paint {
-    fn style(&self, tone: Tone) -> Style {
+    /// With colours where they are wanted.
+    pub(crate) fn new(look: &Look) -> Self {
+        Self { color: look.color }
+    }
+
+    pub(crate) fn style(&self, tone: Tone) -> Style {
         let color = |color| if self.color { Style::new().fg(color) } else { Style::new() };
         match tone {
             Tone::Plain => Style::new(),
@@ -93,7 +99,7 @@ impl Paint {
     }
 
     /// A name and its value, as often as needed.
-    fn pairs(&self, pairs: Vec<(&'static str, String, Tone)>) -> Line<'static> {
+    pub(crate) fn pairs(&self, pairs: Vec<(&'static str, String, Tone)>) -> Line<'static> {
         let mut spans = Vec::new();
         for (name, value, tone) in pairs {
             spans.push(Span::styled(format!("{name} "), self.style(Tone::Dim)));
@@ -185,7 +191,8 @@ impl Paint {
         Paragraph::new(lines).block(self.block(title))
     }
 
-    fn block(&self, title: &'static str) -> Block<'static> {
+    /// A line with a title above something.
+    pub(crate) fn block(&self, title: &'static str) -> Block<'static> {
         Block::new().borders(Borders::TOP).border_style(self.style(Tone::Dim)).title(title)
     }
 }

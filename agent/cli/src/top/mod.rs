@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::screen::Screen;
+pub(crate) use draw::Paint;
 use figures::Figures;
 use sample::{Sample, Watch};
 
@@ -125,7 +126,7 @@ impl Top {
 }
 
 /// Waits a moment for a key, on a thread that may block.
-fn press() -> JoinHandle<Option<KeyEvent>> {
+pub(crate) fn press() -> JoinHandle<Option<KeyEvent>> {
     tokio::task::spawn_blocking(|| match event::poll(KEY) {
         Ok(true) => match event::read() {
             Ok(Event::Key(key)) if key.kind == KeyEventKind::Press => Some(key),

@@ -5,6 +5,7 @@ mod show;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use holm_core::ErrorCode;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -144,7 +145,9 @@ impl Show {
         let component = Component::find(&record.component, self.component.as_deref(), bundle, &what)?;
         let mut again = Rerun::start(&component)?.again(&whole, None)?;
         if let Some(error) = &again.error {
-            return Err(Failure::new(format!("the record {} cannot be run again: {error}", self.id)));
+            return Err(Failure::new(format!("the record {} cannot be run again: {error}", self.id))
+                .next(format!("see what it was told with `holm trap show {}`", self.id))
+                .page(ErrorCode::ReplayImpossible));
         }
         component.locate(&mut again.frames)?;
         if self.json {
@@ -157,10 +160,12 @@ impl Show {
         }
         match &again.diverged {
             _ if show::is_same(&record, &again) => Ok(()),
-            Some(diverged) => Err(Failure::new(diverged.clone()).next(show::after_divergence(&record))),
-            None => Err(Failure::new(format!("it ended {} here, and {} there", again.outcome, record.outcome)).next(
-                "is it a limit of the device, or of its memory? `holm trap show` says what it was told; report this if not",
-            )),
+            Some(diverged) => Err(Failure::new(diverged.clone())
+                .next(show::after_divergence(&record))
+                .page(ErrorCode::ReplayDiverged)),
+            None => Err(Failure::new(format!("it ended {} here, and {} there", again.outcome, record.outcome))
+                .next("is it a limit of the device, or of its memory? `holm trap show` says what it was told; report this if not")
+                .page(ErrorCode::ReplayDiverged)),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::rerun::{Again, Frame, Record, Source};
 use crate::table::list;
 
 /// Paths of code that nobody debugs a function in: the language's own, and what others wrote.
-const OTHERS: [&str; 4] = ["/rustc/", "/library/", "/registry/src/", "/rustlib/"];
+const OTHERS: [&str; 5] = ["/rustc/", "/rust/deps/", "/library/", "/registry/src/", "/rustlib/"];
 
 /// Calls that are shown.
 const CALLS: usize = 40;
@@ -108,7 +108,8 @@ pub(super) fn again(record: &Record, again: &Again, has_lines: bool, look: &Look
     }
     for (number, frame) in again.frames.iter().enumerate() {
         if frame.lines.is_empty() {
-            let name = frame.function.clone().unwrap_or_else(|| format!("function {}", frame.index));
+            let name = frame.function.as_ref().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+            let name = name.unwrap_or_else(|| format!("function {}", frame.index));
             text.push_str(&format!("{number:>3}  {name}\n"));
         }
         for (inlined, line) in frame.lines.iter().enumerate() {
@@ -229,7 +230,7 @@ run it again with `holm trap show 0123456789ab --replay`
             frames: vec![
                 frame(vec![line("abort", "/rustc/1/library/std/src/process.rs")]),
                 frame(vec![line("heat::check", "src/lib.rs"), line("heat::handle", "src/lib.rs")]),
-                frame(Vec::new()),
+                Frame { function: Some("_ZN6guests6handle17h3aff07708048331bE".into()), ..Frame::default() },
             ],
             ..Again::default()
         };
@@ -242,7 +243,7 @@ at      heat::check  src/lib.rs:12:5
   0  abort  /rustc/1/library/std/src/process.rs:12:5
   1  heat::check  src/lib.rs:12:5
      heat::handle  src/lib.rs:12:5
-  2  f
+  2  guests::handle
 ";
         assert_eq!(text, expected);
         let other = Again { outcome: "ok".into(), fault: None, ..Again::default() };

@@ -36,7 +36,7 @@ fn must_be_fresh() -> Result<(), Failure> {
 
 fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     must_be_fresh()?;
-    let reading: Reading<'_> = holm_function::serde_json::from_slice(&event.data)?;
+    let reading: Reading<'_> = event.json()?;
     let scaled = Scaled { seq: reading.seq, f: reading.t * 1.8 + 32.0 };
     let topic = ["out/", reading.id, "/fahrenheit"].concat();
     Publish::to(topic).json(&scaled)?.qos(event.qos()).send()?;

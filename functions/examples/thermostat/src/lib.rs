@@ -26,8 +26,8 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
 holm_function::export!(handle);
 
 fn decide(before: Level, celsius: f64) -> Result<Level, Failure> {
-    let on: f64 = config::get("on")?.unwrap_or(28.0);
-    let off: f64 = config::get("off")?.unwrap_or(26.0);
+    let on: f64 = config::number("on")?.unwrap_or(28.0);
+    let off: f64 = config::number("off")?.unwrap_or(26.0);
     Ok(match before {
         Level::Low => (celsius > on).into(),
         Level::High => (celsius >= off).into(),

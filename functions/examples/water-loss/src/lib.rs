@@ -25,9 +25,9 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     }
     let usual = Thresholds::default();
     let thresholds = Thresholds {
-        loss: config::get("loss")?.unwrap_or(usual.loss),
-        leak: config::get("leak")?.unwrap_or(usual.leak),
-        peak: config::get("peak")?.unwrap_or(usual.peak),
+        loss: config::number("loss")?.unwrap_or(usual.loss),
+        leak: config::number("leak")?.unwrap_or(usual.leak),
+        peak: config::number("peak")?.unwrap_or(usual.peak),
     };
 
     let state = kv::own()?;

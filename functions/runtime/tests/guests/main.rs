@@ -6,4 +6,5 @@ mod board;
 mod contract;
 mod hostile;
 mod load;
+mod programs;
 mod support;

@@ -20,8 +20,8 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     // A payload that is not what it should be is rejected: it goes to the dead letters, and is not tried again.
     let reading: Reading = event.json()?;
     let sensor = event.level(1).unwrap_or("unknown");
-    let threshold = config::get("threshold_c")?.unwrap_or(30.0);
-    let hysteresis = config::get("hysteresis_c")?.unwrap_or(1.0);
+    let threshold = config::number("threshold_c")?.unwrap_or(30.0);
+    let hysteresis = config::number("hysteresis_c")?.unwrap_or(1.0);
 
     // State, publishes and results happen together with the event's completion, or not at all.
     let state = kv::own()?;

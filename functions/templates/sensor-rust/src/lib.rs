@@ -24,8 +24,8 @@ fn handle(event: Event) -> Result<Option<Payload>, Failure> {
     if !reading.is_sound() {
         // Too old, or outside what the sensor can measure.
         warn!(
-            "{} {} is {:?}, and left out",
-            reading.value, reading.unit, reading.quality
+            "a {} is {:?}, and left out",
+            reading.channel, reading.quality
         );
         return Ok(None);
     }
