@@ -161,24 +161,26 @@ impl Answerer {
                 self.looked_at = Some((level, end));
                 self.ship().await;
             }
-            Ask::Report { id } if self.may_report() => {
+            Ask::Report { id } => {
+                self.breathe().await;
                 let report = report::report(&self.dispatcher, &self.deployer, &self.cloud, &self.files);
                 self.answer(REPORT_STREAM, id.as_str(), report).await;
             }
-            Ask::DeadLetters { id } if self.may_report() => {
+            Ask::DeadLetters { id } => {
+                self.breathe().await;
                 let store = self.dispatcher.store.clone();
                 self.answer(DEAD_LETTER_STREAM, id.as_str(), move || report::dead_letters(&store)).await;
             }
-            Ask::Report { .. } | Ask::DeadLetters { .. } | Ask::Unknown => {}
+            Ask::Unknown => {}
         }
     }
 
-    fn may_report(&mut self) -> bool {
-        let may = self.reported.is_none_or(|at| at.elapsed() >= REPORT_SPACING);
-        if may {
-            self.reported = Some(Instant::now());
+    /// Waits until another answer may be made. Who asks meanwhile waits too, in a queue that has a bound.
+    async fn breathe(&mut self) {
+        if let Some(at) = self.reported {
+            sleep_until(at + REPORT_SPACING).await;
         }
-        may
+        self.reported = Some(Instant::now());
     }
 
     /// Makes an answer on a thread that may block, and queues it.
