@@ -68,7 +68,7 @@ fn the_clients_of_mosquitto_take_part() {
             .spawn()
             .unwrap();
         eventually("it has subscribed", || {
-            (node.admin.get("/v1/status")["mqtt"]["clients"].as_u64() >= Some(1)).then_some(())
+            (node.admin.get("/v1/status")["broker"]["clients"].as_u64() >= Some(1)).then_some(())
         });
         // A subscription is a moment later than its connection: what it misses is sent again.
         let stop = std::sync::atomic::AtomicBool::new(false);

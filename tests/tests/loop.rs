@@ -167,6 +167,7 @@ tests/b.toml: 4 problems
   line 7: case[0].step[1].expect.publishes[0].topic: [permissions] publish does not grant `x`; there is: counted/+
   line 7: case[0].step[1].expect.results[0].series: there is no [results.m]; there is: n
   next: mend them all, and run it again
+  more: holm explain cases-wrong
 ";
     assert_eq!(err, expected);
 }

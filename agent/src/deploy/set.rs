@@ -341,40 +341,44 @@ impl Deployer {
         self.load(bundle, &self.native_path(&bundle.component_digest), &function.config, &function.secrets).await
     }
 
-    /// Removes bundles and native code that nothing names any more. What cannot be removed now may be later.
+    /// Removes bundles and native code that nothing names any more.
     fn tidy(&self, registry: &Registry) {
-        let named = self.named(registry);
-        for folder in ["bundles", "native"] {
-            let Ok(listed) = std::fs::read_dir(self.folder.join(folder)) else { continue };
-            for path in listed.flatten().map(|file| file.path()) {
-                discard(&named, &path);
-            }
-        }
+        let named = self.names(registry.functions.values());
+        self.discard(|name| !named.contains(name));
     }
 
     /// Removes the files of versions that are gone, unless something else is made of them. Not all that nothing names: the
     /// next set may be on its way in.
     pub(super) fn forget(&self, registry: &Registry, gone: &[Entry]) {
-        let named = self.named(registry);
-        for entry in gone.iter().flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten() {
-            discard(&named, &self.bundle_path(&entry.digest));
-            discard(&named, &self.native_path(&entry.component));
-        }
+        let named = self.names(registry.functions.values());
+        let gone = self.names(gone);
+        self.discard(|name| gone.contains(name) && !named.contains(name));
     }
 
-    /// The names of the files that a registry needs, without their endings.
-    fn named(&self, registry: &Registry) -> BTreeSet<String> {
-        let entries = registry.functions.values().flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten();
+    /// What the files of these versions are called, without their endings.
+    fn names<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> BTreeSet<String> {
+        let entries = entries.into_iter().flat_map(|entry| [Some(entry), entry.previous.as_deref()]).flatten();
         let paths = entries.flat_map(|entry| [self.bundle_path(&entry.digest), self.native_path(&entry.component)]);
-        paths.filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())).collect()
+        paths.filter_map(|path| stem(&path)).collect()
+    }
+
+    /// Removes what is called so. What cannot be removed now may be later.
+    fn discard(&self, which: impl Fn(&str) -> bool) {
+        for folder in ["bundles", "native"] {
+            let Ok(listed) = std::fs::read_dir(self.folder.join(folder)) else { continue };
+            for path in listed.flatten().map(|file| file.path()) {
+                if stem(&path).is_some_and(|name| which(&name))
+                    && let Err(error) = std::fs::remove_file(&path)
+                {
+                    tracing::debug!(%error, path = %path.display(), "cannot remove what nothing needs any more");
+                }
+            }
+        }
     }
 }
 
-fn discard(named: &BTreeSet<String>, path: &Path) {
-    let known = path.file_stem().is_some_and(|stem| named.contains(&*stem.to_string_lossy()));
-    if !known && let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, path = %path.display(), "cannot remove what nothing needs any more");
-    }
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
 }
 
 /// What a start would bring up.

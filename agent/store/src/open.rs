@@ -172,6 +172,10 @@ impl OpenOptions {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(sql("open the database"))?;
+        // SQLite opens what it may not write all the same, and fails with the first write.
+        if connection.is_readonly("main").map_err(sql("open the database"))? {
+            return Err(file("write", path, std::io::ErrorKind::PermissionDenied.into()));
+        }
         // Should anything below show damage, the log stays beside the file as evidence.
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

@@ -158,6 +158,9 @@ fn a_file_that_may_not_be_written_is_refused_and_not_quarantined() {
         return;
     }
     let error = OpenOptions::new(folder.path()).open().err().unwrap();
-    assert!(matches!(error, StoreError::Sql { .. }), "{error:?}");
+    assert!(
+        matches!(&error, StoreError::File { action: "write", path: refused, .. } if *refused == path.display().to_string()),
+        "{error:?}"
+    );
     assert!(!folder.path().join("quarantine").exists());
 }

@@ -19,7 +19,7 @@ static modbus_status read_exactly(const uint8_t *frame, size_t length, modbus_an
 }
 
 int main(void) {
-    // The example of "Modbus 101" (https://www.csimn.com/CSI_pages/Modbus101.html) and https://www.simplymodbus.ca/FC03.htm.
+    // The example of https://www.simplymodbus.ca/FC03.htm.
     static const uint8_t FRAME[] = {0x11, 0x03, 0x06, 0xae, 0x41, 0x56, 0x52, 0x43, 0x40, 0x49, 0xad};
     modbus_answer answer;
     CHECK(read_exactly(FRAME, sizeof FRAME, &answer) == MODBUS_OK);
