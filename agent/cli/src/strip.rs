@@ -46,6 +46,7 @@ fn stripped(wasm: &[u8], depth: u32) -> Option<Vec<u8>> {
     let depth = depth.checked_sub(1)?;
     let mut slim = header.to_vec();
     while let Some((kind, after)) = rest.split_first() {
+        let section = rest;
         let (length, after) = number(after)?;
         let (body, after) = after.split_at_checked(length)?;
         rest = after;
@@ -55,7 +56,12 @@ fn stripped(wasm: &[u8], depth: u32) -> Option<Vec<u8>> {
                 None => continue,
             },
             MODULE | COMPONENT if is_component => stripped(body, depth)?,
-            _ => body.to_vec(),
+            _ => {
+                // With its length as it was written, which need not be the shortest way: the lines that the whole has are
+                // found by where the code begins.
+                slim.extend(section.get(..section.len() - rest.len())?);
+                continue;
+            }
         };
         slim.push(*kind);
         write(&mut slim, inner.len());

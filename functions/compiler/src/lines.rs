@@ -38,7 +38,7 @@ pub struct Line {
     pub column: Option<u32>,
 }
 
-/// What is at the offsets of a component's own module.
+/// What is at these places of a component, of whose modules one is its own.
 pub fn locate(component: &[u8], offsets: &[u64]) -> Result<Vec<Place>, CompileError> {
     let module = own_module(component)?;
     let section = |id: SectionId| Ok::<_, addr2line::gimli::Error>(module.section(id.name()));
@@ -74,7 +74,7 @@ fn lines(context: &Context<Reader<'_>>, address: u64) -> Result<Vec<Line>, addr2
 /// A core module's debugging information.
 #[derive(Default)]
 struct Module<'a> {
-    /// Where its code section begins, from its own begin.
+    /// Where its code begins, from the component's begin: places are counted from there.
     code: u64,
     /// Bytes of that.
     size: usize,
@@ -90,25 +90,24 @@ impl<'a> Module<'a> {
 /// The module with lines, or the one with most code.
 fn own_module(component: &[u8]) -> Result<Module<'_>, CompileError> {
     let not_wasm = |error: wasmparser::BinaryReaderError| CompileError::NotWasm { detail: error.message().to_owned() };
-    let mut modules: Vec<(usize, Module<'_>)> = Vec::new();
+    let mut modules: Vec<Module<'_>> = Vec::new();
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(not_wasm)? {
-            Payload::ModuleSection { unchecked_range, .. } => modules.push((unchecked_range.start, Module::default())),
+            Payload::ModuleSection { .. } => modules.push(Module::default()),
             Payload::CodeSectionStart { range, .. } => {
-                if let Some((start, module)) = modules.last_mut() {
-                    (module.code, module.size) = ((range.start - *start) as u64, range.len());
+                if let Some(module) = modules.last_mut() {
+                    (module.code, module.size) = (range.start as u64, range.len());
                 }
             }
             Payload::CustomSection(section) if section.name().starts_with(DEBUG) => {
-                if let Some((_, module)) = modules.last_mut() {
+                if let Some(module) = modules.last_mut() {
                     module.sections.insert(section.name(), section.data());
                 }
             }
             _ => {}
         }
     }
-    let modules = modules.into_iter().map(|(_, module)| module);
-    Ok(modules.max_by_key(|module| (!module.sections.is_empty(), module.size)).unwrap_or_default())
+    Ok(modules.into_iter().max_by_key(|module| (!module.sections.is_empty(), module.size)).unwrap_or_default())
 }
 
 #[cfg(test)]
