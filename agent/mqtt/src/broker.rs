@@ -100,6 +100,8 @@ impl Shared {
         if let Some(jump) = hands.jump(ClockReading { wall: self.now().0, uptime: uptime() }) {
             state.shift(&jump);
             hands.settle(&jump);
+            // The store has to hear of it before a client has what was waiting for it.
+            self.keeper.notify_one();
         }
     }
 

@@ -146,8 +146,8 @@ impl Outbound {
 
     /// The time of day was set: messages that expire are dated anew. What the store has to hear is in `anew`.
     pub(crate) fn shift(&mut self, jump: &Jump, anew: &mut Vec<Queued>) {
-        let waiting = self.queue.iter_mut().chain(self.inflight.values_mut().map(|inflight| &mut inflight.waiting));
-        for waiting in waiting {
+        // What was sent once does not expire any more, and its row may be on its way out of the store.
+        for waiting in self.queue.iter_mut().filter(|waiting| !waiting.sent) {
             if redate(&mut waiting.queued.message, jump) && waiting.durable {
                 anew.push(waiting.queued.clone());
             }

@@ -127,8 +127,8 @@ pub fn program(target: &Target, program: Program, profile: &str) -> anyhow::Resu
     Ok(file)
 }
 
-/// How the C in the agent is compiled: without the ways of zstd to compress that no level of ours takes, and without tables for unwinding, which
-/// stops before it gets to C.
+/// How the C in the agent is compiled: without the ways of zstd to compress that no level of ours takes, and without
+/// tables for unwinding, which stops before it gets to C.
 const LEAN_C: &str = "-fno-asynchronous-unwind-tables -DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR \
     -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
     -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR";
