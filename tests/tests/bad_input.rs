@@ -187,7 +187,11 @@ fn a_function_that_keeps_order_goes_on_after_commits_have_failed() {
         (acknowledgement(&mut client, 500) == 0).then_some(())
     });
     eventually("an event after the failures", || {
-        watcher.next_within(Duration::from_millis(100)).filter(|(_, report)| report["data"] == "after")
+        let report = watcher.next_within(Duration::from_millis(100));
+        if report.is_none() {
+            eprintln!("nothing yet: {} {}", node.admin.get("/v1/status"), node.admin.get("/v1/functions"));
+        }
+        report.filter(|(_, report)| report["data"] == "after")
     });
     eventually("an empty inbox", || (node.admin.get("/v1/status")["inbox"]["parked"] == 0).then_some(()));
     node.stop();

@@ -22,7 +22,8 @@
 //! A transaction that cannot be committed (full disk, I/O error) fails every settlement in it and every one queued
 //! behind it, because those may have read through the overlay what now never happened; the overlay is emptied and its
 //! generation rises, so that invocations that are still running are turned away when they come to queue
-//! ([`QueueError::Stale`]) and run again; so are new ones until everybody who waited has been told. A damaged file is set aside and salvaged when it is opened, never deleted.
+//! ([`QueueError::Stale`]) and run again; so are those that
+//! begin before everybody who waited has been told. A damaged file is set aside and salvaged when it is opened, never deleted.
 
 mod apply;
 mod book;

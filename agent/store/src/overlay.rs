@@ -122,13 +122,18 @@ impl Overlay {
         self.evict();
     }
 
+    /// Whoever runs now is stale.
+    pub(crate) fn turn_away(&mut self) {
+        self.generation += 1;
+    }
+
     /// Forgets everything that is not in the database. Running invocations of the old generation are stale.
     pub(crate) fn discard(&mut self) {
         // The committed entries go too: a discarded write may have replaced one, and the database knows better.
         self.entries.clear();
         self.committed.clear();
         self.committed_bytes = 0;
-        self.generation += 1;
+        self.turn_away();
         // Readers of before, even of the very last write, must not pass the check against an empty map.
         self.version += 1;
         self.floor = self.version;

@@ -398,7 +398,10 @@ impl Writer {
         self.shared.room.notify_all();
         finish(&mut group, &Err(reason));
         finish(&mut behind, &Err(CommitError::Discarded));
-        self.shared.lock().telling = false;
+        let mut inner = self.shared.lock();
+        inner.telling = false;
+        // Once more: what began meanwhile may have looked before its own event was refused.
+        inner.overlay.turn_away();
     }
 }
 

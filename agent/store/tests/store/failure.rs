@@ -131,8 +131,11 @@ fn nothing_that_ran_is_settled_until_all_have_heard_of_a_failed_commit() {
     let run = || Settlement { generation: Some(running.store.generation()), ..settlement(vec![set("x", "v")]) };
     assert_eq!(running.store.queue(run(), |_| {}), Err(QueueError::Stale));
     assert_eq!(running.store.queue_blocking(run(), |_| {}).map(drop), Err(QueueError::Stale));
+    // Nor afterwards, if it began before: what it belongs to may have been refused while it ran.
+    let began_meanwhile = run();
     drop(go_on);
     running.await_told();
+    assert_eq!(running.store.queue(began_meanwhile, |_| {}), Err(QueueError::Stale));
     assert_eq!(running.store.queue(run(), |_| {}), Ok(()));
     running.close();
 }

@@ -209,7 +209,7 @@ impl World {
                 drop(held);
                 assert_eq!(big.recv_timeout(PATIENCE).unwrap(), Err(CommitError::DiskFull));
                 assert_eq!(self.flush(), keys.len());
-                assert_eq!(self.running().store.generation(), generation + 1);
+                assert!(self.running().store.generation() > generation);
                 self.running().await_told();
             }
             Step::Reopen => {
