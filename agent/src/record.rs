@@ -317,7 +317,7 @@ impl Ended {
             None => (Effects::default(), &[][..]),
         };
         let (logs, reads, usage) = (Vec::new(), Vec::new(), self.usage);
-        let outcome = Outcome { result, effects: last, reads, logs, usage, recording: None };
+        let outcome = Outcome { result, response: None, effects: last, reads, logs, usage, recording: None };
         done(&self.event, &outcome, before)
     }
 }

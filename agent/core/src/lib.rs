@@ -29,7 +29,7 @@ pub use manifest::{
 };
 pub use name::{FunctionName, Label, NameError};
 pub use outcome::{
-    Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recording, ResultRow, StateWrite, Usage,
+    Effects, Enqueue, Fault, LogLevel, LogLine, Outcome, ReadSet, Recording, Response, ResultRow, StateWrite, Usage,
 };
 pub use pin::{Edge, Level};
 pub use reading::{Quality, Reading};

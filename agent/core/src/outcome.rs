@@ -175,11 +175,32 @@ pub struct Recording {
     pub missing: u32,
 }
 
+/// What a handler of HTTP requests answered, for a client that takes it as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// From 200 to 599.
+    pub status: u16,
+    /// In the handler's order; a name may come more than once. They are well-formed, and none is of a connection only.
+    pub headers: Vec<(String, Bytes)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// The status, for those who are told of a failure.
+    pub fn words(&self) -> String {
+        format!("the response has status {}", self.status)
+    }
+}
+
 /// The whole of one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The handler's answer, or why there is none.
     pub result: Result<Option<Payload>, Fault>,
+    /// The same in HTTP's terms, of a handler that answers so. It is also there with a status of the server's errors,
+    /// which is `Fault::Retry` in `result`.
+    pub response: Option<Box<Response>>,
     /// Empty unless `result` is `Ok`.
     pub effects: Effects,
     /// What it read of the state, for the conflict check.
@@ -190,4 +211,17 @@ pub struct Outcome {
     pub usage: Usage,
     /// What it was told, when the recorder kept it.
     pub recording: Option<Recording>,
+}
+
+impl Outcome {
+    /// The same where no client takes the response as it is: one that blames the request (4xx) is a rejection.
+    pub fn without_client(self) -> Self {
+        match self.response {
+            Some(response) if response.status >= 400 && self.result.is_ok() => {
+                let result = Err(Fault::Reject { reason: response.words() });
+                Self { result, effects: Effects::default(), response: None, ..self }
+            }
+            _ => Self { response: None, ..self },
+        }
+    }
 }

@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use holm_core::{Event, EventId, Fault, Payload};
+use holm_core::{Event, EventId, Fault, Payload, Response};
 use tokio::sync::oneshot;
 
 use super::{Dispatcher, Job, Origin, Slot, lock};
 
 /// How an invocation ended.
-type Ended = Result<Option<Payload>, Fault>;
+pub struct Ended {
+    /// As any invocation ends.
+    pub result: Result<Option<Payload>, Fault>,
+    /// What its function says in HTTP's terms, if it does.
+    pub response: Option<Box<Response>>,
+}
 
 /// Who waits, by event. Bounded by those who may ask: each waits for one at a time.
 #[derive(Default)]

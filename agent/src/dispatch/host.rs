@@ -175,7 +175,7 @@ impl NodeHost {
             hands: Hands { controls: self.dispatcher.controls.clone(), function: slot.name.clone() },
             held: self.held.clone(),
         };
-        let mut outcome = prepared.call(&event, Box::new(host));
+        let mut outcome = prepared.call(&event, Box::new(host)).without_client();
         // It has run, whatever becomes of the event.
         let account = account(&event, &outcome);
         self.dispatcher.store.account(&slot.name, &account);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holm_core::{Event, Fault, FunctionName, LogLine, Outcome, Payload, Source, StateWrite, Timestamp, When};
 use holm_store::{Account, CommitError, Done, InboxId, QueueError, Quota, Settlement, StateReader, Write};
 
+use super::ask::Ended;
 use super::chain::{Released, Staging};
 use super::host::Step;
 use super::{Dispatcher, Job, Loaded, Origin, Slot, lock};
@@ -65,6 +66,9 @@ impl Dispatcher {
         generation: u64,
         reader: &StateReader,
     ) -> Verdict {
+        // Only a request that is not kept has a client.
+        let has_client = job.event.source == Source::Http && matches!(job.origin, Origin::Volatile);
+        let outcome = if has_client { outcome } else { outcome.without_client() };
         let account = account(&job.event, &outcome);
         let wall_us = account.wall_us;
         let take = self.journal.tape.as_ref().map(|_| {
@@ -73,7 +77,7 @@ impl Dispatcher {
         });
         // By the source first: clients of the broker choose the ids of their events, and must not answer for a function.
         let asked = job.event.source == Source::Http && self.asking.is_waited_for(&job.event.id);
-        let told = asked.then(|| outcome.result.clone());
+        let told = asked.then(|| Ended { result: outcome.result.clone(), response: outcome.response.clone() });
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
         let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));
         let durable = !matches!(job.origin, Origin::Volatile);
@@ -381,6 +385,7 @@ pub(super) fn account(event: &Event, outcome: &Outcome) -> Account {
 fn failure(fault: Fault) -> Outcome {
     Outcome {
         result: Err(fault),
+        response: None,
         effects: holm_core::Effects::default(),
         reads: Vec::new(),
         logs: Vec::new(),

@@ -286,6 +286,7 @@ impl Worker {
 fn failed(reason: String) -> Outcome {
     Outcome {
         result: Err(Fault::Unavailable { reason }),
+        response: None,
         effects: holm_core::Effects::default(),
         reads: Vec::new(),
         logs: Vec::new(),

@@ -4,7 +4,8 @@
 //! request, 503 when it wants it again later, 500 when it failed, 504 when it takes too long. With `durable = true` it is
 //! queued like any durable event, and answered 202 after the commit that holds it or its effects (D18 in
 //! docs/delivery.md). 404 and 405 are for what is no route, 413 for a body over the limit, 503 for a function that is
-//! behind or a node that cannot commit.
+//! behind or a node that cannot commit. A function that answers in HTTP's terms (`wasi:http/incoming-handler`) says itself
+//! what the client gets: its response goes out as it is, but for what is of the connection.
 //!
 //! Everything that a peer can make grow has a bound: connections, the head and body of a request, its headers as
 //! attributes, and the time for each.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holm_core::{ErrorCode, Fault, Payload, Source, TriggerKind};
+use holm_core::{ErrorCode, Fault, Payload, Response as Said, Source, TriggerKind};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -51,6 +52,9 @@ const RETRY_AFTER: u64 = 1;
 const PRIVATE: [header::HeaderName; 4] =
     [header::AUTHORIZATION, header::COOKIE, header::CONTENT_TYPE, header::PROXY_AUTHORIZATION];
 
+/// Headers of a response that the node makes itself, as those of the connection are that no function can set.
+const OURS: [header::HeaderName; 4] = [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::TE, header::TRAILER];
+
 /// A request, whole.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
@@ -79,6 +83,8 @@ pub struct Reply {
     pub body: Bytes,
     /// `Allow`, with 405.
     pub allow: Option<String>,
+    /// Other headers, of a function's own response.
+    pub headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
 impl Reply {
@@ -93,7 +99,7 @@ impl Reply {
 
     fn json(status: StatusCode, body: &serde_json::Value) -> Self {
         let content_type = Some("application/json".into());
-        Self { status: status.as_u16(), content_type, body: body.to_string().into(), allow: None }
+        Self { status: status.as_u16(), content_type, body: body.to_string().into(), ..Self::default() }
     }
 }
 
@@ -131,7 +137,7 @@ impl Door {
                     status: StatusCode::ACCEPTED.as_u16(),
                     content_type: Some("application/json".into()),
                     body: serde_json::json!({ "event": id }).to_string().into(),
-                    allow: None,
+                    ..Reply::default()
                 },
                 _ => late("the node cannot keep the request: ask again"),
             };
@@ -141,8 +147,11 @@ impl Door {
             Err(_) => Reply::told(StatusCode::GATEWAY_TIMEOUT, "the function takes too long"),
             // Its function was taken away, or the node ends.
             Ok(None) => busy(),
-            Ok(Some(Ok(answer))) => answered(answer),
-            Ok(Some(Err(fault))) => failed(&fault),
+            Ok(Some(ended)) => match (ended.response, ended.result) {
+                (Some(said), _) => as_said(*said),
+                (None, Ok(answer)) => answered(answer),
+                (None, Err(fault)) => failed(&fault),
+            },
         }
     }
 
@@ -187,7 +196,11 @@ impl Door {
             Err(reply) => reply,
         };
         let mut response = Response::new(Full::new(reply.body));
+        for (name, value) in reply.headers {
+            response.headers_mut().append(name, value);
+        }
         *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let has_hint = response.headers().contains_key(header::RETRY_AFTER);
         let mut set = |name, text: &str| {
             // What a function says of its answer may be no header's value.
             if let Ok(value) = HeaderValue::from_str(text) {
@@ -200,7 +213,7 @@ impl Door {
         if let Some(allow) = &reply.allow {
             set(header::ALLOW, allow);
         }
-        if reply.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+        if reply.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() && !has_hint {
             set(header::RETRY_AFTER, &RETRY_AFTER.to_string());
         }
         response
@@ -259,9 +272,25 @@ fn answered(answer: Option<Payload>) -> Reply {
     match answer {
         None => Reply { status: StatusCode::NO_CONTENT.as_u16(), ..Reply::default() },
         Some(Payload { content_type, data }) => {
-            Reply { status: StatusCode::OK.as_u16(), content_type, body: data, allow: None }
+            Reply { status: StatusCode::OK.as_u16(), content_type, body: data, ..Reply::default() }
         }
     }
+}
+
+/// A response as its function made it.
+fn as_said(said: Said) -> Reply {
+    let mut reply = Reply { status: said.status, body: said.body, ..Reply::default() };
+    for (name, value) in said.headers {
+        // The runtime has seen to it that they are well-formed.
+        let Ok(name) = header::HeaderName::from_bytes(name.as_bytes()) else { continue };
+        let Ok(value) = HeaderValue::from_maybe_shared(value) else { continue };
+        if name == header::CONTENT_TYPE {
+            reply.content_type = value.to_str().ok().map(Arc::from);
+        } else if !OURS.contains(&name) {
+            reply.headers.push((name, value));
+        }
+    }
+    reply
 }
 
 /// What the function says itself is for who asks; how it broke is for its author.

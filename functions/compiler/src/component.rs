@@ -9,8 +9,8 @@ use crate::CompileError;
 
 const HANDLER: &str = "holm:function/handler@0.1.0";
 
-/// What a program exports, of any patch release: it runs once per event.
-const RUN: &str = "wasi:cli/run@0.2.";
+/// What other components export, of any patch release: those that answer HTTP requests, and programs.
+const FOREIGN: [&str; 2] = ["wasi:http/incoming-handler@0.2.", "wasi:cli/run@0.2."];
 
 /// Bounds on the input, checked before anything expensive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,8 @@ impl Inspection {
         if !unknown.is_empty() {
             return Err(CompileError::UnknownImports { imports: unknown });
         }
-        let is_entry = |export: &String| export == HANDLER || export.starts_with(RUN);
+        let is_entry =
+            |export: &String| export == HANDLER || FOREIGN.iter().any(|prefix| export.starts_with(prefix));
         if self.exports.iter().any(is_entry) { Ok(()) } else { Err(CompileError::NoHandler) }
     }
 }

@@ -40,7 +40,7 @@ pub enum CompileError {
     },
     /// It does not export the handler.
     #[error(
-        "the component exports neither `holm:function/handler@0.1.0` nor `wasi:cli/run@0.2`: is `holm_function::export!` missing?"
+        "the component exports none of `holm:function/handler@0.1.0`, `wasi:http/incoming-handler@0.2` and `wasi:cli/run@0.2`: is `holm_function::export!` missing?"
     )]
     NoHandler,
     /// Validation or code generation failed.

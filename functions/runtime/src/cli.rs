@@ -8,7 +8,7 @@ use crate::bindings::wasi::cli::{
 };
 use crate::bindings::wasi::config::store;
 use crate::fault::Stop;
-use crate::io::{InputStream, OutputStream, STDERR, STDOUT};
+use crate::io::{InputStream, OutputStream, STDERR, STDIN, STDOUT};
 use crate::recorder::Nature;
 use crate::state::State;
 
@@ -45,7 +45,7 @@ impl exit::Host for State {
 impl stdin::Host for State {
     fn get_stdin(&mut self) -> wasmtime::Result<Resource<InputStream>> {
         self.open_handle()?;
-        Ok(Resource::new_own(0))
+        Ok(Resource::new_own(STDIN))
     }
 }
 

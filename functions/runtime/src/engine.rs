@@ -11,10 +11,9 @@ use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 use crate::activity::Activity;
 use crate::capability::Grants;
 use crate::function::Function;
-use crate::linker;
 use crate::native;
 use crate::state::State;
-use crate::{Profile, RuntimeError, Ticker};
+use crate::{Profile, RuntimeError, Ticker, http, linker};
 
 /// A function's parameters, by name, in the text form that guests read through wasi:config.
 pub type ConfigValues = BTreeMap<Arc<str>, Arc<str>>;
@@ -167,6 +166,7 @@ impl Engine {
         let failed = |error: wasmtime::Error| RuntimeError::Link { detail: format!("{error:#}") };
         let mut linker = self.linker.clone();
         linker::link_empty_filesystem(&mut linker, &self.engine, component).map_err(failed)?;
+        http::link(&mut linker, &self.engine, component).map_err(failed)?;
         let pre = linker.instantiate_pre(component).map_err(failed)?;
         Function::new(manifest.name.clone(), pre, Arc::new(grants), config, self.activity.clone())
     }

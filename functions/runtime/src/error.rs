@@ -54,7 +54,9 @@ pub enum RuntimeError {
         imports: Vec<String>,
     },
     /// The component does not export the handler.
-    #[error("the component exports neither `holm:function/handler@0.1.0` nor `wasi:cli/run@0.2`")]
+    #[error(
+        "the component exports none of `holm:function/handler@0.1.0`, `wasi:http/incoming-handler@0.2` and `wasi:cli/run@0.2`"
+    )]
     NoHandler,
     /// The component could not be linked.
     #[error("cannot link the component: {detail}")]

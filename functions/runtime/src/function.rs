@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, Recording, Timestamp, Usage};
+use holm_core::{Effects, Event, Fault, FunctionName, Outcome, Payload, Recording, Response, Timestamp, Usage};
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::component::{ComponentExportIndex, ComponentType, InstancePre, Lift, Lower, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, ComponentType, Func, InstancePre, Lift, Lower, TypedFunc};
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline, WasmBacktrace};
 
 use crate::activity::Activity;
@@ -17,7 +17,7 @@ use crate::fault::{Stop, classify, shorten};
 use crate::host::Host;
 use crate::recorder::{Diverged, Order, Recorder};
 use crate::state::State;
-use crate::{ConfigValues, RuntimeError, SecretValues};
+use crate::{ConfigValues, RuntimeError, SecretValues, http};
 
 /// What a guest may move to the host in one call beyond its own memory: the records around the bytes.
 const HOSTCALL_SLACK: usize = 1 << 20;
@@ -40,15 +40,17 @@ struct Loaded {
 /// An instance that waits for its event. It holds a slot of the engine.
 pub struct Prepared {
     store: Store<State>,
-    entry: Entry<Handler, Program>,
+    entry: Entry<Handler, Program, Func>,
     loaded: Arc<Loaded>,
 }
 
 /// What an event calls.
 #[derive(Clone, Copy)]
-enum Entry<H, P = H> {
+enum Entry<H, P = H, X = H> {
     /// `holm:function/handler`.
     Handler(H),
+    /// `wasi:http/incoming-handler`: the event is a request.
+    Proxy(X),
     /// `wasi:cli/run`: a program as it is. The payload is its stdin; it has done its work when it ends with status 0.
     Program(P),
 }
@@ -56,7 +58,9 @@ enum Entry<H, P = H> {
 type Handler = TypedFunc<(WireEvent,), (Result<Option<WirePayload>, WireFailure>,)>;
 type Program = TypedFunc<(), (Result<(), ()>,)>;
 
-/// The interface of programs, of any patch release.
+/// The interface of those that answer HTTP requests, of any patch release.
+const INCOMING: &str = "wasi:http/incoming-handler@0.2.";
+/// That of programs.
 const RUN: &str = "wasi:cli/run@0.2.";
 
 /// `types.event` with shared parts, so that lowering it copies straight into the guest.
@@ -102,17 +106,19 @@ impl Function {
         activity: Arc<Activity>,
     ) -> Result<Self, RuntimeError> {
         let component = pre.component();
-        let interface = component.get_export_index(None, "holm:function/handler@0.1.0");
-        let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
-        let run = || {
-            let ty = component.component_type();
-            let (name, _) = ty.exports(component.engine()).find(|(name, _)| name.starts_with(RUN))?;
-            component.get_export_index(Some(&component.get_export_index(None, name)?), "run")
+        let ty = component.component_type();
+        let of = |interface: &str, function| {
+            component.get_export_index(Some(&component.get_export_index(None, interface)?), function)
         };
-        let entry = match handle {
-            Some(handle) => Entry::Handler(handle),
-            None => Entry::Program(run().ok_or(RuntimeError::NoHandler)?),
+        let any = |prefix: &str, function| {
+            let (interface, _) = ty.exports(component.engine()).find(|(name, _)| name.starts_with(prefix))?;
+            of(interface, function)
         };
+        let entry = of("holm:function/handler@0.1.0", "handle")
+            .map(Entry::Handler)
+            .or_else(|| any(INCOMING, "handle").map(Entry::Proxy))
+            .or_else(|| any(RUN, "run").map(Entry::Program))
+            .ok_or(RuntimeError::NoHandler)?;
         Ok(Self(Arc::new(Loaded { name, pre, entry, grants, config, secrets: Arc::default(), activity })))
     }
 
@@ -159,11 +165,12 @@ impl Function {
         // Start functions are guest code: they too have a deadline.
         let running = loaded.activity.start();
         let entry = loaded.pre.instantiate(&mut store).and_then(|instance| {
-            let (Entry::Handler(index) | Entry::Program(index)) = loaded.entry;
+            let (Entry::Handler(index) | Entry::Proxy(index) | Entry::Program(index)) = loaded.entry;
             let function = instance.get_func(&mut store, index);
             let function = function.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?;
             Ok(match loaded.entry {
                 Entry::Handler(_) => Entry::Handler(function.typed(&store)?),
+                Entry::Proxy(_) => Entry::Proxy(function),
                 Entry::Program(_) => Entry::Program(function.typed(&store)?),
             })
         });
@@ -260,8 +267,14 @@ impl Prepared {
         let wall = Instant::now();
         store.data_mut().begin(host, wall);
         store.set_epoch_deadline(1);
+        let mut response = None;
         let result = match entry {
             Entry::Handler(handler) => handler.call(&mut store, (wire(event),)),
+            Entry::Proxy(handler) => http::call(&mut store, handler, event).map(|answered| {
+                let result = said(&answered);
+                response = Some(Box::new(answered));
+                (result,)
+            }),
             Entry::Program(program) => {
                 store.data_mut().stdin = event.data.clone();
                 ended(program.call(&mut store, ()))
@@ -306,7 +319,9 @@ impl Prepared {
         let recording = recorder.into_recording().map(|recording| staging.revealed.keep_out(recording));
         let (effects, reads, logs) = staging.finish(grants);
         let effects = if result.is_ok() { together(handed, effects) } else { Effects::default() };
-        Outcome { result, effects, reads, logs, usage, recording }
+        // An answer that was too much is none.
+        let response = response.filter(|_| matches!(result, Ok(_) | Err(Fault::Retry { .. })));
+        Outcome { result, response, effects, reads, logs, usage, recording }
     }
 }
 
@@ -335,6 +350,22 @@ fn ended(result: wasmtime::Result<(Result<(), ()>,)>) -> wasmtime::Result<(Resul
         0 => Ok(None),
         _ => Err(WireFailure::Reject(format!("the program ended with status {status}"))),
     },))
+}
+
+/// A response as the answer of a handler. One with a status of the server's errors is a failure that may pass; whether one
+/// that blames the request is a failure depends on who asked.
+fn said(response: &Response) -> Result<Option<WirePayload>, WireFailure> {
+    let header = |name: &str| {
+        let value = response.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        value.and_then(|value| std::str::from_utf8(value).ok())
+    };
+    if response.status >= 500 {
+        let seconds = header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
+        return Err(WireFailure::Retry((response.words(), seconds.map(|seconds| seconds.saturating_mul(1000)))));
+    }
+    let content_type = header("content-type").map(Arc::from);
+    let nothing = response.body.is_empty() && content_type.is_none();
+    Ok((!nothing).then(|| WirePayload { content_type, data: response.body.clone() }))
 }
 
 /// What an answer counts; its type is as long as the guest makes it.

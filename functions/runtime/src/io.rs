@@ -1,7 +1,7 @@
-//! wasi:io: streams that are log lines, and waiting.
+//! wasi:io: streams that are log lines or the bodies of HTTP, and waiting.
 //!
-//! Handles carry all there is to know in their number, so that there is no table to allocate: a stream is 1 for stdout
-//! or 2 for stderr, a pollable an index into the invocation's deadlines.
+//! Handles carry all there is to know in their number, so that there is no table to allocate: a stream is 0 for stdin, 1
+//! for stdout, 2 for stderr, from 3 the body of a response, a pollable an index into the invocation's deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,25 @@ use crate::fault::Stop;
 use crate::recorder::Nature;
 use crate::state::State;
 
-/// stdin: a program's payload; a handler's is at its end.
+/// stdin, which is a program's payload and at its end for handlers, or the body of the request.
 pub struct InputStream;
-/// stdout or stderr.
+/// stdout, stderr or the body of a response.
 pub struct OutputStream;
 /// Never handed out.
 pub struct IoError;
 /// Something to wait for: a moment, or nothing.
 pub struct Pollable;
 
+/// stdin's handle.
+pub(crate) const STDIN: u32 = 0;
+/// The handle of the request's body.
+pub(crate) const BODY: u32 = 1;
 /// stdout's handle.
 pub(crate) const STDOUT: u32 = 1;
 /// stderr's handle.
 pub(crate) const STDERR: u32 = 2;
+/// The handle of the first response's body.
+pub(crate) const RESPONSES: u32 = 3;
 /// What a stream takes or gives at once.
 const AT_ONCE: u64 = 64 << 10;
 
@@ -48,13 +54,28 @@ impl State {
         Ok(Resource::new_own(u32::try_from(free)?))
     }
 
-    /// The next bytes of stdin, at most as many as one call moves.
-    fn take_stdin(&mut self, most: u64) -> Result<Bytes, streams::StreamError> {
-        if self.stdin.is_empty() {
+    /// The next bytes of a stream, at most as many as one call moves.
+    fn take(&mut self, stream: &Resource<InputStream>, most: u64) -> Result<Bytes, streams::StreamError> {
+        let rest = match (stream.rep(), &mut self.exchange) {
+            (BODY, Some(exchange)) => &mut exchange.body,
+            _ => &mut self.stdin,
+        };
+        if rest.is_empty() {
             return Err(streams::StreamError::Closed);
         }
-        let length = most.min(AT_ONCE).min(self.stdin.len() as u64);
-        Ok(self.stdin.split_to(usize::try_from(length).unwrap_or(0)))
+        let length = most.min(AT_ONCE).min(rest.len() as u64);
+        Ok(rest.split_to(usize::try_from(length).unwrap_or(0)))
+    }
+
+    /// Writes to a response's body. What is too much for it is the guest's end.
+    fn write_body(&mut self, index: u32, contents: Vec<u8>) -> wasmtime::Result<()> {
+        self.charge_body(contents.len() as u64)?;
+        Ok(self.exchange().write(index, contents)?)
+    }
+
+    fn charge_body(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        let limit = self.grants.output.saturating_sub(self.staging.bytes_out());
+        Ok(self.exchange().charge(bytes, limit)?)
     }
 
     /// How long until a pollable is ready.
@@ -113,17 +134,17 @@ impl streams::Host for State {}
 type Written<T> = wasmtime::Result<Result<T, streams::StreamError>>;
 
 impl streams::HostInputStream for State {
-    fn read(&mut self, _: Resource<InputStream>, most: u64) -> Written<Vec<u8>> {
+    fn read(&mut self, stream: Resource<InputStream>, most: u64) -> Written<Vec<u8>> {
         // Of the event, and so the same in a replay: nothing to record.
-        Ok(self.take_stdin(most).map(|bytes| bytes.to_vec()))
+        Ok(self.take(&stream, most).map(|bytes| bytes.to_vec()))
     }
 
     fn blocking_read(&mut self, stream: Resource<InputStream>, most: u64) -> Written<Vec<u8>> {
         streams::HostInputStream::read(self, stream, most)
     }
 
-    fn skip(&mut self, _: Resource<InputStream>, most: u64) -> Written<u64> {
-        Ok(self.take_stdin(most).map(|bytes| bytes.len() as u64))
+    fn skip(&mut self, stream: Resource<InputStream>, most: u64) -> Written<u64> {
+        Ok(self.take(&stream, most).map(|bytes| bytes.len() as u64))
     }
 
     fn blocking_skip(&mut self, stream: Resource<InputStream>, most: u64) -> Written<u64> {
@@ -145,7 +166,10 @@ impl streams::HostOutputStream for State {
     }
 
     fn write(&mut self, stream: Resource<OutputStream>, contents: Vec<u8>) -> Written<()> {
-        self.staging.print(&self.grants, stream.rep() == STDERR, &contents);
+        match stream.rep().checked_sub(RESPONSES) {
+            Some(index) => self.write_body(index, contents)?,
+            None => self.staging.print(&self.grants, stream.rep() == STDERR, &contents),
+        }
         Ok(Ok(()))
     }
 
@@ -165,25 +189,43 @@ impl streams::HostOutputStream for State {
         self.pollable(None)
     }
 
-    // Zeroes are no text; they are taken and dropped.
-    fn write_zeroes(&mut self, _: Resource<OutputStream>, _: u64) -> Written<()> {
+    // Zeroes are no text: in the log they are dropped.
+    fn write_zeroes(&mut self, stream: Resource<OutputStream>, length: u64) -> Written<()> {
+        if let Some(index) = stream.rep().checked_sub(RESPONSES) {
+            // Before there is memory for them.
+            self.charge_body(length)?;
+            self.exchange().write(index, vec![0; usize::try_from(length)?])?;
+        }
         Ok(Ok(()))
     }
 
-    fn blocking_write_zeroes_and_flush(&mut self, _: Resource<OutputStream>, _: u64) -> Written<()> {
-        Ok(Ok(()))
+    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<OutputStream>, length: u64) -> Written<()> {
+        streams::HostOutputStream::write_zeroes(self, stream, length)
     }
 
-    // The only input there is has ended.
-    fn splice(&mut self, _: Resource<OutputStream>, _: Resource<InputStream>, _: u64) -> Written<u64> {
-        Ok(Err(streams::StreamError::Closed))
+    fn splice(&mut self, stream: Resource<OutputStream>, from: Resource<InputStream>, most: u64) -> Written<u64> {
+        let bytes = match self.take(&from, most) {
+            Ok(bytes) => bytes,
+            Err(end) => return Ok(Err(end)),
+        };
+        let length = bytes.len() as u64;
+        let written = streams::HostOutputStream::write(self, stream, bytes.to_vec())?;
+        Ok(written.map(|()| length))
     }
 
-    fn blocking_splice(&mut self, _: Resource<OutputStream>, _: Resource<InputStream>, _: u64) -> Written<u64> {
-        Ok(Err(streams::StreamError::Closed))
+    fn blocking_splice(
+        &mut self,
+        stream: Resource<OutputStream>,
+        from: Resource<InputStream>,
+        most: u64,
+    ) -> Written<u64> {
+        streams::HostOutputStream::splice(self, stream, from, most)
     }
 
-    fn drop(&mut self, _: Resource<OutputStream>) -> wasmtime::Result<()> {
+    fn drop(&mut self, stream: Resource<OutputStream>) -> wasmtime::Result<()> {
+        if let Some(index) = stream.rep().checked_sub(RESPONSES) {
+            self.exchange().drop_stream(index)?;
+        }
         self.close_handle()
     }
 }

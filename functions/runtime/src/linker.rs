@@ -10,7 +10,7 @@ use crate::state::State;
 
 /// Every interface a component may import, without its version. A component may ask for any version that is
 /// semver-compatible with ours.
-const OFFERED: [&str; 34] = [
+const OFFERED: [&str; 35] = [
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -31,6 +31,7 @@ const OFFERED: [&str; 34] = [
     "wasi:cli/terminal-stderr",
     "wasi:filesystem/types",
     "wasi:filesystem/preopens",
+    "wasi:http/types",
     "wasi:logging/logging",
     "wasi:config/store",
     "wasi:keyvalue/store",
@@ -60,7 +61,8 @@ fn is_offered(import: &str) -> bool {
     offered_imports().any(|offered| offered == name)
 }
 
-/// A linker with everything of `holm:function/imports` but the file system.
+/// A linker with everything of `holm:function/imports` but the file system. That and HTTP's types are linked for those
+/// that import them.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     Imports::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;

@@ -8,6 +8,7 @@ use holm_core::Effects;
 
 use crate::ConfigValues;
 use crate::capability::Grants;
+use crate::exchange::Exchange;
 use crate::fault::Stop;
 use crate::host::Host;
 use crate::io::Pollables;
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) pollables: Pollables,
     /// What is left of stdin: a program's payload. A handler has its own in the event.
     pub(crate) stdin: Bytes,
+    /// HTTP's request and response. A function that has nothing to do with it has none.
+    pub(crate) exchange: Option<Box<Exchange>>,
     /// Absent while the instance is made: its start functions may not ask for the world.
     pub(crate) host: Option<Box<dyn Host>>,
     /// The zero of the guest's monotonic clock.
@@ -58,6 +61,7 @@ impl State {
             staging: Staging::default(),
             pollables: Pollables::default(),
             stdin: Bytes::new(),
+            exchange: None,
             host: None,
             started,
             handed: Vec::new(),
@@ -69,6 +73,11 @@ impl State {
     pub(crate) fn begin(&mut self, host: Box<dyn Host>, now: Instant) {
         self.host = Some(host);
         self.deadline = now + self.grants.timeout;
+    }
+
+    /// HTTP's part of the invocation.
+    pub(crate) fn exchange(&mut self) -> &mut Exchange {
+        self.exchange.get_or_insert_default()
     }
 
     /// Asks the host, past the recorder.
