@@ -7,4 +7,5 @@ mod contract;
 mod hostile;
 mod load;
 mod programs;
+mod proxies;
 mod support;
