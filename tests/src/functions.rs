@@ -45,6 +45,12 @@ pub fn program() -> &'static [u8] {
     COMPONENT.get_or_init(|| guest("program"))
 }
 
+/// The component of `tests/guests/proxy`: a server that exports `wasi:http/incoming-handler` and nothing else.
+pub fn proxy() -> &'static [u8] {
+    static COMPONENT: OnceLock<Vec<u8>> = OnceLock::new();
+    COMPONENT.get_or_init(|| guest("proxy"))
+}
+
 fn guest(name: &str) -> Vec<u8> {
     let folder = repository().join("tests/guests");
     build(&folder);

@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod device;
 pub mod functions;
 pub mod golden;
+pub mod http;
 pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;

@@ -103,6 +103,11 @@ fn sensors_are_bound_and_read() {
 }
 
 #[test]
+fn a_server_that_knows_nothing_of_holm_runs() {
+    follow("how-to/http.md", &["answers requests and messages", "greeter"]);
+}
+
+#[test]
 fn messages_of_yesterday_are_replayed() {
     follow("how-to/replay.md", &["sensors/attic/temperature"]);
 }

@@ -7,30 +7,12 @@ use std::time::Duration;
 
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
+use holm_tests::http::{Answer, ask};
 use holm_tests::node::{Node, Start};
 use holm_tests::watcher::{Watcher, publish};
 use serde_json::Value;
 
 const HTTP: &str = "[functions]\nhealth_window = \"0ms\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\nmax_body = \"4KiB\"\ntimeout = \"2s\"\n";
-
-/// An answer: its status, its head, its body.
-struct Answer(u16, String, String);
-
-/// One request on one connection; `head` has more lines, each ended.
-fn ask(node: &Node, method: &str, target: &str, head: &str, body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(node.http.as_deref().unwrap()).unwrap();
-    let length =
-        if head.contains("Transfer-Encoding") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}{head}\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    // A node that has said no need not read the rest.
-    let _ = stream.write_all(body);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
-    Answer(head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
-}
 
 fn route(name: &str, habit: &str, lines: &str) -> Guest {
     Guest::new(name, habit).trigger("http", lines)

@@ -53,8 +53,7 @@ impl Inspection {
         if !unknown.is_empty() {
             return Err(CompileError::UnknownImports { imports: unknown });
         }
-        let is_entry =
-            |export: &String| export == HANDLER || FOREIGN.iter().any(|prefix| export.starts_with(prefix));
+        let is_entry = |export: &String| export == HANDLER || FOREIGN.iter().any(|prefix| export.starts_with(prefix));
         if self.exports.iter().any(is_entry) { Ok(()) } else { Err(CompileError::NoHandler) }
     }
 }

@@ -62,13 +62,7 @@ impl Refused {
 
 impl Held {
     /// Puts fields of a name in the place of those that are there, or behind them if `keep`.
-    pub(crate) fn put(
-        &mut self,
-        name: &str,
-        values: Vec<Bytes>,
-        keep: bool,
-        room: &mut usize,
-    ) -> Result<(), Refused> {
+    pub(crate) fn put(&mut self, name: &str, values: Vec<Bytes>, keep: bool, room: &mut usize) -> Result<(), Refused> {
         if self.immutable {
             return Err(Refused::Immutable);
         }
@@ -158,6 +152,9 @@ mod tests {
         put(&mut copy, "b", b"2", &mut room).unwrap();
         assert_eq!((room, held.fields.len(), copy.fields.len()), (1000 - 3 * 66, 1, 2));
         let mut room = 100;
-        assert!(matches!(put(&mut copy, "c", b"3", &mut room).and(put(&mut copy, "d", b"", &mut room)), Err(Refused::Full)));
+        assert!(matches!(
+            put(&mut copy, "c", b"3", &mut room).and(put(&mut copy, "d", b"", &mut room)),
+            Err(Refused::Full)
+        ));
     }
 }

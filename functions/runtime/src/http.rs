@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{
-    Component, Func, Linker, Resource, ResourceAny, ResourceDynamic, ResourceType, Val,
-};
+use wasmtime::component::{Component, Func, Linker, Resource, ResourceAny, ResourceDynamic, ResourceType, Val};
 use wasmtime::{AsContextMut, Engine, StoreContextMut};
 
 use holm_core::{Event, Response};

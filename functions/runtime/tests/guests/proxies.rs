@@ -151,7 +151,9 @@ fn all_of_the_types_link_and_those_that_send_are_refused() {
     drop(load(&importing(all), MANIFEST).prepare().unwrap());
     let sends = format!("import wasi:http/outgoing-handler@0.2.12;\n{all}");
     let error = compile(&importing(&sends), Profile::host(), &InputLimits::default()).unwrap_err();
-    assert!(matches!(error, CompileError::UnknownImports { imports } if imports == ["wasi:http/outgoing-handler@0.2.12"]));
+    assert!(
+        matches!(error, CompileError::UnknownImports { imports } if imports == ["wasi:http/outgoing-handler@0.2.12"])
+    );
 }
 
 #[test]
