@@ -116,6 +116,28 @@ fn what_blames_the_request_is_no_failure_of_the_server() {
 }
 
 #[test]
+fn effects_are_those_of_a_success_in_the_eyes_of_who_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: HTTP, ..Start::new(folder.path()) }.run();
+    let server = server("server").permissions("kv = [\"rw:self\"]").on("keep/#").trigger("http", ALL);
+    node.admin.deploy(&server.bundle_of(proxy()));
+    let kept = || node.admin.get("/v1/state/server")["state"]["kept"].clone();
+    // A client that does not wait for a commit is answered before it.
+    let comes = |status: &str| eventually(status, || (kept() == status).then_some(()));
+    for (status, then) in [(201, "201"), (404, "404"), (500, "404"), (202, "202")] {
+        assert_eq!(ask(&node, "POST", &format!("/keep/{status}"), "", b"").0, status);
+        comes(then);
+    }
+    // The same from a topic, where nobody takes the response.
+    publish(&node, "keep/403", b"{}");
+    publish(&node, "keep/503", b"{}");
+    assert_eq!(kept(), "202");
+    publish(&node, "keep/204", b"{}");
+    comes("204");
+    node.stop();
+}
+
+#[test]
 fn events_that_nobody_waits_for_are_done_tried_again_or_given_up_by_the_status() {
     let folder = tempfile::tempdir().unwrap();
     let node = Start { config: HTTP, ..Start::new(folder.path()) }.run();

@@ -10,6 +10,13 @@ use wasip2::io::streams::InputStream;
 
 wasip2::http::proxy::export!(Server);
 
+wit_bindgen::generate!({
+    inline: "package test:proxy; world state { import wasi:keyvalue/store@0.2.0-draft; }",
+    path: "../../../functions/wit/deps/keyvalue",
+    world: "test:proxy/state",
+    generate_all,
+});
+
 struct Server;
 
 impl Guest for Server {
@@ -38,6 +45,10 @@ impl Guest for Server {
             }
             "splice" => splice(request, out),
             "status" => answer(out, number() as u16, &[("retry-after", "7"), ("x-query", query)], noun.as_bytes()),
+            "keep" => {
+                wasi::keyvalue::store::open("self").unwrap().set("kept", noun.as_bytes()).unwrap();
+                answer(out, number() as u16, &[], noun.as_bytes());
+            }
             "cookies" => {
                 let headers = [("Set-Cookie", "a=1"), ("set-cookie", "b=2"), ("Content-Length", "2"), ("TE", "x")];
                 answer(out, 200, &headers, b"ok");
