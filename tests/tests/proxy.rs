@@ -10,10 +10,10 @@ use holm_tests::node::{Node, Start};
 use holm_tests::watcher::publish;
 use serde_json::Value;
 
-const HTTP: &str = "[functions]\nhealth_window = \"0ms\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\nmax_body = \"64KiB\"\ntimeout = \"5s\"\n";
+const HTTP: &str = "[functions]\nhealth_window = \"0ms\"\nworkers = 2\n[http]\nlisten = \"127.0.0.1:0\"\nmax_body = \"64KiB\"\ntimeout = \"20s\"\n";
 
 fn server(name: &str) -> Guest {
-    Guest::new(name, "none").permissions("").limits("memory = \"4MiB\"\ntimeout = \"500ms\"\noutput = \"64KiB\"")
+    Guest::new(name, "none").permissions("").limits("memory = \"4MiB\"\ntimeout = \"3s\"\noutput = \"64KiB\"")
 }
 
 fn route(name: &str, lines: &str) -> Vec<u8> {
