@@ -163,7 +163,7 @@ pub struct Functions {
 pub struct StoreConfig {
     /// Bytes that may wait for the cloud.
     pub outbox: u64,
-    /// Events that may wait in the inbox before durable messages are refused.
+    /// Events that may wait in the inbox before durable messages are refused. One function's may fill half of it.
     pub inbox_rows: u64,
     /// How long message ids are remembered.
     pub dedupe_window: Duration,

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
+use holm_tests::mqtt::Client;
 use holm_tests::node::{Node, Start};
-use holm_tests::watcher::{Watcher, publish, publish_all};
+use holm_tests::watcher::{Watcher, acknowledgement, publish, publish_all};
 use serde_json::Value;
 
 const QUICK: &str = "[functions]\nhealth_window = \"0ms\"\n";
@@ -132,6 +133,39 @@ fn want_of_the_nodes_memory_does_not_count_as_an_attempt() {
     publish(&node, "endless", b"z");
     let letter = eventually("a dead letter", || dead_letters(&node).pop());
     assert_eq!((&letter["function"], &letter["attempts"]), (&Value::from("endless"), &Value::from(1)), "{letter}");
+    node.stop();
+}
+
+#[test]
+fn a_function_that_is_fed_too_fast_leaves_half_of_the_inbox_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("{QUICK}workers = 2\npark_after = \"10ms\"\n[store]\ninbox_rows = 40\n");
+    let node = Start { config: &config, ..Start::new(folder.path()) }.run();
+    let slow = Guest::new("slow", "slow").on("slow").with("ms", "2000").limits(&format!("{PATIENT}\nqueue = 1"));
+    node.admin.deploy(&slow.bundle());
+    node.admin.deploy(&Guest::new("neighbour", "witness").on("hello").limits(PATIENT).bundle());
+    let mut watcher = Watcher::new(&node, "seen/neighbour");
+    let mut client = Client::connect(&node.mqtt, "feeder", true).unwrap();
+    let mut put = |topic: &str, number: u16| {
+        client.publish(topic, b"x", 1, number, false, None).unwrap();
+        acknowledgement(&mut client, number)
+    };
+    let taken = (1..=60).filter(|number| put("slow", *number) == 0).count();
+    assert!((20..=25).contains(&taken), "{taken} of 60 were taken");
+    assert_eq!(put("slow", 61), 0x97);
+    assert_eq!(put("hello", 62), 0, "the neighbour's is refused");
+    watcher.next();
+    node.stop();
+    // It is known again after a start.
+    let node = Start { config: &config, ..Start::new(folder.path()) }.run();
+    let mut client = Client::connect(&node.mqtt, "feeder", true).unwrap();
+    let answers: Vec<u8> = (1..=9)
+        .map(|number| {
+            client.publish("slow", b"x", 1, number, false, None).unwrap();
+            acknowledgement(&mut client, number)
+        })
+        .collect();
+    assert!(answers.contains(&0x97), "{answers:?}");
     node.stop();
 }
 

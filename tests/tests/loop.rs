@@ -69,7 +69,9 @@ fn every_template_is_made_tested_built_deployed_and_invoked() {
         assert_eq!((&tested["failed"], tested["passed"].as_u64() >= Some(1)), (&0.into(), true), "{tested}");
         let built: Value = serde_json::from_str(&good(&project, &["build", "--json"])).unwrap();
         assert_eq!(built["over_budget"], false, "{built}");
-        println!("{template}: {} bytes", built["component_bytes"]);
+        let bytes = built["component_bytes"].as_u64().unwrap();
+        println!("{template}: {bytes} bytes");
+        assert!(bytes <= if template.ends_with("-rust") { 100_000 } else { 20_000 }, "{template} has {bytes} bytes");
         assert_eq!(built["remarks"], serde_json::json!([]), "{template} grants too much or too little");
         let bundle = built["bundle"].as_str().unwrap();
         good(&project, &["--data", data, "deploy", "--local", bundle]);

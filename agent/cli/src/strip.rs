@@ -1,5 +1,7 @@
 //! Takes out of a component, or a core module, what no device needs: DWARF, and notes of tools. Functions keep their names,
 //! because a trap's backtrace is made of them; but as people write them, which is half as long as what compilers make of them.
+//! Those of the libraries that every function has, which are most, do not: a backtrace counts them, and what stays on the laptop
+//! names them.
 
 use rustc_demangle::demangle;
 
@@ -20,6 +22,10 @@ const FUNCTIONS: u8 = 1;
 
 /// What is kept of a name, in bytes: those of generic functions can be long.
 const LONGEST: usize = 100;
+
+/// What nearly every function in Rust is made of, and nobody who writes one looks for a bug in.
+const LIBRARIES: [&str; 8] =
+    ["core::", "alloc::", "std::", "compiler_builtins::", "serde_core::", "serde::", "serde_json::", "holm_function::"];
 
 /// The section with the lines.
 const LINES: &[u8] = b".debug_line";
@@ -101,8 +107,7 @@ fn names(begin: &[u8], mut rest: &[u8]) -> Option<Vec<u8>> {
 
 fn functions(body: &[u8]) -> Option<Vec<u8>> {
     let (count, mut rest) = number(body)?;
-    let mut shorter = Vec::new();
-    write(&mut shorter, count);
+    let mut names = Vec::new();
     for _ in 0..count {
         let (index, after) = number(rest)?;
         let (length, after) = number(after)?;
@@ -110,11 +115,26 @@ fn functions(body: &[u8]) -> Option<Vec<u8>> {
         rest = after;
         let mut name = format!("{:#}", demangle(std::str::from_utf8(name).ok()?));
         name.truncate(name.floor_char_boundary(LONGEST));
+        names.push((index, name));
+    }
+    let rust = names.iter().any(|(_, name)| name.contains("::"));
+    names.retain(|(_, name)| !rust || !is_librarys(name));
+    let mut shorter = Vec::new();
+    write(&mut shorter, names.len());
+    for (index, name) in names {
         write(&mut shorter, index);
         write(&mut shorter, name.len());
         shorter.extend(name.as_bytes());
     }
     Some(shorter)
+}
+
+/// Whether a name in a Rust program is that of such a library, or of the C library under it.
+fn is_librarys(name: &str) -> bool {
+    // `<&mut alloc::string::String as core::fmt::Write>::write_str` is told by the type.
+    let path = name.trim_start_matches(['<', '&', '*', '(', '[']);
+    let path = path.strip_prefix("mut ").or_else(|| path.strip_prefix("const ")).unwrap_or(path);
+    !name.contains("::") || LIBRARIES.iter().any(|library| path.starts_with(library))
 }
 
 /// An unsigned LEB128 number of 32 bits, and what follows.
@@ -171,14 +191,27 @@ mod tests {
         let module = |more: &[u8]| [b"\0asm\x01\0\0\0", more].concat();
         let component = |inside: &[u8]| [b"\0asm\x0d\0\x01\0", &section(MODULE, inside)[..]].concat();
         let debug = custom(".debug_info", &[7; 70_000]);
-        let mangled = names(["_ZN5scale6handle17h0123456789abcdefE", "malloc"]);
+        let mangled = names(["_ZN5scale6handle17h0123456789abcdefE", "_ZN5scale5inner17h0123456789abcdefE"]);
         let whole = module(&[&mangled[..], &debug, &custom("producers", &[0]), &custom("mine", &[1])].concat());
-        let [handle, malloc] = ["scale::handle", "malloc"].map(text);
-        let functions = section(FUNCTIONS, &[&[2, 0][..], &handle, &[200, 1], &malloc].concat());
+        let [handle, inner] = ["scale::handle", "scale::inner"].map(text);
+        let functions = section(FUNCTIONS, &[&[2, 0][..], &handle, &[200, 1], &inner].concat());
         let slim = module(&[custom("name", &functions), custom("mine", &[1])].concat());
         assert_eq!(strip(&whole), Some(slim.clone()));
         assert_eq!(strip(&component(&whole)), Some(component(&slim)));
         assert_eq!(strip(&slim), Some(slim), "the digest of what is stripped stays");
+    }
+
+    #[test]
+    fn names_of_what_every_function_has_go_and_those_of_a_c_program_stay() {
+        let module = |names: &[u8]| [b"\0asm\x01\0\0\0", names].concat();
+        let kept = |both: [&str; 2]| {
+            let slim = strip(&module(&names(both))).unwrap_or_default();
+            both.map(|name| slim.windows(name.len()).any(|window| window == name.as_bytes()))
+        };
+        assert_eq!(kept(["scale::handle", "dlmalloc"]), [true, false]);
+        assert_eq!(kept(["scale::handle", "core::fmt::write"]), [true, false]);
+        assert_eq!(kept(["<scale::One as core::fmt::Display>::fmt", "<&mut std::io::X as a::B>::c"]), [true, false]);
+        assert_eq!(kept(["handle", "parse_frame"]), [true, true]);
     }
 
     #[test]

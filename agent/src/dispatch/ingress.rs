@@ -133,7 +133,7 @@ impl Dispatcher {
             let _ = self.store.queue(settlement, move |result| this.complete(completion, &result));
             return Settled::Waiting(answer);
         };
-        if self.store.inbox_rows() >= self.settings.inbox_rows {
+        if !self.inbox_takes(&durable) {
             self.refuse(Completion { plan, ack: Some(ack), key });
             return Settled::Waiting(answer);
         }
@@ -189,11 +189,12 @@ impl Dispatcher {
         let event = Arc::new(event);
         if durable {
             let completion = Completion { plan: holm_mqtt::Plan::default(), ack: Some(ack), key: None };
-            if self.store.inbox_rows() >= self.settings.inbox_rows {
+            let slots = vec![slot.clone()];
+            if !self.inbox_takes(&slots) {
                 self.refuse(completion);
                 return answer;
             }
-            self.start_durable(event, vec![slot.clone()], base, completion);
+            self.start_durable(event, slots, base, completion);
         } else {
             if !base.is_empty() {
                 let _ = self.store.queue(Settlement { writes: base, ..Settlement::default() }, |_| {});
@@ -253,6 +254,14 @@ impl Dispatcher {
         }
         arriving.insert(key.clone(), Vec::new());
         Arrival::First(ack)
+    }
+
+    /// Whether the inbox takes an event of all these functions. From half of its limit on, the events of one that fills
+    /// that half by itself are refused: whoever is fed faster than it works must not be why those of others are.
+    fn inbox_takes(&self, slots: &[Arc<Slot>]) -> bool {
+        let (rows, limit) = (self.store.inbox_rows(), self.settings.inbox_rows);
+        let crowds = |slot: &Arc<Slot>| self.store.inbox_rows_of(&slot.name) >= limit.div_ceil(2);
+        rows < limit && (rows < limit.div_ceil(2) || !slots.iter().any(crowds))
     }
 
     fn refuse(&self, completion: Completion) {

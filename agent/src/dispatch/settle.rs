@@ -240,11 +240,12 @@ impl Dispatcher {
         reader: &StateReader,
     ) -> Result<Verdict, (Job, String)> {
         let gone = matches!(ending, Ending::Succeeded | Ending::Dead(_));
+        let unpark = Write::Unpark { id, function: slot.name.clone() };
         match ending {
-            Ending::Succeeded => settlement.writes.push(Write::Unpark(id)),
+            Ending::Succeeded => settlement.writes.push(unpark),
             Ending::Dead(fault) => {
                 settlement.writes.push(bury(slot, loaded, &job.event, &fault));
-                settlement.writes.push(Write::Unpark(id));
+                settlement.writes.push(unpark);
             }
             Ending::Retry(wait, fault) => {
                 slot.block(loaded, id);

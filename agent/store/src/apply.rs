@@ -40,7 +40,9 @@ pub(crate) fn apply(
         Write::Park { id, function, event, due, fault } => {
             park(connection, id.0, function, event, due.0, fault.as_deref())
         }
-        Write::Unpark(id) => run(connection, "unpark an event", "DELETE FROM inbox WHERE id = ?1", params![id.0]),
+        Write::Unpark { id, .. } => {
+            run(connection, "unpark an event", "DELETE FROM inbox WHERE id = ?1", params![id.0])
+        }
         Write::Postpone { id, attempt, due, fault } => run(
             connection,
             "postpone an event",

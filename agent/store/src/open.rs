@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holm_core::FunctionName;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -12,7 +13,7 @@ use crate::apply;
 use crate::book::OutboxBook;
 use crate::expiry::{Bounds, Held};
 use crate::store::Shared;
-use crate::{OutboxCaps, Store, StoreError, Writer, salvage, schema, sql};
+use crate::{OutboxCaps, Store, StoreError, Writer, query, salvage, schema, sql};
 
 /// A database of up to this size is checked whole at every start; a larger one only when SQLite stumbles over it.
 const CHECK_UP_TO: u64 = 32 << 20;
@@ -131,9 +132,11 @@ impl OpenOptions {
         let held = Held::count(&connection)?;
         let (inbox, local) = (apply::next_id(&connection, "inbox")?, apply::next_id(&connection, "local")?);
         let shared = Arc::new(Shared::new(path.to_owned(), inbox, local));
-        let rows: i64 =
-            connection.query_row("SELECT count(*) FROM inbox", [], |row| row.get(0)).map_err(sql("count the inbox"))?;
+        let parked = query::count_inbox(&connection)?;
+        let rows = parked.iter().map(|(_, rows)| *rows).sum::<u64>().try_into().unwrap_or(i64::MAX);
         shared.counters.inbox_rows.store(rows, std::sync::atomic::Ordering::Relaxed);
+        let named = |(name, rows): (String, u64)| Some((FunctionName::new(&name).ok()?, rows));
+        shared.lock().parked = parked.into_iter().filter_map(named).collect();
         Shared::measure(&mut shared.lock(), &connection)?;
         // Healthy: from here on the log may be moved into the file when the connection closes.
         connection

@@ -507,6 +507,15 @@ fn function(table: &'static str, name: String) -> Result<FunctionName, StoreErro
     FunctionName::new(&name).map_err(|error| StoreError::Row { table, what: error.to_string() })
 }
 
+/// Rows in the inbox, by the names of functions.
+pub(crate) fn count_inbox(connection: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
+    let action = "count the inbox";
+    collect(connection, action, "SELECT function, count(*) FROM inbox GROUP BY function", [], |row| {
+        let rows: i64 = row.get(1).map_err(sql(action))?;
+        Ok((row.get(0).map_err(sql(action))?, u64::try_from(rows).unwrap_or_default()))
+    })
+}
+
 fn collect<T>(
     connection: &Connection,
     action: &'static str,

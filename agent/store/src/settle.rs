@@ -36,7 +36,12 @@ pub enum Write {
         fault: Option<String>,
     },
     /// The inbox row is done with.
-    Unpark(InboxId),
+    Unpark {
+        /// Its row.
+        id: InboxId,
+        /// Whose it was.
+        function: FunctionName,
+    },
     /// The inbox row waits for another attempt.
     Postpone {
         /// Which row.

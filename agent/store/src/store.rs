@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) accounts: HashMap<FunctionName, Account>,
     /// Bytes of keys and values by namespace; an upper bound, see [`Store::recount`].
     pub(crate) namespaces: HashMap<Arc<str>, u64>,
+    /// Rows in the inbox, by function.
+    pub(crate) parked: HashMap<FunctionName, u64>,
     /// The writer has a group that is neither committed nor discarded.
     pub(crate) committing: bool,
     /// A commit has failed, and not everybody who waited for it has been told.
@@ -257,6 +259,11 @@ impl Store {
     /// Rows in the inbox.
     pub fn inbox_rows(&self) -> u64 {
         u64::try_from(self.shared.counters.inbox_rows.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// Those of one function.
+    pub fn inbox_rows_of(&self, function: &FunctionName) -> u64 {
+        self.shared.lock().parked.get(function).copied().unwrap_or_default()
     }
 
     /// Counts a namespace exactly. [`QueueError::Quota`] may come from a bound that is too high, because the size of

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use holm_core::Jump;
+use holm_core::{FunctionName, Jump};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::apply;
@@ -57,11 +57,21 @@ struct Early {
 /// What a group has changed in the tables whose rows are counted.
 #[derive(Default)]
 struct Grown {
-    inbox: i64,
+    /// Of each function.
+    inbox: HashMap<FunctionName, i64>,
     ids: u64,
     buried: u64,
     exhumed: u64,
     lanes: [u64; crate::Lane::ALL.len()],
+}
+
+impl Grown {
+    fn inbox(&mut self, function: &FunctionName, rows: i64) {
+        match self.inbox.get_mut(function) {
+            Some(sum) => *sum += rows,
+            None => drop(self.inbox.insert(function.clone(), rows)),
+        }
+    }
 }
 
 impl Writer {
@@ -299,12 +309,16 @@ impl Writer {
                 if counters.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the store commits again");
                 }
-                counters.inbox_rows.fetch_add(grown.inbox, Ordering::Relaxed);
+                counters.inbox_rows.fetch_add(grown.inbox.values().sum(), Ordering::Relaxed);
                 self.held.ids.grew(grown.ids);
                 self.held.dead = (self.held.dead + grown.buried).saturating_sub(grown.exhumed);
                 let mut inner = self.shared.lock();
                 for pending in &group {
                     inner.overlay.commit(pending.version, state_writes(&pending.writes));
+                }
+                for (function, rows) in grown.inbox {
+                    let sum = inner.parked.entry(function).or_default();
+                    *sum = sum.saturating_add_signed(rows);
                 }
                 drop(inner);
                 self.shared.news.grew(grown.lanes);
@@ -335,8 +349,10 @@ impl Writer {
             apply::apply(&transaction, &mut self.book, &mut self.held.ids, write)?;
             // What SQLite did and not what was asked: a row may be gone already, or there.
             match write {
-                Write::Park { .. } => grown.inbox += 1,
-                Write::Unpark(_) => grown.inbox -= i64::try_from(transaction.changes()).unwrap_or_default(),
+                Write::Park { function, .. } => grown.inbox(function, 1),
+                Write::Unpark { function, .. } => {
+                    grown.inbox(function, -i64::try_from(transaction.changes()).unwrap_or_default());
+                }
                 Write::Remember { .. } => grown.ids += transaction.changes(),
                 Write::Bury { .. } => grown.buried += 1,
                 Write::Exhume(_) => grown.exhumed += transaction.changes(),

@@ -1,11 +1,11 @@
 //! Sensors that the manifest grants: calibrated readings, by the names that the node's configuration gives them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, backend};
 
 /// How far a reading can be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quality {
     /// Fresh, and within what the sensor can measure.
@@ -16,6 +16,19 @@ pub enum Quality {
     Suspect,
     /// Made by the simulator.
     Simulated,
+}
+
+/// Not derived: what reads any enum takes 3 KB of a component.
+impl<'de> Deserialize<'de> for Quality {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match &*String::deserialize(deserializer)? {
+            "good" => Self::Good,
+            "stale" => Self::Stale,
+            "suspect" => Self::Suspect,
+            "simulated" => Self::Simulated,
+            _ => return Err(serde::de::Error::custom("a quality that the SDK does not know")),
+        })
+    }
 }
 
 /// A calibrated value of one channel.

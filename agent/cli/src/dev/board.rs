@@ -82,7 +82,7 @@ impl Build {
             Self::Failed { over: true } => (Tone::Bad, "failed; the last good one runs".to_owned()),
             Self::Runs { bytes, compiled, swapped } => {
                 let size = look::bytes(*bytes);
-                (Tone::Good, format!("runs: {size}, compiled in {}, swapped in {}", ms(compiled), ms(swapped)))
+                (Tone::Good, format!("runs: {size}, built {}, swap {}", ms(compiled), ms(swapped)))
             }
         }
     }

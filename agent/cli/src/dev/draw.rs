@@ -114,7 +114,7 @@ mod tests {
         assert!(rows[0].starts_with("holm dev") && rows[0].contains("mqtt://127.0.0.1:1883"), "{rows:#?}");
         for words in [
             "heat",
-            "runs: 175.8 KiB, compiled in 820.0 ms, swapped in 90.0 ms",
+            "runs: 175.8 KiB, built 820.0 ms, swap 90.0 ms",
             "failed; the last good one runs",
             "200 µs   300 µs",
             "00:00:00.000 trap    heat mqtt a/b 31.5  200 µs",

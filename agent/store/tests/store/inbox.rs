@@ -17,6 +17,10 @@ fn park(id: i64, due: i64) -> Write {
     }
 }
 
+fn unpark(id: i64) -> Write {
+    Write::Unpark { id: InboxId(id), function: name("f") }
+}
+
 fn due(running: &Running, now: i64, after: i64) -> Vec<i64> {
     running.store.due(Timestamp(now), InboxId(after), 100).unwrap().iter().map(|id| id.0).collect()
 }
@@ -34,14 +38,14 @@ fn parked_events_come_back_as_they_were_when_they_are_due() {
     assert_eq!(store.inbox_rows(), 3);
 
     let postpone = Write::Postpone { id: InboxId(1), attempt: 4, due: Timestamp(50), fault: "broke".into() };
-    store.commit(vec![postpone, Write::Unpark(InboxId(3))]).unwrap();
+    store.commit(vec![postpone, unpark(3)]).unwrap();
     // A row that is gone does not count twice.
-    store.commit(vec![Write::Unpark(InboxId(3)), Write::Unpark(InboxId(77))]).unwrap();
-    assert_eq!(store.inbox_rows(), 2);
+    store.commit(vec![unpark(3), unpark(77)]).unwrap();
+    assert_eq!((store.inbox_rows(), store.inbox_rows_of(&name("f")), store.inbox_rows_of(&name("g"))), (2, 2, 0));
     running.close();
 
     let running = Running::open(folder.path());
-    assert_eq!(running.store.inbox_rows(), 2);
+    assert_eq!((running.store.inbox_rows(), running.store.inbox_rows_of(&name("f"))), (2, 2));
     assert_eq!(running.store.inbox_stat().unwrap().parked, 2);
     let due = running.store.due(Timestamp(50), InboxId(0), 100).unwrap();
     let parked = running.store.parked(&due).unwrap();

@@ -83,6 +83,23 @@ enum Token<'de> {
     Object,
 }
 
+impl Token<'_> {
+    /// What is said of a value that should be another one. Not generic: each visitor would bring its own.
+    fn instead_of(&self, expected: &dyn Expected) -> Fault {
+        let found = match self {
+            Token::Null => Unexpected::Unit,
+            Token::Bool(value) => Unexpected::Bool(*value),
+            Token::Unsigned(value) => Unexpected::Unsigned(*value),
+            Token::Signed(value) => Unexpected::Signed(*value),
+            Token::Float(value) => Unexpected::Float(*value),
+            Token::Text(text) => Unexpected::Str(text),
+            Token::Array => Unexpected::Seq,
+            Token::Object => Unexpected::Map,
+        };
+        de::Error::invalid_type(found, expected)
+    }
+}
+
 struct Reader<'de> {
     json: &'de [u8],
     at: usize,
@@ -279,6 +296,20 @@ impl<'de> Reader<'de> {
         Ok(code)
     }
 
+    /// An array, past its bracket.
+    fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fault> {
+        let value = visitor.visit_seq(Parts { reader: self, first: true, end: b']' })?;
+        self.leave(b']')?;
+        Ok(value)
+    }
+
+    /// An object, past its brace.
+    fn object<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fault> {
+        let value = visitor.visit_map(Parts { reader: self, first: true, end: b'}' })?;
+        self.leave(b'}')?;
+        Ok(value)
+    }
+
     /// Past the end of an array or an object.
     fn leave(&mut self, end: u8) -> Result<(), Fault> {
         self.depth -= 1;
@@ -312,8 +343,86 @@ impl Digits {
     }
 }
 
+/// What wants a number gets one. Every method has but the cases that can be right, because each is compiled for every
+/// type that is read.
+macro_rules! numbers {
+    ($($method:ident)+) => { $(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            match self.token()? {
+                Token::Unsigned(value) => visitor.visit_u64(value),
+                Token::Signed(value) => visitor.visit_i64(value),
+                Token::Float(value) => visitor.visit_f64(value),
+                other => Err(other.instead_of(&visitor)),
+            }
+        }
+    )+ };
+}
+
+/// And what wants text, text.
+macro_rules! texts {
+    ($($method:ident)+) => { $(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            match self.token()? {
+                Token::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
+                Token::Text(Cow::Owned(text)) => visitor.visit_string(text),
+                other => Err(other.instead_of(&visitor)),
+            }
+        }
+    )+ };
+}
+
 impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     type Error = Fault;
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
+        deserialize_u64 deserialize_f32 deserialize_f64
+    }
+    texts! { deserialize_char deserialize_str deserialize_string deserialize_identifier }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.token()? {
+            Token::Bool(value) => visitor.visit_bool(value),
+            other => Err(other.instead_of(&visitor)),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.token()? {
+            Token::Array => self.array(visitor),
+            other => Err(other.instead_of(&visitor)),
+        }
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.token()? {
+            Token::Object => self.object(visitor),
+            other => Err(other.instead_of(&visitor)),
+        }
+    }
+
+    /// By the names of its fields alone: an array for them would be read in the order of the source.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_map(visitor)
+    }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.token()? {
@@ -324,16 +433,8 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
             Token::Float(value) => visitor.visit_f64(value),
             Token::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
             Token::Text(Cow::Owned(text)) => visitor.visit_string(text),
-            Token::Array => {
-                let value = visitor.visit_seq(Parts { reader: self, first: true, end: b']' })?;
-                self.leave(b']')?;
-                Ok(value)
-            }
-            Token::Object => {
-                let value = visitor.visit_map(Parts { reader: self, first: true, end: b'}' })?;
-                self.leave(b'}')?;
-                Ok(value)
-            }
+            Token::Array => self.array(visitor),
+            Token::Object => self.object(visitor),
         }
     }
 
@@ -366,10 +467,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         }
     }
 
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
-        struct identifier ignored_any
-    }
+    serde::forward_to_deserialize_any! { bytes byte_buf unit unit_struct ignored_any }
 }
 
 /// The values of an array or an object.
