@@ -301,7 +301,7 @@ fn what_is_no_good_bundle_is_refused_in_clear_words() {
         ("no WebAssembly", good.bundle_of(b"#!/bin/sh"), &["not WebAssembly"]),
         ("a core module", good.bundle_of(b"\0asm\x01\0\0\0"), &["core module", "wasm32-wasip2"]),
         ("unknown imports", good.bundle_of(&unknown.unwrap()), &["wasi:sockets/tcp@0.2.12", "magic"]),
-        ("no handler", good.bundle_of(&wat::parse_str("(component)").unwrap()), &["exports neither"]),
+        ("no handler", good.bundle_of(&wat::parse_str("(component)").unwrap()), &["exports none of"]),
         ("half a component", good.bundle_of(&functions::guests()[..5000]), &["not WebAssembly"]),
         ("too much memory", big.bundle(), &["536870912 bytes", "functions.memory"]),
         ("more than it is given", good.clone().limits("memory = \"64KiB\"").bundle(), &["cannot be loaded", "memory"]),
