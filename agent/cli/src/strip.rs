@@ -24,8 +24,17 @@ const FUNCTIONS: u8 = 1;
 const LONGEST: usize = 100;
 
 /// What nearly every function in Rust is made of, and nobody who writes one looks for a bug in.
-const LIBRARIES: [&str; 8] =
-    ["core::", "alloc::", "std::", "compiler_builtins::", "serde_core::", "serde::", "serde_json::", "holm_function::"];
+const LIBRARIES: [&str; 9] = [
+    "core::",
+    "alloc::",
+    "std::",
+    "__rustc::",
+    "compiler_builtins::",
+    "serde_core::",
+    "serde::",
+    "serde_json::",
+    "holm_function::",
+];
 
 /// The section with the lines.
 const LINES: &[u8] = b".debug_line";

@@ -49,8 +49,11 @@ pub(crate) fn classify(error: &wasmtime::Error, state: &State) -> Fault {
 fn describe(error: &wasmtime::Error) -> String {
     let mut message = error.root_cause().to_string();
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        let frames = backtrace.frames();
+        // Where some have names, the others are of libraries, and a panic alone takes a dozen of those.
+        let named = frames.iter().any(|frame| frame.func_name().is_some());
         let mut separator = " at ";
-        for frame in backtrace.frames().iter().take(FRAMES) {
+        for frame in frames.iter().filter(|frame| !named || frame.func_name().is_some()).take(FRAMES) {
             match frame.func_name() {
                 // Writing to a String cannot fail.
                 Some(name) => drop(write!(message, "{separator}{name}")),
