@@ -161,6 +161,7 @@ fn errors_say_what_and_where() {
     for (text, words) in [
         ("{}", "invalid: missing field `celsius` at line 1 column 1"),
         ("{\"celsius\":\n \"warm\"}", "invalid: invalid type: a string, expected f64 at line 2 column 7"),
+        ("[1]", "invalid: invalid type: an array, expected struct Reading at line 1 column 1"),
         ("warm", "invalid: expected a value at line 1 column 0"),
         ("", "invalid: the document ends where a value should be at line 1 column 0"),
         ("{\"celsius\":1} x", "invalid: there is more after the value at line 1 column 14"),
