@@ -227,6 +227,9 @@ fn a_panic_leads_back_to_function_file_and_line() {
     let (code, _, _) = text(&holm(folder.path(), &["invoke", "heat", "--lines", "event"]));
     assert_eq!(code, Some(1));
     let traps = records(&node, "heat", 1);
+    // The node has the names of the author's own functions, and does not fill its words with those of libraries.
+    let words = node.admin.get("/v1/functions")["functions"][0]["last_fault"].as_str().unwrap().to_owned();
+    assert!(words.contains("heat::check") && !words.contains("function "), "{words}");
     let (code, out, err) = text(&holm(folder.path(), &["trap", "show", id(&traps[0]), "--replay"]));
     assert_eq!(code, Some(0), "{out}{err}");
     let source = std::fs::read_to_string(project.join("src/lib.rs")).unwrap();

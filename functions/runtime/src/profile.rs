@@ -114,7 +114,8 @@ impl Profile {
             .gc_support(false)
             .shared_memory(false)
             .relaxed_simd_deterministic(true)
-            .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(8))
+            // The machinery of a panic takes ten before the function that panicked comes.
+            .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(24))
             .generate_address_map(false)
             .wasm_component_model(true);
         // What a function in a small sandbox has no use for is not offered: less to validate, less to be wrong.
