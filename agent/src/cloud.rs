@@ -211,6 +211,8 @@ impl holm_cloud_sync::Node for Node {
                 version: status.version,
                 sha256: status.digest.parse::<Digest>().ok()?,
                 state: FunctionState::parse(status.state),
+                invocations: status.invocations,
+                faults: status.faults,
             })
         };
         self.deployer.status().into_iter().filter_map(reported).collect()

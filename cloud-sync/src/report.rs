@@ -18,8 +18,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(6 * 3_600);
 const SPACING: Duration = Duration::from_secs(2);
 
 /// After a report, failures of functions are told of when so much time has passed, and then after twice as long, as long as there are more:
-/// a function that always fails must not cost what a metered link has.
-const FIRST_QUIET: Duration = Duration::from_secs(60);
+/// a function that always fails must not cost what a metered link has. What runs anew begins from the first again, because a
+/// rollout may wait to hear of it.
+const FIRST_QUIET: Duration = Duration::from_secs(15);
 /// See [`FIRST_QUIET`].
 const LAST_QUIET: Duration = Duration::from_secs(3_600);
 
@@ -84,9 +85,9 @@ impl Reporter {
         let token = ClientToken::new(&format!("report-{}-{:08x}", self.number, rand::random::<u32>()))?;
         self.due = now + self.wait;
         let more = self.said.is_some() && reported.health.faults > self.faults;
-        self.quiet = if more { (self.quiet * 2).min(LAST_QUIET) } else { FIRST_QUIET };
-        (self.faults, self.told) = (reported.health.faults, now);
-        self.said = Some(essence(&reported));
+        let said = Some(essence(&reported));
+        self.quiet = if more && said == self.said { (self.quiet * 2).min(LAST_QUIET) } else { FIRST_QUIET };
+        (self.faults, self.told, self.said) = (reported.health.faults, now, said);
         let update = ShadowUpdate::report(reported, Some(token.clone()));
         self.asked = Some(token);
         let topic = Address::new(&self.thing, Subject::UpdateShadow(self.shadow.clone(), Exchange::Request));
@@ -132,7 +133,11 @@ impl Reporter {
 
 /// Without the figures, which always differ.
 fn essence(reported: &Reported) -> Reported {
-    Reported { health: holm_protocol::Health::default(), ..reported.clone() }
+    let mut essence = Reported { health: holm_protocol::Health::default(), ..reported.clone() };
+    for function in &mut essence.functions {
+        (function.invocations, function.faults) = (0, 0);
+    }
+    essence
 }
 
 #[cfg(test)]
@@ -158,7 +163,11 @@ mod tests {
 
     /// Reports, and is answered.
     fn report(reporter: &mut Reporter, faults: u64, now: Instant) -> bool {
-        let Some((_, payload)) = reporter.report(reported(faults), now).unwrap() else { return false };
+        tell(reporter, reported(faults), now)
+    }
+
+    fn tell(reporter: &mut Reporter, reported: Reported, now: Instant) -> bool {
+        let Some((_, payload)) = reporter.report(reported, now).unwrap() else { return false };
         let update: serde_json::Value = serde_json::from_slice(&payload).unwrap();
         let token = update.get("clientToken").unwrap();
         reporter.accepted(format!(r#"{{"clientToken":{token}}}"#).as_bytes(), now).unwrap();
@@ -186,6 +195,14 @@ mod tests {
             }
             waits.push((now - last).as_secs());
         }
-        assert_eq!(waits, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+        assert_eq!(waits, [15, 30, 60, 120, 240, 480, 960, 1_920]);
+        // Something new runs: whoever rolls it out hears soon how it does.
+        let anew = |faults| Reported { generation: 1, ..reported(faults) };
+        reporter.look(&anew(faults), faults, now);
+        now += SPACING;
+        assert!(tell(&mut reporter, anew(faults), now));
+        now += FIRST_QUIET;
+        reporter.look(&anew(faults + 1), faults + 1, now);
+        assert!(tell(&mut reporter, anew(faults + 1), now));
     }
 }

@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod command;
 pub mod control_plane;
 pub mod device;
+pub mod disk;
 pub mod functions;
 pub mod golden;
 pub mod http;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use holm_tests::disk::{Small, fill};
 use holm_tests::eventually;
 use holm_tests::functions::{self, Guest};
 use holm_tests::mqtt::{Client, Packet};
@@ -27,31 +28,6 @@ fn words(output: &Output) -> String {
 
 fn run_on(data: &Path) -> Output {
     holmd(&["run", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()])
-}
-
-/// A file system of a few megabytes, or none where that is not permitted.
-struct Small(std::path::PathBuf);
-
-impl Small {
-    fn mount(folder: &Path, options: &str) -> Option<Self> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "holm-test"]).arg(folder).output();
-        if mount.is_ok_and(|output| output.status.success()) {
-            return Some(Self(folder.to_owned()));
-        }
-        holm_tests::skip("mounting a tmpfs is not permitted here");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]
@@ -313,15 +289,6 @@ fn a_full_disk_refuses_durable_messages_and_loses_none_that_was_acknowledged() {
     assert_eq!(node.admin.get("/v1/dlq")["dead_letters"], serde_json::json!([]));
     node.stop();
     drop(small);
-}
-
-/// Fills a disk to the last byte.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
-    for size in [1 << 16, 1 << 12, 1 << 9, 1] {
-        while file.write_all(&vec![1; size]).is_ok() {}
-    }
 }
 
 #[test]

@@ -415,6 +415,35 @@ fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_when_it_has_expired() 
 }
 
 #[test]
+fn a_renewal_that_is_cut_half_way_leaves_a_device_that_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = Plane::start(folder.path());
+    let data = folder.path().join("data");
+    // Two thirds of it are over, and so they are of each one that follows: every start begins with a renewal.
+    plane.https.desk().life = (-9_000, 1_000);
+    plane.enrol(&data, "pi3");
+    let keys = || plane.https.desk().requests.len();
+    let mut renewals = 0;
+    for round in 0..20 {
+        let before = keys();
+        let node = Plane::run(&data);
+        std::thread::sleep(Duration::from_millis(rand::random_range(0..40) * (round % 10)));
+        node.kill();
+        renewals += usize::from(keys() > before);
+    }
+    assert!(renewals > 0, "none was cut in the middle");
+    plane.https.desk().life = (-60, 86_400);
+    let node = Plane::run(&data);
+    let soon = (time::OffsetDateTime::now_utc().unix_timestamp() + 3_600) * 1_000;
+    patiently("a connection with a certificate that lasts", || {
+        let link = link(&node);
+        let lasts = link["certificate_expires"].as_i64()? > soon;
+        (link["state"] == "connected" && lasts && !data.join("identity/next.json").exists()).then_some(())
+    });
+    node.stop();
+}
+
+#[test]
 fn a_device_whose_clock_says_1970_enrols_and_connects() {
     let folder = tempfile::tempdir().unwrap();
     if std::process::Command::new("faketime").arg("--version").output().is_err() {

@@ -178,6 +178,8 @@ fn it_is_built_tested_and_invoked_like_any_function() {
          [[case.step]]\nhttp = \"/status/404?a\"\nmethod = \"GET\"\nexpect = { status = 404, body = \"404\", outcome = \"ok\" }\n\
          [[case.step]]\nhttp = \"/echo\"\npayload = \"hello\"\nexpect = { status = 200, body = \"hello\" }\n\
          [[case.step]]\nhttp = \"/status/503\"\nexpect = { status = 503, outcome = \"retry\" }\n\
+         [[case.step]]\nhttp = \"/given\"\nheaders = { X-Given = \"yes\" }\nexpect = { headers = { X-Seen = \"yes\" } }\n\
+         [[case.step]]\nhttp = \"/cookies\"\nexpect = { headers = { set-cookie = \"a=1, b=2\" } }\n\
          [[case]]\nname = \"and events\"\n\
          [[case.step]]\nmqtt = \"status/200\"\npayload = \"{}\"\nexpect = { invocations = 1, answer = 200 }\n\
          [[case.step]]\nmqtt = \"status/400\"\npayload = \"{}\"\nexpect = { outcome = \"reject\", dead_letters = 1 }\n",
@@ -193,5 +195,22 @@ fn it_is_built_tested_and_invoked_like_any_function() {
     let data = data.path().to_str().unwrap();
     let answer = good(folder.path(), &["--data", data, "invoke", "server", "--lines", "events"]);
     assert!(answer.contains("ok"), "{answer}");
+    node.stop();
+}
+
+#[test]
+fn a_trap_of_a_server_is_replayed_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = Start { config: HTTP, ..Start::new(&data) }.run();
+    node.admin.deploy(&route("server", ALL));
+    assert_eq!(ask(&node, "GET", "/panic?x=1", "X-Given: yes\r\n", b"").0, 500);
+    let id = eventually("a record of the trap", || {
+        let list = node.admin.get("/v1/traps?function=server");
+        list.pointer("/traps/0/id")?.as_str().map(str::to_owned)
+    });
+    let words = ["--data", data.to_str().unwrap(), "trap", "show", &id, "--replay", "--json"];
+    let again: Value = serde_json::from_str(&good(folder.path(), &words)).unwrap();
+    assert_eq!((&again["same"], &again["replay"]["outcome"]), (&true.into(), &"trap".into()), "{again:#}");
     node.stop();
 }

@@ -8,6 +8,7 @@ use holm_core::Timestamp;
 use holm_protocol::{DesiredFunction, DesiredState, ThingName, UpdateWindow};
 use holm_tests::cloud::repository::NOW;
 use holm_tests::cloud::{Plane, QUICK, Repository};
+use holm_tests::disk::{Small, fill};
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
 use holm_tests::node::{Node, Start, log};
@@ -306,6 +307,39 @@ fn a_download_that_is_cut_goes_on_where_it_stood() {
     assert_eq!(world.plane.https.desk().ranges, ["bytes=5000-"]);
     assert_eq!(runs(&node), ["teller 1.0.0"]);
     assert!(!world.data.join("downloads").exists());
+    node.stop();
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_set_and_a_deployment_goes_on_when_there_is_room() {
+    let mut world = World::new();
+    std::fs::create_dir_all(&world.data).unwrap();
+    let Some(_small) = Small::mount(&world.data, "size=160m") else { return };
+    let node = world.start();
+    let filler = world.data.join("filler");
+    let one = world.release(&teller("1.0.0", "one"));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![one]));
+    world.check_end(&job, "SUCCEEDED", None);
+    // Nothing at all, then room for what the database has to say, but not for the version.
+    for (before, version, room, generation) in [("1.0.0", "2.0.0", 0, 2), ("2.0.0", "3.0.0", 96 << 10, 13)] {
+        let release = world.release(&teller(version, version));
+        fill(&filler);
+        let length = std::fs::metadata(&filler).unwrap().len();
+        std::fs::File::options().write(true).open(&filler).unwrap().set_len(length - room).unwrap();
+        let job = world.deploy(&world.repository.desired(generation, 0, vec![release.clone()]));
+        match room {
+            // What can be written down nowhere is not begun.
+            0 => std::thread::sleep(Duration::from_secs(3)),
+            _ => assert_eq!(world.end_of(&job).1["reason"], "disk-full"),
+        }
+        let function = node.admin.get("/v1/functions")["functions"][0].clone();
+        assert_eq!((&function["version"], &function["state"]), (&json!(before), &json!("confirmed-unexercised")));
+        std::fs::remove_file(&filler).unwrap();
+        // As the control plane does with what failed for a reason that passes: the same once more.
+        let job = world.deploy(&world.repository.desired(generation + 10, 0, vec![release]));
+        world.check_end(&job, "SUCCEEDED", None);
+        assert_eq!(runs(&node), [format!("teller {version}")]);
+    }
     node.stop();
 }
 

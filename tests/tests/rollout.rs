@@ -219,6 +219,84 @@ fn a_version_goes_to_the_canary_and_then_to_the_rest_and_one_that_traps_goes_bac
     world.cloud.stop();
 }
 
+/// A time of the day in UTC, so many minutes from now.
+fn in_minutes(minutes: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 60;
+    let minute = (now + minutes) % 1_440;
+    format!("{:02}:{:02}", minute / 60, minute % 60)
+}
+
+#[test]
+fn one_that_fails_after_it_was_confirmed_goes_back_before_the_others_have_it() {
+    let world = World::new();
+    for thing in ["pi1", "pi2"] {
+        world.enrol(thing);
+    }
+    let nodes = ["pi1", "pi2"].map(|thing| world.start(thing));
+    world.publish(&good("1.0.0"));
+    world.ends(0, &words(&["deploy", "teller@1.0.0", "--watch"], &["--stages", "100%"]));
+    world.publish(&broken("2.0.0"));
+    let begun = [
+        "deploy",
+        "teller@2.0.0",
+        "--json",
+        "--group",
+        "greenhouse",
+        "--canary",
+        "1",
+        "--soak",
+        "1h",
+        "--health-window",
+        "0s",
+    ];
+    world.ends(0, &begun);
+    let canary = patiently("the canary", || nodes.iter().find(|node| runs(node) == ["teller 2.0.0"]));
+    patiently("it is confirmed", || world.standings().iter().any(|(_, how)| how == "confirmed").then_some(()));
+    // It had its window in peace. Three events, of which each is tried again and again.
+    publish_all(canary, "ask", ["1", "2", "3"]);
+    patiently("it is taken back", || (world.rollout()["state"] == "aborted").then_some(()));
+    let mut standings: Vec<String> = world.standings().into_iter().map(|(_, how)| how).collect();
+    standings.sort();
+    assert_eq!(standings, ["skipped", "undone"]);
+    all_run(&nodes.each_ref(), "teller 1.0.0");
+    let shown = world.ends(0, &["rollout", "show", world.rollout()["id"].as_str().unwrap()]);
+    assert!(shown.contains("invocations faulted since"), "{shown}");
+    for node in nodes {
+        node.stop();
+    }
+    world.cloud.stop();
+}
+
+#[test]
+fn an_update_waits_for_its_window_and_the_way_back_does_not() {
+    let world = World::new();
+    world.enrol("pi1");
+    let node = world.start("pi1");
+    for version in ["1.0.0", "2.0.0"] {
+        world.publish(&good(version));
+    }
+    let deploy = ["deploy", "--device", "pi1", "--health-window", "0s"];
+    world.ends(0, &[&deploy[..], &["teller@1.0.0", "--watch"]].concat());
+    let told = world.ends(2, &[&deploy[..], &["teller@2.0.0", "--window", "25:00-26:00"]].concat());
+    assert!(told.contains("such as 02:00-04:30"), "{told}");
+    let closed = format!("{}-{}", in_minutes(120), in_minutes(180));
+    world.ends(0, &[&deploy[..], &["teller@2.0.0", "--window", &closed]].concat());
+    let device = || {
+        let id = world.rollout()["id"].as_str().unwrap().to_owned();
+        world.cloud.get(&format!("/v1/rollouts/{id}/devices"))["devices"][0].clone()
+    };
+    patiently("it waits for its window", || (device()["phase"] == "deferred").then_some(()));
+    assert_eq!((&device()["standing"], &device()["reason"]), (&json!("working"), &json!("outside-window")));
+    assert_eq!(runs(&node), ["teller 1.0.0"]);
+    world.ends(0, &["rollout", "abort", world.rollout()["id"].as_str().unwrap()]);
+    world.stands("aborted", &[("pi1", "undone")]);
+    let open = format!("{}-{}", in_minutes(1_435), in_minutes(60));
+    world.ends(0, &[&deploy[..], &["teller@2.0.0", "--window", &open, "--watch"]].concat());
+    all_run(&[&node], "teller 2.0.0");
+    node.stop();
+    world.cloud.stop();
+}
+
 #[test]
 fn an_abort_takes_everybody_back_whatever_it_races() {
     let mut world = World::new();

@@ -8,7 +8,8 @@
 //! function = "water-loss"
 //! version = "1.2.0"
 //! group = "greenhouse"
-//! stages = ["5%", "100%"]       # and soak, health_window, queued_timeout, success_percent, rate_per_minute
+//! stages = ["5%", "100%"]       # and soak, health_window, queued_timeout, success_percent, rate_per_minute, fault_percent
+//! window = "02:00-04:30"        # UTC
 //! ```
 //!
 //! What is as the file says stays untouched, so applying it twice does what applying it once does. Groups that the file does not name are
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use holm_core::{Document, ErrorCode, FunctionName, Section};
-use holm_protocol::{GroupName, ThingName};
+use holm_protocol::{GroupName, ThingName, UpdateWindow};
 use serde_json::{Map, Value, json};
 
 use crate::client::{escape, parse};
@@ -195,6 +196,9 @@ fn deployment(section: &mut Section<'_>) -> Option<Deployment> {
     put("queued_timeout_s", seconds(section.duration_in("queued_timeout", Duration::from_secs(1)..=30 * DAY)));
     put("success_percent", section.integer("success_percent", 0..=100));
     put("rate_per_minute", section.integer("rate_per_minute", 1..=1_000_000));
+    put("fault_percent", section.integer("fault_percent", 1..=100));
+    let window = section.parse("window", str::parse::<UpdateWindow>);
+    fields.extend(window.map(|window| ("window".to_owned(), json!(window.to_string()))));
     let (function, version, group) = (function?.to_string(), version?, group?.to_string());
     fields.insert("function".to_owned(), json!(function));
     fields.insert("version".to_owned(), json!(version));

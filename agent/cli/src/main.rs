@@ -55,6 +55,7 @@ mod repository;
 mod republish;
 mod rerun;
 mod results;
+mod retention;
 mod rollback;
 mod rollout;
 mod schema;
@@ -167,6 +168,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Parameters of functions on devices
     Config(config::Config),
+    /// How long the control plane keeps what devices sent
+    Retention(retention::Retention),
     /// Print the JSON Schema of a file, for editors
     Schema(schema::Schema),
     /// Names for versions, such as stable and canary, to deploy by
@@ -245,6 +248,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> Result<ExitCode, Fail
         Command::Apply(apply) => return apply.run(screen).await,
         Command::Rollback(rollback) => return rollback.run(screen).await,
         Command::Alias(alias) => alias.run(screen).await?,
+        Command::Retention(retention) => retention.run(screen).await?,
         Command::Secret(secret) => secret.run(screen).await?,
         Command::Config(config) => return config.run(screen).await,
         Command::Key(key) => key.run(screen).await?,

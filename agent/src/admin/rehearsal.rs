@@ -92,13 +92,31 @@ pub(super) struct Request {
     path: String,
     query: Option<String>,
     content_type: Option<String>,
+    /// An object of texts.
+    headers: Option<String>,
 }
 
 pub(super) async fn ask(Extract(state): Extract<State>, Query(request): Query<Request>, body: Bytes) -> Answer {
     let rehearsal: Arc<Rehearsal> = state.rehearsal.ok_or_else(runs)?;
-    let Request { method, path, query, content_type } = request;
-    let reply = rehearsal.ask(Asked { method, path, query, content_type, headers: Vec::new(), body }).await?;
+    let Request { method, path, query, content_type, headers } = request;
+    let wrong =
+        |error: serde_json::Error| Failure::new(StatusCode::BAD_REQUEST, format!("not names and texts: {error}"));
+    let headers: BTreeMap<String, String> =
+        headers.map(|text| serde_json::from_str(&text)).transpose().map_err(wrong)?.unwrap_or_default();
+    // As a listener has them.
+    let headers = headers.into_iter().map(|(name, value)| (format!("header.{}", name.to_ascii_lowercase()), value));
+    let reply = rehearsal.ask(Asked { method, path, query, content_type, headers: headers.collect(), body }).await?;
+    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in &reply.headers {
+        let line = headers.entry(name.as_str()).or_default();
+        let joint = if line.is_empty() { "" } else { ", " };
+        line.push_str(joint);
+        line.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    if let Some(content_type) = &reply.content_type {
+        headers.insert("content-type", content_type.to_string());
+    }
     Ok(Json(json!({
-        "status": reply.status, "content_type": reply.content_type, "body": text_or_bytes(&reply.body),
+        "status": reply.status, "content_type": reply.content_type, "headers": headers, "body": text_or_bytes(&reply.body),
     })))
 }

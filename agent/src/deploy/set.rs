@@ -57,21 +57,12 @@ struct Change {
     loaded: Arc<Loaded>,
     old: Option<Arc<Loaded>>,
     was_quarantined: bool,
-    /// Invocations, and those that faulted, when it was activated.
-    start: (u64, u64),
 }
 
 impl Change {
-    fn counts(&self) -> (u64, u64) {
-        let stats = &self.slot.stats;
-        let faulted = stats.faulted.load(Ordering::Relaxed);
-        (stats.succeeded.load(Ordering::Relaxed) + stats.failed.load(Ordering::Relaxed), faulted)
-    }
-
-    /// Since it was activated.
+    /// Invocations, and those that faulted, since it was activated.
     fn since(&self) -> (u64, u64) {
-        let (invocations, faults) = self.counts();
-        (invocations.saturating_sub(self.start.0), faults.saturating_sub(self.start.1))
+        self.slot.stats.of_version()
     }
 }
 
@@ -217,10 +208,7 @@ impl Deployer {
             let slot = active.slots.get(&function.name).cloned();
             let slot = slot.unwrap_or_else(|| Arc::new(Slot::new(function.name.clone(), None)));
             let (old, was_quarantined) = (slot.loaded(), slot.quarantined.load(Ordering::Relaxed));
-            changes.push(Change { slot, loaded, old, was_quarantined, start: (0, 0) });
-        }
-        for change in &mut changes {
-            change.start = change.counts();
+            changes.push(Change { slot, loaded, old, was_quarantined });
         }
         Ok((next, changes))
     }

@@ -28,6 +28,10 @@ pub struct FunctionStatus {
     pub succeeded: u64,
     /// Invocations since start that did not.
     pub failed: u64,
+    /// Invocations of this version since it was activated, or since start.
+    pub invocations: u64,
+    /// Those of them that trapped, took too long, or too much.
+    pub faults: u64,
     /// Mean wall time since start, in microseconds.
     pub mean_us: u64,
     /// The words of the last failure; for a function that is not loaded, why.
@@ -48,6 +52,7 @@ impl Deployer {
                 stats.map_or(0, |stats| counter(stats).load(Ordering::Relaxed))
             };
             let (succeeded, failed) = (load(|stats| &stats.succeeded), load(|stats| &stats.failed));
+            let (invocations, faults) = stats.map_or((0, 0), crate::dispatch::SlotStats::of_version);
             let loaded = slot.as_ref().and_then(|slot| slot.loaded());
             all.push(FunctionStatus {
                 name: name.clone(),
@@ -66,6 +71,8 @@ impl Deployer {
                 waiting: slot.as_ref().map_or(0, |slot| slot.waiting()),
                 succeeded,
                 failed,
+                invocations,
+                faults,
                 mean_us: load(|stats| &stats.wall_us).checked_div(succeeded + failed).unwrap_or_default(),
                 last_fault: stats.and_then(|stats| stats.last_fault()).or_else(|| left_out.get(name).cloned()),
             });

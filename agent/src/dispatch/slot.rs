@@ -85,6 +85,8 @@ pub struct SlotStats {
     pub faulted: AtomicU64,
     /// Wall time of invocations, in microseconds.
     pub wall_us: AtomicU64,
+    /// Invocations and faults when the version that runs was put in.
+    start: [AtomicU64; 2],
     last_fault: Mutex<Option<String>>,
 }
 
@@ -92,6 +94,25 @@ impl SlotStats {
     /// The words of the last failure.
     pub fn last_fault(&self) -> Option<String> {
         lock(&self.last_fault).clone()
+    }
+
+    /// Invocations, and those that faulted, since start.
+    pub fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.succeeded) + count(&self.failed), count(&self.faulted))
+    }
+
+    /// The same of the version that runs. What the one before it had begun may count as its own.
+    pub fn of_version(&self) -> (u64, u64) {
+        let ((invocations, faults), [start, faults_then]) = (self.counts(), &self.start);
+        let less = |now: u64, then: &AtomicU64| now.saturating_sub(then.load(Ordering::Relaxed));
+        (less(invocations, start), less(faults, faults_then))
+    }
+
+    fn begin_version(&self) {
+        let ((invocations, faults), [start, faults_then]) = (self.counts(), &self.start);
+        start.store(invocations, Ordering::Relaxed);
+        faults_then.store(faults, Ordering::Relaxed);
     }
 
     pub(super) fn note_fault(&self, text: String) {
@@ -195,6 +216,7 @@ impl Slot {
 
     /// Puts another version in, or none.
     pub fn load(&self, loaded: Option<Arc<Loaded>>) {
+        self.stats.begin_version();
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 

@@ -44,6 +44,7 @@ mod error;
 mod folder;
 mod plane;
 mod records;
+mod retention;
 mod rollouts;
 mod secret;
 mod signing;

@@ -22,6 +22,7 @@ use crate::blobs::Blobs;
 use crate::bus::{Bus, local_address};
 use crate::folder::Folder;
 use crate::records::{Opened, Operator, Records, Role};
+use crate::retention::Retention;
 use crate::rollouts::Rollouts;
 use crate::secret::Secret;
 use crate::signing::Signing;
@@ -76,6 +77,7 @@ pub(crate) struct Plane {
     pub(crate) bus: Bus,
     pub(crate) uplink: Uplink,
     pub(crate) rollouts: Rollouts,
+    pub(crate) retention: Retention,
     pub(crate) authority: Arc<Authority>,
     pub(crate) signing: Arc<Signing>,
     pub(crate) live: Arc<Live>,
@@ -116,6 +118,7 @@ pub async fn run(
     }
     let bus = Bus::new(live.clone(), options.clock.clone())?;
     let (arrivals, rollouts) = (Arc::new(Arrivals::default()), Rollouts::default());
+    let retention = Retention::default();
     let uplink = Uplink::new(records.clone(), bus.clone(), arrivals.clone(), rollouts.clone());
     let https = bind(options.https).await?;
     let mqtt = bind(options.mqtt).await?;
@@ -133,6 +136,7 @@ pub async fn run(
         bus: bus.clone(),
         uplink: uplink.clone(),
         rollouts: rollouts.clone(),
+        retention: retention.clone(),
         authority: authority.clone(),
         signing: signing.clone(),
         live,
@@ -149,6 +153,7 @@ pub async fn run(
     tasks.spawn(api::serve(https, https_tls, plane, shutdown.clone()));
     let (clock, stop) = (options.clock.clone(), shutdown.clone());
     tasks.spawn(rollouts.run(records.clone(), signing.clone(), uplink.clone(), clock, stop));
+    tasks.spawn(retention.run(records.clone(), options.clock.clone(), shutdown.clone()));
     let stop = shutdown.clone();
     tasks.spawn(async move { bus.serve(mqtt, mqtt_tls, uplink, stop).await });
     tasks.spawn(keep(server, authority, options.clock.clone(), shutdown.clone()));

@@ -73,6 +73,12 @@ impl Uplink {
         }
     }
 
+    /// Tells of a device whether it is connected.
+    pub(crate) fn live(&self) -> impl Fn(&str) -> bool + Send + use<> {
+        let bus = self.bus.clone();
+        move |thing| bus.is_connected(thing)
+    }
+
     /// A device came or went.
     pub(crate) fn presence(&self, thing: &str, now: Timestamp) {
         self.records.note_seen(thing, now);

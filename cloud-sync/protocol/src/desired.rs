@@ -21,6 +21,8 @@
 //! writes what a device reads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -105,6 +107,38 @@ pub struct UpdateWindow {
     pub start_minute: u16,
     /// Its length in minutes, 1 to 1,440.
     pub minutes: u16,
+}
+
+/// Minutes of a day.
+const DAY: u16 = 1_440;
+
+/// `02:00-04:30`: from, and until when. `22:00-03:00` reaches past midnight.
+impl FromStr for UpdateWindow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let minute = |time: &str| {
+            let (hours, minutes) = time.split_once(':')?;
+            let digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+            let both = digits(hours) && digits(minutes);
+            let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+            (both && hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+        };
+        let parsed = text.split_once('-').and_then(|(start, end)| Some((minute(start)?, minute(end)?)));
+        let (start, end) =
+            parsed.ok_or_else(|| format!("`{text}` is not a window: two times in UTC, such as 02:00-04:30"))?;
+        match (end + DAY - start) % DAY {
+            0 => Err(format!("`{text}` has no length: leave it out if an update may begin at any time")),
+            minutes => Ok(Self { start_minute: start, minutes }),
+        }
+    }
+}
+
+impl fmt::Display for UpdateWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = (u32::from(self.start_minute) + u32::from(self.minutes)) % u32::from(DAY);
+        write!(f, "{:02}:{:02}-{:02}:{:02}", self.start_minute / 60, self.start_minute % 60, end / 60, end % 60)
+    }
 }
 
 /// Everything that shall run on a device.
@@ -290,4 +324,27 @@ fn check_version(version: &str) -> Result<(), ProtocolError> {
         text: crate::error::excerpt(version),
         rule: "1 to 64 of A-Z, a-z, 0-9, `.`, `-` and `+`",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::UpdateWindow;
+
+    #[test]
+    fn a_window_is_written_as_it_is_read() {
+        for (text, start_minute, minutes) in [
+            ("02:00-04:30", 120, 150),
+            ("22:00-03:00", 1_320, 300),
+            ("00:00-23:59", 0, 1_439),
+            ("23:59-00:00", 1_439, 1),
+        ] {
+            let window: UpdateWindow = text.parse().unwrap();
+            assert_eq!((window.start_minute, window.minutes), (start_minute, minutes), "{text}");
+            assert_eq!(window.to_string(), text);
+        }
+        for text in ["", "02:00", "02:00-", "2:00-4:00", "24:00-01:00", "02:60-03:00", "02:00-02:00", "+2:00-04:00"] {
+            assert!(text.parse::<UpdateWindow>().is_err(), "{text}");
+        }
+    }
 }

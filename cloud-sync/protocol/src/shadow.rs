@@ -55,6 +55,12 @@ pub struct ReportedFunction {
     pub sha256: Digest,
     /// How it is.
     pub state: FunctionState,
+    /// Invocations of it since it was activated, or since the agent's start. Agents of before do not say.
+    #[serde(default)]
+    pub invocations: u64,
+    /// Those of them that were its own fault: it trapped, took too long, or too much.
+    #[serde(default)]
+    pub faults: u64,
 }
 
 /// Figures of a device's health. All of them are of now, or since the agent's start.

@@ -18,8 +18,8 @@ use crate::{Profile, RuntimeError, Ticker, http, linker};
 /// A function's parameters, by name, in the text form that guests read through wasi:config.
 pub type ConfigValues = BTreeMap<Arc<str>, Arc<str>>;
 
-/// Core instances of one component: Rust has three or four, Python needs about sixteen.
-const CORE_INSTANCES: u32 = 16;
+/// Core instances of one component: Rust has three or four, what componentize-py makes has 43. A bound, and no memory.
+const CORE_INSTANCES: u32 = 64;
 const TABLES: u32 = 8;
 const TABLE_ELEMENTS: usize = 20_000;
 /// Frames of a backtrace, where somebody looks at all of them: the machinery of a panic alone is ten.
@@ -146,7 +146,12 @@ impl Engine {
     }
 
     fn wrong(&self, error: &wasmtime::Error) -> RuntimeError {
-        RuntimeError::WrongEngine { expected: self.profile.version(), detail: format!("{error:#}") }
+        let detail = format!("{error:#}");
+        // Wasmtime has no type for it.
+        if detail.contains("exceeds the configured maximum") {
+            return RuntimeError::TooLarge { detail };
+        }
+        RuntimeError::WrongEngine { expected: self.profile.version(), detail }
     }
 
     fn link(

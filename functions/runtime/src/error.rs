@@ -39,6 +39,12 @@ pub enum RuntimeError {
         /// Wasmtime's words.
         detail: String,
     },
+    /// It is made of more than a slot has room for: instances within it, tables, their elements.
+    #[error("the component does not fit into the slots that functions run in: {detail}")]
+    TooLarge {
+        /// Wasmtime's words.
+        detail: String,
+    },
     /// The file could not be read.
     #[error("cannot read native code {path}")]
     ReadNative {

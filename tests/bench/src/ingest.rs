@@ -98,7 +98,7 @@ fn idle(folder: &Path, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// A reading of about a hundred bytes.
-fn record(sequence: u64) -> Record {
+pub fn record(sequence: u64) -> Record {
     let value = 20.0 + (sequence % 977) as f64 / 97.0;
     let data = format!(
         r#"{{"flow":{value:.3},"unit":"l/min","valve":"north-{}","pressure":{:.2},"battery":{:.3},"ok":true}}"#,

@@ -17,6 +17,7 @@ mod generator;
 mod holmd;
 mod ingest;
 mod node;
+mod ota;
 mod process;
 mod record;
 mod reference;
@@ -41,7 +42,8 @@ struct Arguments {
     /// Fewer and shorter rounds: for a look, not for a verdict.
     #[arg(long)]
     quick: bool,
-    /// Only some parts: w1q0, w1q1, external, w2, record, extent, ingest; or soak, which takes ten minutes and must be asked for.
+    /// Only some parts: w1q0, w1q1, external, w2, record, extent, ingest, ota; or soak and idle, which take ten minutes and a quarter of
+    /// an hour, and must be asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the figures go.
@@ -178,6 +180,12 @@ fn run() -> anyhow::Result<()> {
     }
     if wanted("ingest") {
         ingest::run(folder.path(), scale, &mut report)?;
+    }
+    if wanted("ota") {
+        ota::run(folder.path(), scale, &mut report)?;
+    }
+    if arguments.only.iter().any(|only| only == "idle") {
+        ota::idle(folder.path(), &mut report)?;
     }
     if arguments.only.iter().any(|only| only == "soak") {
         soak::run(folder.path(), scale, &mut report)?;

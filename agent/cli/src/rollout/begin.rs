@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use holm_protocol::UpdateWindow;
 use serde_json::{Map, Value, json};
 
 use super::{number, text, watch};
@@ -60,6 +61,12 @@ pub(crate) struct Staging {
     /// A device that does not take it up for so long is unknown, and not waited for [default: 1h]
     #[arg(long, value_parser = holm_core::parse_duration, value_name = "TIME")]
     queued_timeout: Option<Duration>,
+    /// A device that has confirmed has failed all the same when so many of 100 invocations since were faults [default: 20]
+    #[arg(long, value_name = "PERCENT")]
+    faults: Option<u32>,
+    /// Begin on a device only between these times of the day, in UTC, such as 02:00-04:30
+    #[arg(long, value_name = "TIMES")]
+    window: Option<UpdateWindow>,
 }
 
 impl Staging {
@@ -78,6 +85,8 @@ impl Staging {
             || self.rate.is_some()
             || self.success.is_some()
             || self.queued_timeout.is_some()
+            || self.faults.is_some()
+            || self.window.is_some()
     }
 
     pub(crate) fn fields(&self) -> Map<String, Value> {
@@ -94,6 +103,8 @@ impl Staging {
         put("rate_per_minute", self.rate.map(|rate| json!(rate)));
         put("success_percent", self.success.map(|percent| json!(percent)));
         put("queued_timeout_s", seconds(self.queued_timeout));
+        put("fault_percent", self.faults.map(|percent| json!(percent)));
+        put("window", self.window.map(|window| json!(window.to_string())));
         fields
     }
 }

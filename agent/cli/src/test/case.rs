@@ -82,7 +82,14 @@ pub(crate) enum Act {
     /// A file appears in a folder.
     File { folder: String, name: String, payload: Vec<u8> },
     /// Somebody asks on a route.
-    Http { method: &'static str, path: String, query: Option<String>, content_type: Option<String>, payload: Vec<u8> },
+    Http {
+        method: &'static str,
+        path: String,
+        query: Option<String>,
+        content_type: Option<String>,
+        headers: BTreeMap<String, String>,
+        payload: Vec<u8>,
+    },
 }
 
 impl Act {
@@ -127,6 +134,8 @@ pub(crate) struct Expect {
     pub(crate) lines: Option<BTreeMap<String, Level>>,
     /// What a request is answered with.
     pub(crate) status: Option<u16>,
+    /// Headers of that answer, by name in small letters; others may be there.
+    pub(crate) headers: BTreeMap<String, String>,
     /// The body of that answer.
     pub(crate) body: Option<Body>,
 }
@@ -273,13 +282,14 @@ fn step(section: &mut Section<'_>, folder: &Path) -> Option<Step> {
             let method = section.choice("method", &methods).unwrap_or("POST");
             let json = section.has("json").then(|| "application/json".to_owned());
             let content_type = section.text("content_type").or(json);
+            let headers = headers(section);
             let payload = payload(section, folder);
             target.map(|target| {
                 let (path, query) = match target.split_once('?') {
                     Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
                     None => (target, None),
                 };
-                Act::Http { method, path, query, content_type, payload }
+                Act::Http { method, path, query, content_type, headers, payload }
             })
         }
         _ => None,
@@ -363,12 +373,29 @@ fn expect(section: &mut Section<'_>) -> Expect {
         logs: has_logs.then_some(logs),
         dead_letters: section.integer("dead_letters", 0..=1_000_000),
         lines,
+        headers: headers(section),
         status: section.integer("status", 100..=599).map(|status| status as u16),
         body: section.any("body").map(|value| match json::value(value) {
             Value::String(text) => Body::Text(text),
             value => Body::Json(value),
         }),
     }
+}
+
+/// Names in small letters, with their values.
+fn headers(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let Some(mut table) = section.section("headers") else { return BTreeMap::new() };
+    let mut headers = BTreeMap::new();
+    for (name, value) in json::entries(table.entries()) {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        match value {
+            Value::String(text) if !name.is_empty() && name.bytes().all(is_token) => {
+                headers.insert(name.to_ascii_lowercase(), text);
+            }
+            _ => table.problem(&name, "is no header: a name such as x-request-id, with a text"),
+        }
+    }
+    headers
 }
 
 fn message(section: &mut Section<'_>) -> Option<Message> {

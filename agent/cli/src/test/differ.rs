@@ -20,7 +20,19 @@ pub(crate) struct Found {
     /// What lines are at.
     pub(crate) lines: BTreeMap<String, Level>,
     /// What a request was answered with.
-    pub(crate) reply: Option<(u16, Value)>,
+    pub(crate) reply: Option<Reply>,
+}
+
+/// What a request was answered with.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// By name in small letters.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// As text, or as the node shows bytes.
+    #[serde(default)]
+    pub(crate) body: Value,
 }
 
 /// One thing that is not as expected.
@@ -142,14 +154,21 @@ pub(crate) fn differences(expect: &Expect, found: &Found, tolerance: f64) -> Vec
 }
 
 /// What a request was answered with.
-fn reply(expect: &Expect, found: Option<&(u16, Value)>, tolerance: f64) -> Vec<Difference> {
+fn reply(expect: &Expect, found: Option<&Reply>, tolerance: f64) -> Vec<Difference> {
     let mut all = Vec::new();
     let none = || "it was no request".to_owned();
     if let Some(status) = expect.status
-        && found.is_none_or(|(found, _)| *found != status)
+        && found.is_none_or(|found| found.status != status)
     {
-        let found = found.map_or_else(none, |(status, body)| format!("{status} {}", text(body)));
+        let found = found.map_or_else(none, |found| format!("{} {}", found.status, text(&found.body)));
         all.push(Difference::of("status", status.to_string(), found));
+    }
+    for (name, wanted) in &expect.headers {
+        let value = found.and_then(|found| found.headers.get(name));
+        if value != Some(wanted) {
+            let value = found.map_or_else(none, |_| value.cloned().unwrap_or_else(|| "is not there".to_owned()));
+            all.push(Difference::of("headers", format!("{name}: {wanted}"), format!("{name}: {value}")));
+        }
     }
     let fits = |body: &Body, found: &Value| match body {
         Body::Text(wanted) => *found == **wanted,
@@ -157,13 +176,13 @@ fn reply(expect: &Expect, found: Option<&(u16, Value)>, tolerance: f64) -> Vec<D
         Body::Has(wanted) => has(wanted, &parsed(found), tolerance),
     };
     if let Some(body) = &expect.body
-        && !found.is_some_and(|(_, found)| fits(body, found))
+        && !found.is_some_and(|found| fits(body, &found.body))
     {
         let wanted = match body {
             Body::Text(text) => text.clone(),
             Body::Json(value) | Body::Has(value) => value.to_string(),
         };
-        all.push(Difference::of("body", wanted, found.map_or_else(none, |(_, body)| text(&parsed(body)))));
+        all.push(Difference::of("body", wanted, found.map_or_else(none, |found| text(&parsed(&found.body)))));
     }
     all
 }

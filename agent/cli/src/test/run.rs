@@ -13,7 +13,7 @@ use holm_core::{Level, Qos};
 use serde_json::Value;
 
 use super::case::{Act, Case, EARLIEST, Step};
-use super::differ::{Difference, Found, differences};
+use super::differ::{Difference, Found, Reply, differences};
 use crate::build::chain;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
@@ -174,7 +174,7 @@ impl Bench {
     }
 
     /// Lets it happen; what a request was answered with.
-    async fn act(&self, client: &Client, act: &Act) -> Result<Option<(u16, Value)>, Failure> {
+    async fn act(&self, client: &Client, act: &Act) -> Result<Option<Reply>, Failure> {
         let function = escape(&self.function);
         let (path, body) = match act {
             Act::Mqtt { topic, payload, qos, retain } => {
@@ -205,16 +205,19 @@ impl Bench {
                 client.post(&path, payload.clone().into()).await?;
                 return Ok(None);
             }
-            Act::Http { method, path, query, content_type, payload } => {
+            Act::Http { method, path, query, content_type, headers, payload } => {
                 let mut target = format!("/v1/rehearsal/http?method={method}&path={}", escape(path));
-                for (name, value) in [("query", query), ("content_type", content_type)] {
+                let headers = Some(serde_json::json!(headers).to_string());
+                for (name, value) in [("query", query), ("content_type", content_type), ("headers", &headers)] {
                     if let Some(value) = value {
                         target.push_str(&format!("&{name}={}", escape(value)));
                     }
                 }
                 let answer = client.post(&target, payload.clone().into()).await?;
-                let status = answer.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
-                return Ok(Some((status.unwrap_or_default(), answer.get("body").cloned().unwrap_or_default())));
+                let reply = serde_json::from_value(answer).map_err(|error| {
+                    Failure::new(format!("the node's answer to a request is not understood: {error}"))
+                })?;
+                return Ok(Some(reply));
             }
             Act::Gpio { line, level } => {
                 (format!("/v1/rehearsal/line/{}?level={}", escape(line), level.as_str()), String::new())

@@ -20,6 +20,7 @@
 //! | `GET /v1/secrets` | operators | names of secrets, and which devices have them |
 //! | `POST`, `DELETE /v1/secrets/{name}` | operators | takes in what was sealed to devices' keys; forgets it |
 //! | `GET /v1/aliases`, `PUT`, `DELETE /v1/aliases/{function}/{name}` | operators | names of versions, to deploy by |
+//! | `GET /v1/retention`, `PUT`, `DELETE /v1/retention/{streams}` | operators | how long records are kept |
 //! | `GET`, `POST /v1/repository` | operators | the code repository's keys and versions; new roots and targets |
 //! | `GET /tuf/metadata/{name}`, `GET /tuf/targets/{path}` | everybody | the code repository, as TUF has it |
 //! | `GET /v1/results`, `GET /v1/logs` | operators | what devices sent; results also in buckets, to be plotted |
@@ -49,6 +50,7 @@ mod operators;
 pub(crate) mod problem;
 mod repository;
 mod results;
+mod retention;
 mod rollouts;
 mod secrets;
 mod serve;
@@ -113,6 +115,8 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/secrets/{name}", post(secrets::set).delete(secrets::remove))
         .route("/v1/aliases", get(aliases::list))
         .route("/v1/aliases/{function}/{name}", put(aliases::set).delete(aliases::remove))
+        .route("/v1/retention", get(retention::list))
+        .route("/v1/retention/{streams}", put(retention::set).delete(retention::remove))
         .route("/v1/repository", get(repository::show).post(repository::publish))
         .route("/tuf/metadata/{name}", get(tuf::metadata))
         .route("/tuf/targets/{*path}", get(tuf::target))

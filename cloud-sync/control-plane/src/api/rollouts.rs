@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holm_core::FunctionName;
-use holm_protocol::{ApiErrorCode, Envelope, GroupName, ThingName, limits};
+use holm_protocol::{ApiErrorCode, Envelope, GroupName, ThingName, UpdateWindow, limits};
 use serde_json::{Value, json};
 
 use super::body::Body;
@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::{MAX_BODY, Operator};
 use crate::plane::Plane;
 use crate::records::{Begin, Begun, Refused, RolloutId, Target, Wish};
-use crate::rollouts::{Plan, Standing, State};
+use crate::rollouts::{Plan, Standing, State, usual_fault_min, usual_fault_percent};
 
 /// Rollouts in one answer.
 const MAX_PAGE: i64 = 1_000;
@@ -34,8 +34,13 @@ const MIN_REPORTED: Bounds = (0, 1, 1_000_000);
 const ABORT_PERCENT: Bounds = (1, 5, 100);
 const ABORT_MIN: Bounds = (1, 20, 1_000_000);
 const QUEUED_TIMEOUT: Bounds = (1, 3_600, 30 * 86_400);
+/// Where an update waits for its window, so much longer.
+const DAY: i64 = 86_400;
+
 const HEALTH_WINDOW: Bounds = (0, 60, 86_400);
 const DEADLINE: Bounds = (1, 3_600, 7 * 86_400);
+const FAULT_PERCENT: Bounds = (1, usual_fault_percent() as i64, 100);
+const FAULT_MIN: Bounds = (1, usual_fault_min() as i64, 1_000_000);
 const RATE: (i64, i64) = (1, 1_000_000);
 const PROGRESS_TIMEOUT: (i64, i64) = (1, 30 * 86_400);
 
@@ -143,11 +148,16 @@ fn plan(fields: &mut Fields) -> Plan {
     }
     // Within bounds that are far below the type's.
     let narrow = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    let window: Option<UpdateWindow> = fields.parse("window");
+    let (least, usual, most) = DEADLINE;
+    // A day has one window.
+    let deadline = (least, if window.is_some() { usual + DAY } else { usual }, most);
     let mut number = |name, (least, usual, most): Bounds| narrow(fields.number(name, least, most).unwrap_or(usual));
     let (soak_s, success_percent) = (number("soak_s", SOAK), number("success_percent", SUCCESS_PERCENT));
     let (min_reported, abort_percent) = (number("min_reported", MIN_REPORTED), number("abort_percent", ABORT_PERCENT));
     let (abort_min, queued_timeout_s) = (number("abort_min", ABORT_MIN), number("queued_timeout_s", QUEUED_TIMEOUT));
-    let (health_window_s, deadline_s) = (number("health_window_s", HEALTH_WINDOW), number("deadline_s", DEADLINE));
+    let (health_window_s, deadline_s) = (number("health_window_s", HEALTH_WINDOW), number("deadline_s", deadline));
+    let (fault_percent, fault_min) = (number("fault_percent", FAULT_PERCENT), number("fault_min", FAULT_MIN));
     let (least, most) = RATE;
     let rate_per_minute = fields.number("rate_per_minute", least, most).map(narrow);
     let (least, most) = PROGRESS_TIMEOUT;
@@ -165,6 +175,9 @@ fn plan(fields: &mut Fields) -> Plan {
         progress_timeout_s,
         health_window_s,
         deadline_s,
+        window,
+        fault_percent,
+        fault_min,
     }
 }
 

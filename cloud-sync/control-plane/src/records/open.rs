@@ -25,6 +25,7 @@ const STEPS: &[(i64, &str)] = &[
     (1002, include_str!("schema/1002.sql")),
     (1003, include_str!("schema/1003.sql")),
     (1004, include_str!("schema/1004.sql")),
+    (1005, include_str!("schema/1005.sql")),
 ];
 
 /// Connections that read at the same time. Each costs its cache.

@@ -163,6 +163,8 @@ pub(crate) struct View<'a> {
     pub(crate) soaked_ms: Option<i64>,
     /// Devices that were told within the last minute.
     pub(crate) told: u32,
+    /// Devices of the stage that have confirmed and are connected now.
+    pub(crate) live: u32,
 }
 
 /// What is done about it.
@@ -186,7 +188,7 @@ pub(crate) enum Decision {
 
 /// The decision about a running rollout.
 pub(crate) fn decide(view: &View<'_>) -> Decision {
-    let View { plan, stage, counts, soaked_ms, told } = view;
+    let View { plan, stage, counts, soaked_ms, told, live } = view;
     let now = counts.get(*stage).copied().unwrap_or_default();
     let begun = counts.iter().take(stage + 1);
     let (failed, reported) =
@@ -255,7 +257,14 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
     }
     match soaked_ms {
         None => Decision::Soak,
-        Some(soaked) if *soaked >= i64::from(plan.soak_s) * 1_000 => Decision::Advance,
+        // Who confirmed and went silent since may have gone down with it.
+        Some(soaked) if *soaked >= i64::from(plan.soak_s) * 1_000 => match plan.min_reported.min(now.confirmed) {
+            least if *live < least => Decision::Wait(format!(
+                "{live} of the {} devices of stage {number} that have confirmed are connected, {least} have to be",
+                now.confirmed
+            )),
+            _ => Decision::Advance,
+        },
         Some(_) => Decision::Wait(format!("stage {number} is looked at before the next one")),
     }
 }
@@ -281,8 +290,13 @@ mod tests {
 
     #[track_caller]
     fn check(stage: usize, counts: &[Counts], soaked_ms: Option<i64>, expected: &str) {
+        check_live(stage, counts, soaked_ms, 1, expected);
+    }
+
+    #[track_caller]
+    fn check_live(stage: usize, counts: &[Counts], soaked_ms: Option<i64>, live: u32, expected: &str) {
         let plan = Plan { rate_per_minute: Some(10), ..plan(&["10%", "100%"]) };
-        let decision = decide(&View { plan: &plan, stage, counts, soaked_ms, told: 4 });
+        let decision = decide(&View { plan: &plan, stage, counts, soaked_ms, told: 4, live });
         let found = match &decision {
             Decision::Abort(why) => format!("abort: {why}"),
             Decision::Wait(why) => format!("wait: {why}"),
@@ -301,6 +315,9 @@ mod tests {
         check(0, &[Counts { confirmed: 2, ..NONE }, rest], Some(59_999), "wait: stage 1 is looked at");
         check(0, &[Counts { confirmed: 1, working: 1, ..NONE }, rest], Some(1), "Unsettle");
         check(0, &[Counts { confirmed: 2, ..NONE }, rest], Some(60_000), "Advance");
+        let silent = "wait: 0 of the 2 devices of stage 1 that have confirmed are connected, 1 have to be";
+        check_live(0, &[Counts { confirmed: 2, ..NONE }, rest], Some(60_000), 0, silent);
+        check_live(0, &[Counts { confirmed: 2, ..NONE }, rest], Some(59_999), 0, "wait: stage 1 is looked at");
         check(0, &[NONE, rest], None, "Advance");
         check(0, &[Counts { confirmed: 2, ..NONE }, NONE], None, "Advance");
         check(1, &[Counts { confirmed: 2, ..NONE }, Counts { confirmed: 18, ..NONE }], None, "Complete");

@@ -15,7 +15,7 @@ use holm_mqtt::Clock;
 use tokio::sync::{Notify, watch};
 
 pub(crate) use decide::{Counts, Decision, Standing, State, View, decide};
-pub(crate) use plan::{Plan, assign, usual_stages};
+pub(crate) use plan::{Plan, assign, usual_fault_min, usual_fault_percent, usual_stages};
 
 use crate::error::chain;
 use crate::plane::stopping;
@@ -93,7 +93,8 @@ impl Rollouts {
         let mut failed = None;
         for id in &open {
             for _ in 0..STEPS {
-                let Stepped { bells, again } = match records.step_rollout(*id, signing.clone(), clock()).await {
+                let live = uplink.live();
+                let Stepped { bells, again } = match records.step_rollout(*id, signing.clone(), live, clock()).await {
                     Ok(stepped) => stepped,
                     // One that does not get on keeps nobody else from it.
                     Err(error) => {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use holm_bundle::Digest;
-use holm_protocol::GroupName;
+use holm_protocol::{GroupName, UpdateWindow};
 use serde::{Deserialize, Serialize};
 
 /// Stages of one rollout. More is a schedule, and not watched by anybody.
@@ -99,9 +99,34 @@ pub(crate) struct Plan {
     pub(crate) health_window_s: u32,
     /// How long everything before that may take on the device.
     pub(crate) deadline_s: u32,
+    /// When an update may begin on a device; at any time if nothing is said. Going back waits for no window.
+    #[serde(default)]
+    pub(crate) window: Option<UpdateWindow>,
+    /// A device that has confirmed has failed all the same when so many of 100 invocations since were faults.
+    #[serde(default = "usual_fault_percent")]
+    pub(crate) fault_percent: u32,
+    /// As soon as there were so many.
+    #[serde(default = "usual_fault_min")]
+    pub(crate) fault_min: u32,
+}
+
+/// Of what was written down before there was a word for it.
+pub(crate) const fn usual_fault_percent() -> u32 {
+    20
+}
+
+/// See [`usual_fault_percent`].
+pub(crate) const fn usual_fault_min() -> u32 {
+    10
 }
 
 impl Plan {
+    /// Whether a version that faulted so often does not stay.
+    pub(crate) fn is_too_much(&self, invocations: u64, faults: u64) -> bool {
+        let share = u128::from(faults) * 100 >= u128::from(invocations) * u128::from(self.fault_percent);
+        faults > 0 && invocations >= u64::from(self.fault_min) && share
+    }
+
     /// Every problem with the stages.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -186,6 +211,9 @@ pub(crate) mod tests {
             progress_timeout_s: 3_600,
             health_window_s: 60,
             deadline_s: 600,
+            window: None,
+            fault_percent: usual_fault_percent(),
+            fault_min: usual_fault_min(),
         }
     }
 

@@ -177,6 +177,10 @@ fn gauge(rollout: &RolloutOverview) -> Markup {
             "at " (plan.abort_percent) " % of at least " (plan.abort_min) " that reported, or below " (plan.success_percent)
             " % of a stage; now " (failed) " of " (reported) " failed"
         } }
+        div { dt { "A device has failed, too" } dd {
+            "at " (plan.fault_percent) " % faults of at least " (plan.fault_min) " invocations since it confirmed"
+        } }
+        @if let Some(window) = plan.window { div { dt { "Updates begin" } dd { (window) " UTC" } } }
     }
 }
 

@@ -91,6 +91,8 @@ pub fn reported(functions: usize) -> Reported {
         version: "1.4.0".to_owned(),
         sha256: Digest::of(&n.to_le_bytes()),
         state: FunctionState::Confirmed,
+        invocations: 0,
+        faults: 0,
     };
     Reported {
         agent: "0.1.0".to_owned(),

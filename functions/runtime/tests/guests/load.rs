@@ -102,6 +102,20 @@ fn a_minimum_of_memory_above_the_limit_does_not_start() {
 }
 
 #[test]
+fn what_a_slot_has_no_room_for_is_told_as_that() {
+    let tables: String = (0..9).map(|n| format!("(table $t{n} 1 funcref)")).collect();
+    let module = wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1) {tables}
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+            (func (export "holm:function/handler@0.1.0#handle") (param i32) (result i32) (i32.const 64)))"#,
+    ));
+    let native = native(&componentize(HANDLER, &module.unwrap()));
+    let error = ENGINE.load(&native, &manifest(MANIFEST), Arc::default()).unwrap_err();
+    assert!(matches!(error, RuntimeError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("tables"), "{error}");
+}
+
+#[test]
 fn the_examples_load_with_their_own_manifests() {
     for name in ["scale", "counter", "stateful", "machine-health"] {
         let component = built("functions/examples", &name.replace('-', "_"));

@@ -44,6 +44,10 @@ impl Guest for Server {
                 answer(out, 200, &[("Content-Type", kind)], &body(request));
             }
             "splice" => splice(request, out),
+            "given" => {
+                let given = request.headers().get("x-given").concat();
+                answer(out, 200, &[("x-seen", &String::from_utf8_lossy(&given))], b"");
+            }
             "status" => answer(out, number() as u16, &[("retry-after", "7"), ("x-query", query)], noun.as_bytes()),
             "keep" => {
                 wasi::keyvalue::store::open("self").unwrap().set("kept", noun.as_bytes()).unwrap();

@@ -1,12 +1,12 @@
 //! What devices have said since, written down: how each stands in a rollout, by its job.
 
 use holm_core::Timestamp;
-use holm_protocol::{DesiredFunction, JobStatus, StatusDetails};
+use holm_protocol::{DesiredFunction, JobStatus, ReasonCode, StatusDetails};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::desired;
 use super::super::devices::DeviceStatus;
-use super::super::signed;
+use super::super::{signed, unsigned};
 use super::{Rollout, event};
 use crate::CloudError;
 use crate::error::sql;
@@ -74,7 +74,14 @@ pub(super) fn settle(connection: &Connection, rollout: &Rollout, now: Timestamp)
         }
     }
     if rollout.state == State::Running {
-        quarantined(connection, rollout, now)?;
+        for device in broken(connection, rollout)? {
+            let statement = "UPDATE rollout_device SET state = 'failed', reason = ?3, message = ?4, updated = ?5 \
+                             WHERE rollout = ?1 AND device = ?2";
+            let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+            let values = params![signed(rollout.id.0), device.row, device.reason.as_str(), device.message, now.0];
+            statement.execute(values).map_err(sql(action))?;
+            event(connection, rollout.id, &format!("{}: failed: {}", device.thing, device.message), now)?;
+        }
     }
     Ok(())
 }
@@ -153,16 +160,41 @@ fn follow(connection: &Connection, rollout: &Rollout, row: &Open) -> Result<Foun
     Ok(Found { standing: Standing::Superseded, generation: row.generation, details: None, message })
 }
 
-/// Devices that had confirmed, and have shut the function away since because it took them down.
-fn quarantined(connection: &Connection, rollout: &Rollout, now: Timestamp) -> Result<(), CloudError> {
-    let action = "look for quarantined functions";
-    let statement = "UPDATE rollout_device SET state = 'failed', reason = 'crash-loop', updated = ?3, \
-                     message = 'it was confirmed, and is quarantined since: it took the agent down' \
-                     WHERE rollout = ?1 AND state = 'confirmed' AND EXISTS (SELECT * FROM device d, \
-                     json_each(d.reported, '$.functions') f WHERE d.id = rollout_device.device \
-                     AND d.reported_at > rollout_device.updated AND json_extract(f.value, '$.name') = ?2 \
-                     AND json_extract(f.value, '$.state') = 'quarantined')";
+/// A device that had confirmed, and does badly since.
+struct Broken {
+    row: i64,
+    thing: String,
+    reason: ReasonCode,
+    message: String,
+}
+
+/// Devices that had confirmed, and say since that they have shut the function away because it took them down, or that it fails too often.
+fn broken(connection: &Connection, rollout: &Rollout) -> Result<Vec<Broken>, CloudError> {
+    let action = "look for functions that fail";
+    // Only what runs as this rollout wanted it, and only words that came after it was confirmed.
+    let statement = "SELECT d.id, d.name, json_extract(f.value, '$.state') = 'quarantined', \
+                     coalesce(json_extract(f.value, '$.invocations'), 0), coalesce(json_extract(f.value, '$.faults'), 0) \
+                     FROM rollout_device r JOIN device d ON d.id = r.device, json_each(d.reported, '$.functions') f \
+                     WHERE r.rollout = ?1 AND r.state = 'confirmed' AND d.reported_at > r.updated \
+                     AND json_extract(f.value, '$.name') = ?2 \
+                     AND json_extract(f.value, '$.sha256') = json_extract(r.wanted, '$.bundle.sha256')";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
-    let values = params![signed(rollout.id.0), rollout.function.as_str(), now.0];
-    statement.execute(values).map(|_| ()).map_err(sql(action))
+    let mut rows = statement.query(params![signed(rollout.id.0), rollout.function.as_str()]).map_err(sql(action))?;
+    let mut broken = Vec::new();
+    while let Some(row) = rows.next().map_err(sql(action))? {
+        let (device, thing) = (row.get(0).map_err(sql(action))?, row.get(1).map_err(sql(action))?);
+        let quarantined: bool = row.get(2).map_err(sql(action))?;
+        // Devices say what they like: what is no number of ours is none.
+        let [invocations, faults] = [3_usize, 4].map(|index| row.get::<_, i64>(index).map_or(0, unsigned));
+        let (reason, message) = if quarantined {
+            let message = "it was confirmed, and is quarantined since: it took the agent down".to_owned();
+            (ReasonCode::CrashLoop, message)
+        } else if rollout.plan.is_too_much(invocations, faults) {
+            (ReasonCode::Trapped, format!("it was confirmed, and {faults} of {invocations} invocations faulted since"))
+        } else {
+            continue;
+        };
+        broken.push(Broken { row: device, thing, reason, message });
+    }
+    Ok(broken)
 }

@@ -39,14 +39,15 @@ struct Member {
 }
 
 impl Records {
-    /// Takes one step of a rollout.
+    /// Takes one step of a rollout. `live` tells whether a device is connected.
     pub(crate) async fn step_rollout(
         &self,
         id: RolloutId,
         signing: Arc<Signing>,
+        live: impl Fn(&str) -> bool + Send + 'static,
         now: Timestamp,
     ) -> Result<Stepped, CloudError> {
-        self.write(move |connection| step(connection, id, &signing, now)).await
+        self.write(move |connection| step(connection, id, &signing, &live, now)).await
     }
 }
 
@@ -54,13 +55,14 @@ pub(super) fn step(
     connection: &Connection,
     id: RolloutId,
     signing: &Signing,
+    live: &dyn Fn(&str) -> bool,
     now: Timestamp,
 ) -> Result<Stepped, CloudError> {
     let Some(rollout) = load(connection, id)? else { return Ok(Stepped::default()) };
     settle(connection, &rollout, now)?;
     let mut stepped = Stepped::default();
     match rollout.state {
-        State::Running => run(connection, &rollout, signing, now, &mut stepped)?,
+        State::Running => run(connection, &rollout, signing, live, now, &mut stepped)?,
         State::Aborting => undo(connection, &rollout, signing, now, &mut stepped)?,
         State::Paused | State::Aborted | State::Completed => {}
     }
@@ -71,6 +73,7 @@ fn run(
     connection: &Connection,
     rollout: &Rollout,
     signing: &Signing,
+    live: &dyn Fn(&str) -> bool,
     now: Timestamp,
     stepped: &mut Stepped,
 ) -> Result<(), CloudError> {
@@ -83,6 +86,7 @@ fn run(
         counts: &counts,
         soaked_ms: rollout.settled.map(|since| now.0.saturating_sub(since)),
         told: told(connection, rollout, now)?,
+        live: connected(connection, rollout, live)?,
     };
     let number = rollout.stage + 1;
     let stages = rollout.plan.stages.len();
@@ -160,6 +164,17 @@ fn told(connection: &Connection, rollout: &Rollout, now: Timestamp) -> Result<u3
         .map_err(sql("step a rollout"))
 }
 
+/// Devices of the stage that have confirmed and are connected. Looked at only while somebody waits for it.
+fn connected(connection: &Connection, rollout: &Rollout, live: &dyn Fn(&str) -> bool) -> Result<u32, CloudError> {
+    if rollout.settled.is_none() {
+        return Ok(0);
+    }
+    let which = format!("r.state = 'confirmed' AND r.stage = {}", rollout.stage);
+    let confirmed = members(connection, rollout, &which, u32::MAX)?;
+    let connected = confirmed.iter().filter(|member| live(member.thing.as_str())).count();
+    Ok(u32::try_from(connected).unwrap_or(u32::MAX))
+}
+
 /// Says why nothing happens, once.
 fn wait(connection: &Connection, rollout: &Rollout, why: &str, now: Timestamp) -> Result<(), CloudError> {
     if rollout.reason.as_deref() == Some(why) {
@@ -231,7 +246,7 @@ fn tell(
         let policy = DeploymentPolicy {
             health_window_s: rollout.plan.health_window_s,
             deadline_s: rollout.plan.deadline_s,
-            window: None,
+            window: rollout.plan.window,
         };
         put(connection, rollout, member, last, wanted, (policy, Standing::Queued), signing, now, stepped)?;
     }
@@ -246,11 +261,11 @@ fn undo(
     now: Timestamp,
     stepped: &mut Stepped,
 ) -> Result<(), CloudError> {
-    // Who had confirmed and has quarantined the function since has it still, and goes back as those do that did not fail.
-    let quarantined = "UPDATE rollout_device SET state = 'confirmed', updated = ?2 WHERE rollout = ?1 AND state = 'failed' \
+    // Who had confirmed and does badly with it since has it still, and goes back as those do that did not fail.
+    let broken = "UPDATE rollout_device SET state = 'confirmed', updated = ?2 WHERE rollout = ?1 AND state = 'failed' \
                        AND EXISTS (SELECT * FROM job j WHERE j.device = rollout_device.device \
                        AND j.generation = rollout_device.generation AND j.status = 'SUCCEEDED')";
-    connection.execute(quarantined, params![signed(rollout.id.0), now.0]).map_err(sql("abort a rollout"))?;
+    connection.execute(broken, params![signed(rollout.id.0), now.0]).map_err(sql("abort a rollout"))?;
     let which = "r.generation IS NOT NULL AND r.state IN ('queued', 'unknown', 'working', 'confirmed', 'timed-out')";
     let told = members(connection, rollout, which, BATCH)?;
     let done = told.is_empty();

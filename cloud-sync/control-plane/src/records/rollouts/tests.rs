@@ -11,12 +11,13 @@ use super::*;
 use crate::folder::Folder;
 use crate::signing::Signing;
 
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     include_str!("../schema/1000.sql"),
     include_str!("../schema/1001.sql"),
     include_str!("../schema/1002.sql"),
     include_str!("../schema/1003.sql"),
     include_str!("../schema/1004.sql"),
+    include_str!("../schema/1005.sql"),
 ];
 
 /// Records without a task, and devices without a network.
@@ -24,6 +25,7 @@ struct Scene {
     connection: Connection,
     signing: Signing,
     now: i64,
+    live: bool,
     _folder: tempfile::TempDir,
 }
 
@@ -33,7 +35,7 @@ impl Scene {
         let signing = Signing::open(&Folder::open(folder.path()).unwrap()).unwrap();
         let connection = Connection::open_in_memory().unwrap();
         SCHEMA.iter().for_each(|step| connection.execute_batch(step).unwrap());
-        Self { connection, signing, now: 1_000_000, _folder: folder }
+        Self { connection, signing, now: 1_000_000, live: true, _folder: folder }
     }
 
     fn sql(&self, statement: &str) {
@@ -97,7 +99,10 @@ impl Scene {
     fn steps(&mut self, number: u64) -> String {
         loop {
             self.now += 1;
-            if !step(&self.connection, RolloutId(number), &self.signing, Timestamp(self.now)).unwrap().again {
+            if !step(&self.connection, RolloutId(number), &self.signing, &|_: &str| self.live, Timestamp(self.now))
+                .unwrap()
+                .again
+            {
                 break;
             }
         }
@@ -106,9 +111,25 @@ impl Scene {
         self.connection.query_row(statement, [signed(number)], |row| row.get(0)).unwrap()
     }
 
+    /// Devices say how `teller` is.
+    fn report(&self, which: &str, version: &str, state: &str, (invocations, faults): (u64, u64)) {
+        let sha256 = Digest::of(version.as_bytes());
+        let function = json!({
+            "name": "teller", "version": version, "sha256": sha256, "state": state, "invocations": invocations, "faults": faults,
+        });
+        let reported = json!({ "generation": 2, "functions": [function] });
+        let later = self.now + 1;
+        self.sql(&format!("UPDATE device SET reported = '{reported}', reported_at = {later} WHERE {which}"));
+    }
+
     fn last_event(&self) -> String {
         let statement = "SELECT text FROM rollout_event ORDER BY id DESC LIMIT 1";
         self.connection.query_row(statement, [], |row| row.get(0)).unwrap()
+    }
+
+    fn rollout_reason(&self, number: i64) -> String {
+        let statement = "SELECT reason FROM rollout WHERE number = ?1";
+        self.connection.query_row(statement, [number], |row| row.get(0)).unwrap()
     }
 
     fn limit(&self, device: i64) -> Option<String> {
@@ -134,9 +155,7 @@ fn who_has_quarantined_it_goes_back_as_well() {
     scene.succeed(2);
     assert_eq!(scene.steps(1), "running: confirmed confirmed queued");
     // Of two whom it takes down, one gets something else at the same moment.
-    let reported = json!({ "generation": 2, "functions": [{ "name": "teller", "state": "quarantined" }] });
-    let later = scene.now + 1;
-    scene.sql(&format!("UPDATE device SET reported = '{reported}', reported_at = {later} WHERE id < 3"));
+    scene.report("id < 3", "1.0.0", "quarantined", (0, 0));
     scene.confirm(2, "2.0.0");
     assert_eq!(scene.steps(1), "aborting: undoing superseded undoing");
     assert_eq!(scene.limit(1), None);
@@ -144,6 +163,57 @@ fn who_has_quarantined_it_goes_back_as_well() {
     scene.sql("UPDATE job SET status = 'REJECTED' WHERE device = 3 AND status = 'QUEUED'");
     assert_eq!(scene.steps(1), "aborted: undone superseded stuck");
     assert!(scene.last_event().starts_with("1 are not back; the others are back ("), "{}", scene.last_event());
+}
+
+#[test]
+fn who_confirmed_and_fails_since_goes_back_before_anybody_else_is_told() {
+    let mut scene = Scene::new();
+    for device in 1..4 {
+        scene.device(device);
+        scene.confirm(device, "1.0.0");
+    }
+    scene.rollout(1, None, &[1, 2, 3]);
+    let stages = "UPDATE rollout SET plan = json_set(plan, '$.stages', json('[\"2\", \"100%\"]'), '$.soak_s', 60)";
+    scene.sql(&format!("{stages}; UPDATE rollout_device SET stage = device / 3"));
+    assert_eq!(scene.steps(1), "running: queued queued waiting");
+    scene.succeed(1);
+    scene.succeed(2);
+    let looked_at = "running: confirmed confirmed waiting";
+    assert_eq!(scene.steps(1), looked_at);
+    // Too few to judge by, few enough to stay, and another version's.
+    for (version, counts) in [("1.0.0", (9, 9)), ("1.0.0", (11, 2)), ("0.9.0", (10, 10))] {
+        scene.report("id = 1", version, "confirmed", counts);
+        assert_eq!(scene.steps(1), looked_at, "{version} {counts:?}");
+    }
+    scene.report("id = 1", "1.0.0", "confirmed", (10, 2));
+    assert_eq!(scene.steps(1), "aborting: undoing undoing skipped");
+    let reason = scene.rollout_reason(1);
+    assert!(reason.starts_with("1 of 2 devices of stage 1 failed"), "{reason}");
+    scene.succeed(1);
+    scene.succeed(2);
+    assert_eq!(scene.steps(1), "aborted: undone undone skipped");
+    let told = "SELECT count(*) FROM rollout_event WHERE text = 'pi1: failed: it was confirmed, and 2 of 10 invocations faulted since'";
+    assert_eq!(scene.connection.query_row(told, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+#[test]
+fn nobody_is_told_while_all_who_confirmed_are_silent() {
+    let mut scene = Scene::new();
+    for device in 1..3 {
+        scene.device(device);
+        scene.confirm(device, "1.0.0");
+    }
+    scene.rollout(1, None, &[1, 2]);
+    let stages = "UPDATE rollout SET plan = json_set(plan, '$.stages', json('[\"1\", \"100%\"]'))";
+    scene.sql(&format!("{stages}; UPDATE rollout_device SET stage = device - 1"));
+    assert_eq!(scene.steps(1), "running: queued waiting");
+    scene.succeed(1);
+    scene.live = false;
+    assert_eq!(scene.steps(1), "running: confirmed waiting");
+    let silent = "0 of the 1 devices of stage 1 that have confirmed are connected, 1 have to be";
+    assert_eq!(scene.rollout_reason(1), silent);
+    scene.live = true;
+    assert_eq!(scene.steps(1), "running: confirmed queued");
 }
 
 #[test]
