@@ -275,7 +275,7 @@ fn an_update_waits_for_its_window_and_the_way_back_does_not() {
     for version in ["1.0.0", "2.0.0"] {
         world.publish(&good(version));
     }
-    let deploy = ["deploy", "--device", "pi1", "--health-window", "0s"];
+    let deploy = ["deploy", "--group", "greenhouse", "--stages", "100%", "--health-window", "0s"];
     world.ends(0, &[&deploy[..], &["teller@1.0.0", "--watch"]].concat());
     let told = world.ends(2, &[&deploy[..], &["teller@2.0.0", "--window", "25:00-26:00"]].concat());
     assert!(told.contains("such as 02:00-04:30"), "{told}");
