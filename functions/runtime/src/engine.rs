@@ -148,7 +148,7 @@ impl Engine {
     fn wrong(&self, error: &wasmtime::Error) -> RuntimeError {
         let detail = format!("{error:#}");
         // Wasmtime has no type for it.
-        if detail.contains("exceeds the configured maximum") {
+        if detail.contains("pooling allocator") {
             return RuntimeError::TooLarge { detail };
         }
         RuntimeError::WrongEngine { expected: self.profile.version(), detail }
