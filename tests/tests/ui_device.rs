@@ -1,7 +1,5 @@
 //! What functions of a device write and what they could not handle, in a real browser before the real `holm cloud` with a real node.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use holm_tests::browser::drive;
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
@@ -22,7 +20,7 @@ fn a_line_that_a_function_writes_is_seen_within_two_seconds_of_its_event() {
     let mut number = 0;
     drive(&world.cloud.https, &world.cloud.token, "tail.mjs", |question| {
         let text = question.strip_prefix("publish ").unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         number += 1;
         client.publish("say", text.as_bytes(), 1, number, false, None).unwrap();
         let Packet::Ack(4, ..) = client.receive().unwrap() else { panic!("no acknowledgement") };

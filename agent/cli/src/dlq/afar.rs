@@ -96,8 +96,7 @@ impl<'a> Afar<'a> {
     }
 
     pub(super) async fn replay(&self, ids: &BTreeSet<i64>, screen: &mut Screen) -> Result<(), Failure> {
-        let words = format!("in the inbox of {} again", self.device);
-        self.all("replay", ids, &words, screen).await
+        self.all("replay", ids, &self.inbox(), screen).await
     }
 
     pub(super) async fn forget(&self, ids: &BTreeSet<i64>, screen: &mut Screen) -> Result<(), Failure> {
@@ -120,7 +119,11 @@ impl<'a> Afar<'a> {
                 }
             }
         }
-        super::replayed(function, replayed, screen)
+        super::replayed(function, replayed, &self.inbox(), screen)
+    }
+
+    fn inbox(&self) -> String {
+        format!("in the inbox of {} again", self.device)
     }
 
     async fn all(&self, verb: &str, ids: &BTreeSet<i64>, words: &str, screen: &mut Screen) -> Result<(), Failure> {

@@ -163,17 +163,17 @@ async fn all_of(client: &Client, function: &str, screen: &mut Screen) -> Result<
             }
         }
     }
-    replayed(function, done, screen)
+    replayed(function, done, "in the inbox again", screen)
 }
 
-fn replayed(function: &str, count: usize, screen: &mut Screen) -> Result<(), Failure> {
+fn replayed(function: &str, count: usize, place: &str, screen: &mut Screen) -> Result<(), Failure> {
     match count {
         0 => {
             screen.note(format_args!("no dead letters of {function}"));
             Ok(())
         }
-        1 => screen.line(format_args!("1 dead letter of {function} is in the inbox again")),
-        count => screen.line(format_args!("{count} dead letters of {function} are in the inbox again")),
+        1 => screen.line(format_args!("1 dead letter of {function} is {place}")),
+        count => screen.line(format_args!("{count} dead letters of {function} are {place}")),
     }
 }
 

@@ -289,7 +289,7 @@ pub(super) async fn one(
             (fact("Kept until", html! { @if let Some(time) = time(&letter, "expires") { (moment(time)) } }))
         }
         h2 { "Why" }
-        p { (text(&letter, "kind")) ": " (text(&letter, "fault")) }
+        pre tabindex="0" { (text(&letter, "kind")) ": " (text(&letter, "fault")) }
         h2 { "What was in it" }
         @if is("withheld") {
             p.empty { "The device keeps that to itself (" code { "cloud.traps" } ")." }
