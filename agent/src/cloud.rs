@@ -23,6 +23,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
+use crate::letters::Letters;
 pub(crate) use asked::Answerer;
 
 /// Asks that wait: those of a few people who look at the same time.
@@ -38,8 +39,10 @@ pub struct CloudConfig {
     pub enabled: bool,
     /// Whether each byte costs: then there is a daily allowance.
     pub metered: bool,
-    /// Whether the records of traps go up. They hold payloads, parameters and state.
+    /// Whether the records of traps go up, and what was in a dead letter that somebody looks at. They hold payloads, parameters and state.
     pub traps: bool,
+    /// Whether the control plane may replay and drop dead letters.
+    pub letters: bool,
     /// Bytes a day beyond which only alarms go up.
     pub daily_bytes: Option<u64>,
     /// A ping is sent after this much silence.
@@ -69,6 +72,7 @@ impl Default for CloudConfig {
             enabled: true,
             metered: false,
             traps: true,
+            letters: true,
             daily_bytes: None,
             keep_alive: Duration::from_secs(360),
             ack_timeout: Duration::from_secs(30),
@@ -85,6 +89,7 @@ impl CloudConfig {
         self.enabled = section.boolean("enabled").unwrap_or(self.enabled);
         self.metered = section.boolean("metered").unwrap_or(self.metered);
         self.traps = section.boolean("traps").unwrap_or(self.traps);
+        self.letters = section.boolean("letters").unwrap_or(self.letters);
         self.daily_bytes = section.bytes("daily_bytes", 64 << 10..=1 << 40).or(self.daily_bytes);
         // AWS IoT Core takes 30 s to 20 minutes.
         self.keep_alive = section.duration_in("keep_alive", second..=1_200 * second).unwrap_or(self.keep_alive);
@@ -116,6 +121,7 @@ pub(crate) fn link(
     config: &Config,
     dispatcher: &Arc<Dispatcher>,
     deployer: &Arc<Deployer>,
+    letters: &Arc<Letters>,
 ) -> (Cloud, CloudLink, Answerer) {
     let store = &dispatcher.store;
     let (asks, asked) = mpsc::channel(ASKS);
@@ -139,7 +145,7 @@ pub(crate) fn link(
         settings: config.cloud.settings(),
         clocks: clocks(),
     });
-    let answerer = Answerer::new(config, dispatcher.clone(), deployer.clone(), cloud.clone(), asked);
+    let answerer = Answerer::new(config, dispatcher.clone(), deployer.clone(), letters.clone(), cloud.clone(), asked);
     (cloud, link, answerer)
 }
 

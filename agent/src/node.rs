@@ -29,6 +29,7 @@ use crate::config::{Config, External, ExternalTls, Http, Mode, Tls};
 use crate::controls::{Controls, Outside};
 use crate::deploy::{Deployer, chain};
 use crate::dispatch::{Dispatcher, LocalLane, MAX_DEPTH, Node, Settings, Street, Worker};
+use crate::letters::Letters;
 use crate::rehearsal::Rehearsal;
 use crate::traps::Traps;
 use crate::triggers::file::{self, Folders};
@@ -248,8 +249,9 @@ impl Running {
             // A task that ends before the node does counts as a panic.
             let _ = stop.wait_for(|stop| *stop).await;
         });
+        let letters = Arc::new(Letters::new(dispatcher.clone()));
         let cloud = config.cloud.enabled.then(|| {
-            let (handle, link, answerer) = crate::cloud::link(config, &dispatcher, &deployer);
+            let (handle, link, answerer) = crate::cloud::link(config, &dispatcher, &deployer, &letters);
             tasks.spawn(answerer.run(stopped.clone()));
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle
@@ -278,7 +280,7 @@ impl Running {
             let sim = board.as_ref().and_then(|board| board.sim.clone());
             Arc::new(Rehearsal::new(dispatcher.clone(), sim, folders, door, workers))
         });
-        let state = admin::State::new(deployer, dispatcher.clone(), config.device.clone(), cloud);
+        let state = admin::State::new(deployer, dispatcher.clone(), letters, config.device.clone(), cloud);
         tasks.spawn(admin::serve(socket, state.rehearse(rehearsal), stopped.clone()));
         if !rehearses {
             tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));

@@ -10,7 +10,7 @@ pub mod repository;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub use self::core::{Acks, Core};
+pub use self::core::{Acks, Core, Units};
 pub use self::https::{Desk, Https};
 pub use self::repository::Repository;
 use crate::mosquitto::{Mosquitto, free_port};

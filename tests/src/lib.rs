@@ -23,6 +23,7 @@ pub mod publisher;
 pub mod tls;
 pub mod trace;
 pub mod watcher;
+pub mod world;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -2,57 +2,14 @@
 //! and `holmd`.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use holm_tests::control_plane::ControlPlane;
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
-use holm_tests::node::{Node, Start, binary};
-use holm_tests::publisher::Publisher;
+use holm_tests::node::Node;
+use holm_tests::world::World;
 use serde_json::Value;
-
-const CONFIG: &str = "[functions]\nhealth_window = \"0ms\"\n[cloud]\nkeep_alive = \"1s\"\nack_timeout = \"2s\"\n";
-
-struct World {
-    cloud: ControlPlane,
-    laptop: Publisher,
-    // Last, so that it outlives what is in it.
-    folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let cloud = ControlPlane::start(folder.path());
-        let laptop = Publisher::new(folder.path());
-        Self { cloud, laptop, folder }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("pi1")
-    }
-
-    /// A node with more lines in its configuration, enrolled and connected.
-    fn node(&self, config: &str) -> Node {
-        let mut command = Command::new(binary("holmd"));
-        command.args(["enrol", "--cloud", &format!("https://{}", self.cloud.https), "--ca-hash", &self.cloud.ca_hash]);
-        command.args(["--token", &self.cloud.enrolment_token("greenhouse"), "--thing", "pi1", "--data"]);
-        let output = command.arg(self.data()).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let data = self.data();
-        let node = Start { config: &format!("{CONFIG}{config}"), ..Start::new(&data) }.run();
-        eventually("it is connected", || self.cloud.get("/v1/devices/pi1")["connected"].as_bool().filter(|it| *it));
-        node
-    }
-
-    /// The records of the log lane that came here.
-    fn came(&self) -> Vec<Value> {
-        self.cloud.get("/v1/logs?device=pi1&limit=10000")["rows"].as_array().unwrap().clone()
-    }
-}
 
 /// A function that writes the event's text to its log.
 fn speaker(limits: &str) -> Vec<u8> {
@@ -68,7 +25,7 @@ const LIMITS: &str = "memory = \"4MiB\"\ntimeout = \"2s\"\nlog = \"64KiB\"";
 
 #[test]
 fn lines_come_while_somebody_looks_and_not_before() {
-    let world = World::new();
+    let world = World::start();
     let node = world.node("");
     node.admin.deploy(&speaker(LIMITS));
     say(&node, "nobody looks");
@@ -103,7 +60,7 @@ fn lines_come_while_somebody_looks_and_not_before() {
 
 #[test]
 fn what_is_more_than_may_go_up_is_told_as_a_gap() {
-    let world = World::new();
+    let world = World::start();
     let node = world.node("logs = \"info\"\nlog_bytes = \"4KiB\"\n");
     node.admin.deploy(&speaker(LIMITS));
     let said = 100;
@@ -130,10 +87,10 @@ fn what_is_more_than_may_go_up_is_told_as_a_gap() {
 
 #[test]
 fn a_device_tells_how_it_is_and_keeps_its_secrets() {
-    let world = World::new();
+    let world = World::start();
     let user = "[[mqtt.user]]\nname = \"ada\"\npassword_hash = \"pbkdf2-sha256$600000$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
     let node = world.node("");
-    std::fs::write(world.data().join("agent.toml"), format!("{CONFIG}{user}")).unwrap();
+    std::fs::write(world.data().join("agent.toml"), format!("{}{user}", World::config())).unwrap();
     node.admin.deploy(&speaker(LIMITS));
     say(&node, "before the report");
     eventually("the line is in the node's ring", || {
@@ -168,7 +125,7 @@ fn a_device_tells_how_it_is_and_keeps_its_secrets() {
 
 #[test]
 fn dead_letters_are_listed_from_afar_without_what_was_in_them() {
-    let world = World::new();
+    let world = World::start();
     let node = world.node("");
     node.admin.deploy(&Guest::new("picky", "reject").on("ask").bundle());
     let (status, _) = node.admin.post("/v1/functions/picky/invoke", b"confidential");
@@ -187,7 +144,7 @@ fn dead_letters_are_listed_from_afar_without_what_was_in_them() {
 
 #[test]
 fn a_device_that_is_told_to_says_nothing() {
-    let world = World::new();
+    let world = World::start();
     let node = world.node("logs = \"off\"\n");
     node.admin.deploy(&speaker(LIMITS));
     say(&node, "to myself");

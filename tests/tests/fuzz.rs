@@ -198,6 +198,7 @@ fn admin_requests() {
         "GET /v1/dlq/1",
         "DELETE /v1/dlq/1",
         "POST /v1/dlq/1/replay",
+        "POST /v1/dlq/replay?function=f&until=1",
         "GET /v1/traps?limit=1",
         "GET /v1/traps/1",
         "GET /v1/recordings?since=-1&limit=1",

@@ -11,6 +11,8 @@ const PAGES = [
   ["/rollouts", "Rollouts"],
   ["/results", "Results"],
   ["/results?series=water-loss.flow&range=all", "Results"],
+  ["/dead-letters", "Dead letters"],
+  ["/devices/pi1/dead-letters", "Dead letters of pi1"],
   ["/functions", "Functions"],
   ["/enrol", "Enrol a device"],
   ["/audit", "Audit"],

@@ -9,7 +9,7 @@ use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holm_core::{ErrorCode, FunctionName, Source};
-use holm_store::{DeadLetter, InboxId, OutboxRow, Write};
+use holm_store::OutboxRow;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -18,6 +18,8 @@ use crate::clock;
 use crate::deploy::{DeployError, Deployer, chain};
 use crate::dispatch::{Street, event_now};
 use crate::journal::Ring;
+use crate::letters::LetterError;
+pub(super) use crate::letters::text_or_bytes;
 
 /// An answer that is not the one that was asked for.
 pub(super) struct Failure {
@@ -56,6 +58,17 @@ impl IntoResponse for Failure {
 impl From<holm_store::StoreError> for Failure {
     fn from(error: holm_store::StoreError) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+    }
+}
+
+impl From<LetterError> for Failure {
+    fn from(error: LetterError) -> Self {
+        match &error {
+            LetterError::Read(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
+            LetterError::Commit(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error)),
+            // The store is well.
+            LetterError::Full => Self { status: StatusCode::SERVICE_UNAVAILABLE, words: chain(&error), code: None },
+        }
     }
 }
 
@@ -232,8 +245,8 @@ pub(super) struct Follow {
     #[serde(default)]
     after: u64,
     #[serde(default = "default_limit")]
-    limit: usize,
-    function: Option<String>,
+    pub(super) limit: usize,
+    pub(super) function: Option<String>,
 }
 
 fn default_limit() -> usize {
@@ -348,74 +361,6 @@ pub(super) async fn results(
     })
     .await?;
     Ok(Json(json!({ "results": rows })))
-}
-
-fn letter(letter: &DeadLetter, whole: bool) -> Value {
-    let mut value = json!({
-        "id": letter.id, "function": letter.function.as_str(), "buried": letter.buried, "expires": letter.expires,
-        "kind": letter.kind, "fault": letter.fault, "event": letter.event.id, "source": letter.event.source,
-        "subject": &*letter.event.subject, "attempts": letter.event.attempt, "bytes": letter.event.data.len(),
-    });
-    if whole && let Value::Object(fields) = &mut value {
-        fields.insert("data".into(), text_or_bytes(&letter.event.data));
-        fields.insert("attributes".into(), json!(letter.event.attributes));
-    }
-    value
-}
-
-/// Text where it is text, else an array of numbers.
-pub(super) fn text_or_bytes(data: &[u8]) -> Value {
-    match std::str::from_utf8(data) {
-        Ok(text) => json!(text),
-        Err(_) => json!(data),
-    }
-}
-
-pub(super) async fn dlq(Extract(state): Extract<State>, Query(query): Query<Follow>) -> Answer {
-    let store = state.dispatcher.store.clone();
-    let letters = blocking(move || store.dead_letters(query.function.as_deref(), query.limit)).await?;
-    Ok(Json(json!({ "dead_letters": letters.iter().map(|one| letter(one, false)).collect::<Vec<_>>() })))
-}
-
-async fn find(state: &State, id: i64) -> Result<DeadLetter, Failure> {
-    let store = state.dispatcher.store.clone();
-    blocking(move || store.dead_letter(id))
-        .await?
-        .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
-}
-
-async fn commit(state: &State, writes: Vec<Write>) -> Result<(), Failure> {
-    let store = state.dispatcher.store.clone();
-    match tokio::task::spawn_blocking(move || store.commit(writes)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-    }
-}
-
-pub(super) async fn dead_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
-    Ok(Json(letter(&find(&state, id).await?, true)))
-}
-
-pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
-    let _one_at_a_time = state.letters.lock().await;
-    find(&state, id).await?;
-    commit(&state, vec![Write::Exhume(id)]).await?;
-    Ok(Json(json!({ "dropped": id })))
-}
-
-/// Out of the dead letters and into the inbox, in one transaction.
-pub(super) async fn replay(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
-    // From the look to the commit: two at a time would both find the letter, and its event would run twice.
-    let _one_at_a_time = state.letters.lock().await;
-    let found = find(&state, id).await?;
-    let mut event = found.event;
-    event.attempt = 1;
-    let row: InboxId = state.dispatcher.store.next_inbox_id();
-    let park = Write::Park { id: row, function: found.function, event: event.into(), due: clock::now(), fault: None };
-    commit(&state, vec![Write::Exhume(id), park]).await?;
-    state.dispatcher.look();
-    Ok(Json(json!({ "replayed": id })))
 }
 
 pub(super) async fn buffer(Extract(state): Extract<State>) -> Answer {

@@ -6,6 +6,7 @@
 
 mod board;
 mod handlers;
+mod letters;
 mod rehearsal;
 mod traps;
 mod workshop;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
+use crate::letters::Letters;
 use crate::rehearsal::Rehearsal;
 
 /// The socket's name in the data folder.
@@ -39,14 +41,19 @@ pub struct State {
     pub(crate) cloud: Option<Cloud>,
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,
     pub(crate) started: std::time::Instant,
-    /// Held while a dead letter is taken out.
-    pub(crate) letters: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) letters: Arc<Letters>,
 }
 
 impl State {
     /// For one node.
-    pub fn new(deployer: Arc<Deployer>, dispatcher: Arc<Dispatcher>, device: String, cloud: Option<Cloud>) -> Self {
-        let (device, started, letters) = (device.into(), std::time::Instant::now(), Arc::default());
+    pub fn new(
+        deployer: Arc<Deployer>,
+        dispatcher: Arc<Dispatcher>,
+        letters: Arc<Letters>,
+        device: String,
+        cloud: Option<Cloud>,
+    ) -> Self {
+        let (device, started) = (device.into(), std::time::Instant::now());
         Self { deployer, dispatcher, device, cloud, rehearsal: None, started, letters }
     }
 
@@ -96,9 +103,10 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/events", get(handlers::events))
         .route("/v1/logs", get(handlers::logs))
         .route("/v1/results/{name}", get(handlers::results))
-        .route("/v1/dlq", get(handlers::dlq))
-        .route("/v1/dlq/{id}", get(handlers::dead_letter).delete(handlers::drop_letter))
-        .route("/v1/dlq/{id}/replay", post(handlers::replay))
+        .route("/v1/dlq", get(letters::list))
+        .route("/v1/dlq/replay", post(letters::replay_lot))
+        .route("/v1/dlq/{id}", get(letters::one).delete(letters::forget))
+        .route("/v1/dlq/{id}/replay", post(letters::replay))
         .route("/v1/traps", get(traps::list))
         .route("/v1/traps/{id}", get(traps::one))
         .route("/v1/recordings", get(traps::recordings))

@@ -1,4 +1,5 @@
-//! What people want to see of this node from afar: log lines while they look, reports, dead letters. Records of the log lane.
+//! What people want of this node from afar: log lines while they look, reports, dead letters to be seen, replayed and dropped. What it
+//! says is records of the log lane.
 //!
 //! # How it works
 //!
@@ -7,15 +8,24 @@
 //! of them. What the ring has lost by then, and what is more than the configuration (`cloud.log_bytes`) allows in a minute, is told as a gap.
 //!
 //! Nothing is kept for who is not looking: lines from before somebody looked are the last [`FIRST`].
+//!
+//! # What an ask may do
+//!
+//! It comes over the link, whose other end has shown its certificate, and from nobody else; and all it changes is where dead letters are,
+//! by the door that the admin socket uses too ([`crate::letters`]). It may do even that only where the configuration lets it (`cloud.letters`),
+//! one after the other, [`MOVE_SPACING`] apart: whoever has broken into the control plane wears no card out with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holm_cloud_sync::Cloud;
 use holm_core::{LogLevel, Timestamp};
-use holm_protocol::{Ask, DEAD_LETTER_STREAM, LOG_STREAM, LogRecord, MAX_LOGS_S, REPORT_STREAM};
+use holm_protocol::{
+    Ask, ClientToken, DEAD_LETTER_STREAM, LETTER_STREAM, LOG_STREAM, LetterWay, LogRecord, MAX_LOGS_S, MOVED_STREAM,
+    MovedLetters, REPORT_STREAM,
+};
 use holm_store::{Lane, Write};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,9 +33,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{Logs, report};
 use crate::clock;
 use crate::config::Config;
-use crate::deploy::Deployer;
+use crate::deploy::{Deployer, chain};
 use crate::dispatch::Dispatcher;
 use crate::journal::LogEntry;
+use crate::letters::{Letters, Which};
 
 /// Lines from before somebody looked.
 const FIRST: usize = 100;
@@ -42,6 +53,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Between two reports, or lists of dead letters, at least: each costs some tens of kilobytes.
 const REPORT_SPACING: Duration = Duration::from_secs(2);
 
+/// After letters were moved, until anything else is answered: that is a sync and some rows.
+const MOVE_SPACING: Duration = Duration::from_millis(250);
+
 /// What a record costs beside its text.
 const OVERHEAD: u64 = 96;
 
@@ -49,16 +63,22 @@ const OVERHEAD: u64 = 96;
 pub(crate) struct Answerer {
     dispatcher: Arc<Dispatcher>,
     deployer: Arc<Deployer>,
+    letters: Arc<Letters>,
     cloud: Cloud,
     files: Vec<std::path::PathBuf>,
     logs: Logs,
+    /// Whether payloads may go up.
+    shows: bool,
+    /// Whether letters may be moved.
+    moves: bool,
     budget: Budget,
     asks: mpsc::Receiver<Ask>,
     /// Somebody looks at lines of at least this level until then.
     looked_at: Option<(LogLevel, Instant)>,
     /// The last line that was looked at.
     last: u64,
-    reported: Option<Instant>,
+    /// Nothing is answered before.
+    rests: Instant,
 }
 
 /// What there is to do.
@@ -101,13 +121,28 @@ impl Answerer {
         config: &Config,
         dispatcher: Arc<Dispatcher>,
         deployer: Arc<Deployer>,
+        letters: Arc<Letters>,
         cloud: Cloud,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
-        let (files, logs) = (config.files.clone(), config.cloud.logs);
-        let budget = Budget::new(config.cloud.log_bytes, Instant::now());
-        let (looked_at, reported) = (None, None);
-        Self { dispatcher, deployer, cloud, files, logs, budget, asks, looked_at, last: 0, reported }
+        let (files, logs, now) = (config.files.clone(), config.cloud.logs, Instant::now());
+        let (shows, moves) = (config.cloud.traps, config.cloud.letters);
+        let (budget, looked_at) = (Budget::new(config.cloud.log_bytes, now), None);
+        Self {
+            dispatcher,
+            deployer,
+            letters,
+            cloud,
+            files,
+            logs,
+            shows,
+            moves,
+            budget,
+            asks,
+            looked_at,
+            last: 0,
+            rests: now,
+        }
     }
 
     /// Until `shutdown`.
@@ -162,25 +197,66 @@ impl Answerer {
                 self.ship().await;
             }
             Ask::Report { id } => {
-                self.breathe().await;
+                self.breathe(REPORT_SPACING).await;
                 let report = report::report(&self.dispatcher, &self.deployer, &self.cloud, &self.files);
                 self.answer(REPORT_STREAM, id.as_str(), report).await;
             }
             Ask::DeadLetters { id } => {
-                self.breathe().await;
+                self.breathe(REPORT_SPACING).await;
                 let store = self.dispatcher.store.clone();
                 self.answer(DEAD_LETTER_STREAM, id.as_str(), move || report::dead_letters(&store)).await;
+            }
+            Ask::DeadLetter { id, letter } => {
+                self.breathe(REPORT_SPACING).await;
+                let (store, whole) = (self.dispatcher.store.clone(), self.shows);
+                self.answer(LETTER_STREAM, id.as_str(), move || report::dead_letter(&store, letter, whole)).await;
+            }
+            Ask::ReplayDeadLetters { id, letters } => {
+                self.take_out(id, Which::These(BTreeSet::from_iter(letters)), LetterWay::Replay).await;
+            }
+            Ask::ReplayFunction { id, function, until } => {
+                self.take_out(id, Which::Of(function, until), LetterWay::Replay).await;
+            }
+            Ask::DropDeadLetters { id, letters } => {
+                self.take_out(id, Which::These(BTreeSet::from_iter(letters)), LetterWay::Drop).await;
             }
             Ask::Unknown => {}
         }
     }
 
-    /// Waits until another answer may be made. Who asks meanwhile waits too, in a queue that has a bound.
-    async fn breathe(&mut self) {
-        if let Some(at) = self.reported {
-            sleep_until(at + REPORT_SPACING).await;
+    /// Waits until another answer may be made, and `spacing` after which the next may. Who asks meanwhile waits too, in a queue that has a
+    /// bound.
+    async fn breathe(&mut self, spacing: Duration) {
+        sleep_until(self.rests).await;
+        self.rests = Instant::now() + spacing;
+    }
+
+    /// Moves letters on a thread that may block, and queues in the same transaction what became of them.
+    async fn take_out(&mut self, id: ClientToken, which: Which, way: LetterWay) {
+        self.breathe(MOVE_SPACING).await;
+        let nothing = MovedLetters { id, way, done: vec![], gone: vec![], more: false, left: 0, declined: None };
+        if !self.moves {
+            let declined = Some("its configuration says that dead letters stay (`cloud.letters`)".to_owned());
+            self.write(moved(&MovedLetters { declined, ..nothing }).into_iter().collect()).await;
+            return;
         }
-        self.reported = Some(Instant::now());
+        let (letters, told) = (self.letters.clone(), nothing.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            letters.take_out(which, way, |out| {
+                let (done, gone) = (out.done.clone(), out.gone.clone());
+                moved(&MovedLetters { done, gone, more: out.more, left: out.left, ..told })
+            })
+        });
+        match done.await {
+            Ok(Ok(out)) => {
+                tracing::info!(done = out.done.len(), gone = out.gone.len(), ?way, "dead letters were moved from afar")
+            }
+            Ok(Err(error)) => {
+                let declined = Some(chain(&error));
+                self.write(moved(&MovedLetters { declined, ..nothing }).into_iter().collect()).await;
+            }
+            Err(error) => tracing::error!(%error, "dead letters were not moved"),
+        }
     }
 
     /// Makes an answer on a thread that may block, and queues it.
@@ -253,6 +329,11 @@ impl Answerer {
             Err(error) => tracing::error!(%error, "an answer was not made"),
         }
     }
+}
+
+fn moved(letters: &MovedLetters) -> Option<Write> {
+    // Ours always print.
+    serde_json::to_string(letters).ok().map(|text| row(MOVED_STREAM.into(), clock::now(), text))
 }
 
 fn record(stream: Arc<str>, time: Timestamp, record: &LogRecord) -> Option<Write> {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holm_cloud_sync::Cloud;
 use holm_store::Store;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::build;
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
-use crate::{clock, deploy};
+use crate::{clock, deploy, letters};
 
 /// Events, and lines of logs, at most.
 const LAST: usize = 200;
@@ -27,6 +28,9 @@ const LETTERS: usize = 100;
 
 /// Characters of the words of a fault in a list.
 const WORDS: usize = 300;
+
+/// Characters of them where there is one letter.
+const FAULT: usize = 4_000;
 
 /// Keys whose values are nobody's business, wherever in their name it is.
 const SECRETS: [&str; 6] = ["password", "secret", "token", "key", "hash", "psk"];
@@ -71,7 +75,7 @@ pub(super) fn report(
 /// The last ones, without what was in them: that stays on the node.
 pub(super) fn dead_letters(store: &Store) -> Value {
     match store.dead_letters(None, LETTERS) {
-        Ok(letters) => {
+        Ok(found) => {
             let shown = |letter: &holm_store::DeadLetter| {
                 json!({
                     "letter": letter.id, "function": letter.function.as_str(), "buried": letter.buried,
@@ -81,12 +85,49 @@ pub(super) fn dead_letters(store: &Store) -> Value {
                     "attempts": letter.event.attempt, "bytes": letter.event.data.len(),
                 })
             };
-            let mut answer = json!({ "letters": letters.iter().map(shown).collect::<Vec<_>>() });
+            let left = store.dead_letter_count().ok();
+            let mut answer = json!({ "letters": found.iter().map(shown).collect::<Vec<_>>(), "left": left });
             shorten(&mut answer);
             answer
         }
         Err(error) => json!({ "error": deploy::chain(&error) }),
     }
+}
+
+/// One, as it is told on the node, with as much of what was in it as fits; `whole`: with any of it.
+pub(super) fn dead_letter(store: &Store, id: i64, whole: bool) -> Value {
+    match store.dead_letter(id) {
+        Ok(Some(mut letter)) => {
+            letter.fault = letter.fault.chars().take(FAULT).collect();
+            let (bytes, mut cut) = (letter.event.data.len(), false);
+            loop {
+                let mut told = letters::shown(&letter, whole);
+                if let Some(fields) = told.as_object_mut() {
+                    fields.insert("bytes".to_owned(), bytes.into());
+                }
+                let answer = json!({ "letter": told, "withheld": !whole, "cut": cut });
+                let is_bare = letter.event.data.is_empty() && letter.event.attributes.is_empty();
+                if is_bare || answer.to_string().len() <= MOST {
+                    return answer;
+                }
+                cut = true;
+                // What a client has set beside its payload is as long as it likes, too.
+                match letter.event.data.is_empty() {
+                    true => letter.event.attributes.clear(),
+                    false => letter.event.data = half(&letter.event.data),
+                }
+            }
+        }
+        Ok(None) => json!({ "gone": true }),
+        Err(error) => json!({ "error": deploy::chain(&error) }),
+    }
+}
+
+/// The first half; of text, up to a whole letter of it.
+fn half(data: &Bytes) -> Bytes {
+    let end = data.len() / 2;
+    let end = std::str::from_utf8(data).map_or(end, |text| text.floor_char_boundary(end));
+    data.slice(..end)
 }
 
 /// Takes from its lists, the oldest first, until it fits; dead letters are the other way round.
@@ -177,6 +218,14 @@ mod tests {
         {
             assert!(told.contains(kept), "{kept}: {told}");
         }
+    }
+
+    #[test]
+    fn half_of_a_text_is_a_text() {
+        let half = |data: &'static [u8]| half(&Bytes::from_static(data));
+        assert_eq!(half("aüb".as_bytes()), "a");
+        assert_eq!(half(&[255, 254, 253]), &[255][..]);
+        assert_eq!(half(b"a"), "");
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl Dispatcher {
         self.signal.hungry();
     }
 
+    /// Whether the inbox may take so many rows that nobody waits for.
+    pub(crate) fn inbox_has_room(&self, rows: u64) -> bool {
+        self.store.inbox_rows().saturating_add(rows) <= self.settings.inbox_rows
+    }
+
     /// Something is new in the inbox.
     pub fn look(&self) {
         self.signal.hungry();

@@ -242,6 +242,25 @@ impl Store {
         Ok(self.dead("WHERE id = ?1", params![id])?.pop())
     }
 
+    /// Numbers of a function's dead letters up to one, the oldest first, at most `limit`.
+    pub fn dead_letters_until(&self, of: &str, until: i64, limit: usize) -> Result<Vec<i64>, StoreError> {
+        collect(
+            &*self.read()?,
+            "read the dead letters",
+            "SELECT id FROM dead WHERE id <= ?1 AND function = ?2 ORDER BY id LIMIT ?3",
+            params![until, of, limit as i64],
+            |row| row.get(0).map_err(sql("read the dead letters")),
+        )
+    }
+
+    /// How many dead letters there are.
+    pub fn dead_letter_count(&self) -> Result<u64, StoreError> {
+        let action = "count the dead letters";
+        let count: i64 =
+            self.read()?.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).map_err(sql(action))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     fn dead(&self, filter: &str, parameters: impl rusqlite::Params) -> Result<Vec<DeadLetter>, StoreError> {
         let connection = self.read()?;
         let columns = codec::EVENT_COLUMNS;

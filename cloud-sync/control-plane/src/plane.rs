@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::arrivals::Arrivals;
+use crate::asks::Left;
 use crate::authority::{Authority, Live, ServerIdentity, is_name};
 use crate::blobs::Blobs;
 use crate::bus::{Bus, local_address};
@@ -84,6 +85,7 @@ pub(crate) struct Plane {
     /// Who watches what comes from devices.
     pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) glance: Glance,
+    pub(crate) left: Left,
     pub(crate) server: Arc<ServerIdentity>,
     pub(crate) clock: Clock,
     pub(crate) https_port: u16,
@@ -142,6 +144,7 @@ pub async fn run(
         live,
         arrivals,
         glance: Glance::default(),
+        left: Left::default(),
         server: server.clone(),
         clock: options.clock.clone(),
         https_port: started.https.port(),

@@ -125,6 +125,7 @@ impl Ack {
         }
         bounded("the number of watermarks", self.watermarks.len(), MAX_ACK_ENTRIES)?;
         bounded("the number of asks", self.asks.len(), MAX_ASKS)?;
+        self.asks.iter().try_for_each(Ask::check)?;
         bounded("the number of refusals", self.refused.len(), MAX_ACK_ENTRIES)?;
         if let Some(watermark) = self.watermarks.iter().find(|watermark| watermark.upto > MAX_SEQUENCE) {
             return invalid(format!("{} is no sequence number", watermark.upto));

@@ -48,7 +48,10 @@ mod topic;
 mod wire;
 
 pub use ack::{ACK_FORMAT, Ack, Refusal, RefusalReason, Watermark};
-pub use ask::{Ask, DEAD_LETTER_STREAM, LOG_STREAM, LogRecord, MAX_LOGS_S, REPORT_STREAM};
+pub use ask::{
+    Ask, DEAD_LETTER_STREAM, LETTER_STREAM, LOG_STREAM, LetterWay, LogRecord, MAX_LOGS_S, MOVED_STREAM, MovedLetters,
+    REPORT_STREAM,
+};
 pub use batch::{
     BATCH_FORMAT, Batch, BatchBuilder, BatchHeader, BatchLimits, BatchStart, Gap, GapReason, Line, Push, Record,
 };

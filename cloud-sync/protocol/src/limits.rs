@@ -128,6 +128,9 @@ pub const MAX_ACK_ENTRIES: usize = 64;
 /// Asks in one acknowledgement.
 pub const MAX_ASKS: usize = 8;
 
+/// Dead letters that one ask names: as many as a device lists.
+pub const MAX_LETTERS: usize = 100;
+
 /// Characters of a code that this release does not know: what is kept of it.
 pub const MAX_UNKNOWN_CODE: usize = 64;
 

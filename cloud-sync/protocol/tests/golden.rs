@@ -6,7 +6,7 @@ mod sample;
 
 use std::path::{Path, PathBuf};
 
-use holm_core::{LogLevel, Timestamp};
+use holm_core::{FunctionName, LogLevel, Timestamp};
 use holm_protocol::*;
 use sample::*;
 
@@ -180,7 +180,20 @@ fn asks_are_stable_and_unknown_ones_are_passed_over() {
     for (ask, text) in [
         (Ask::Logs { level: LogLevel::Info, for_s: 60 }, r#"{"what":"logs","level":"info","for_s":60}"#),
         (Ask::Report { id: id.clone() }, r#"{"what":"report","id":"ask-1"}"#),
-        (Ask::DeadLetters { id }, r#"{"what":"dead-letters","id":"ask-1"}"#),
+        (Ask::DeadLetters { id: id.clone() }, r#"{"what":"dead-letters","id":"ask-1"}"#),
+        (Ask::DeadLetter { id: id.clone(), letter: 5 }, r#"{"what":"dead-letter","id":"ask-1","letter":5}"#),
+        (
+            Ask::ReplayDeadLetters { id: id.clone(), letters: vec![5, 7] },
+            r#"{"what":"replay-dead-letters","id":"ask-1","letters":[5,7]}"#,
+        ),
+        (
+            Ask::ReplayFunction { id: id.clone(), function: FunctionName::new("scale").unwrap(), until: 9 },
+            r#"{"what":"replay-function","id":"ask-1","function":"scale","until":9}"#,
+        ),
+        (
+            Ask::DropDeadLetters { id: id.clone(), letters: vec![5] },
+            r#"{"what":"drop-dead-letters","id":"ask-1","letters":[5]}"#,
+        ),
     ] {
         let written = Ack::asking(ask.clone()).write().unwrap();
         assert_eq!(String::from_utf8_lossy(&written), format!(r#"{{"v":1,"asks":[{text}]}}"#));
@@ -190,6 +203,22 @@ fn asks_are_stable_and_unknown_ones_are_passed_over() {
     assert_eq!(Ack::read(later).unwrap().asks, [Ask::Unknown]);
     let many = format!(r#"{{"v":1,"asks":[{}]}}"#, [r#"{"what":"x"}"#; 9].join(","));
     assert!(Ack::read(many.as_bytes()).is_err());
+    // One ask moves so many letters and no more, whoever writes it.
+    let letters: Vec<i64> = (1..=101).collect();
+    for ask in [
+        Ask::ReplayDeadLetters { id: id.clone(), letters: letters.clone() },
+        Ask::DropDeadLetters { id: id.clone(), letters: letters.clone() },
+    ] {
+        assert!(Ack::asking(ask.clone()).write().is_err());
+        assert!(
+            Ack::read(format!(r#"{{"v":1,"asks":[{}]}}"#, serde_json::to_string(&ask).unwrap()).as_bytes()).is_err()
+        );
+    }
+    let (done, gone) = (vec![5], vec![7]);
+    let moved = MovedLetters { id, way: LetterWay::Replay, done, gone, more: false, left: 3, declined: None };
+    let text = r#"{"id":"ask-1","way":"replay","done":[5],"gone":[7],"more":false,"left":3}"#;
+    assert_eq!(serde_json::to_string(&moved).unwrap(), text);
+    assert_eq!(serde_json::from_str::<MovedLetters>(text).unwrap(), moved);
     for (record, text) in [
         (LogRecord::Gap { gap: 7, reason: "rate".to_owned() }, r#"{"gap":7,"reason":"rate"}"#),
         (

@@ -30,6 +30,17 @@ pub enum Acks {
     Refuse(u32),
 }
 
+/// In which unit it tells the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// Milliseconds here and seconds there, as the documentation has it.
+    Mixed,
+    /// Seconds everywhere.
+    Seconds,
+    /// Milliseconds everywhere.
+    Milliseconds,
+}
+
 /// A stream in one life of a device's database.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -65,6 +76,10 @@ pub struct State {
     pub shadows: BTreeMap<String, Vec<Value>>,
     /// Whether answers come to those who did not ask as well.
     pub unasked: bool,
+    /// The job in an answer to `$next/get` that nobody asked for.
+    pub foreign: Value,
+    /// See [`Units`].
+    pub units: Units,
     outgoing: Vec<(String, Vec<u8>)>,
 }
 
@@ -90,6 +105,8 @@ impl Core {
             updates: Vec::new(),
             shadows: BTreeMap::new(),
             unasked: true,
+            foreign: json!({ "jobId": "foreign", "status": "QUEUED" }),
+            units: Units::Mixed,
             outgoing: Vec::new(),
         }));
         let (stopped, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -203,20 +220,27 @@ impl State {
         }
     }
 
+    /// Now, in the unit that is told here by the documentation, or in the one that is told everywhere.
+    fn stamp(&self, milliseconds: bool) -> u64 {
+        match (self.units, milliseconds) {
+            (Units::Milliseconds, _) | (Units::Mixed, true) => 1_795_000_000_123,
+            (Units::Seconds, _) | (Units::Mixed, false) => 1_795_000_000,
+        }
+    }
+
     fn on_get(&mut self, topic: &str, payload: &[u8]) {
         self.asked += 1;
         let request: Value = serde_json::from_slice(payload).unwrap();
         let empty = self.empty > 0 || self.job.is_none();
         self.empty = self.empty.saturating_sub(1);
-        // Milliseconds here and seconds there, as the documentation has it.
         let answer = match &self.job {
             Some(job) if !empty => {
-                json!({ "execution": job, "timestamp": 1_795_000_000_123_u64, "clientToken": request["clientToken"] })
+                json!({ "execution": job, "timestamp": self.stamp(true), "clientToken": request["clientToken"] })
             }
-            _ => json!({ "timestamp": 1_795_000_000, "clientToken": request["clientToken"] }),
+            _ => json!({ "timestamp": self.stamp(false), "clientToken": request["clientToken"] }),
         };
         if self.unasked {
-            let foreign = json!({ "execution": { "jobId": "foreign", "status": "QUEUED" }, "clientToken": "somebody" });
+            let foreign = json!({ "execution": self.foreign, "clientToken": "somebody" });
             let rejected = json!({ "code": "VersionMismatch", "message": "late", "clientToken": "somebody", "executionState": {"status": "QUEUED"} });
             self.outgoing.push((format!("{topic}/accepted"), foreign.to_string().into_bytes()));
             self.outgoing.push((format!("{topic}/rejected"), rejected.to_string().into_bytes()));
@@ -228,7 +252,13 @@ impl State {
         let request: Value = serde_json::from_slice(payload).unwrap();
         let status = request["status"].as_str().unwrap().to_owned();
         let token = &request["clientToken"];
-        let now = 1_795_000_000_123_u64;
+        let now = self.stamp(true);
+        if self.unasked {
+            let foreign = json!({ "clientToken": "somebody", "executionState": { "status": "CANCELED" } });
+            let rejected = json!({ "code": "TerminalStateReached", "clientToken": "somebody", "executionState": { "status": "CANCELED" } });
+            self.outgoing.push((format!("{topic}/accepted"), foreign.to_string().into_bytes()));
+            self.outgoing.push((format!("{topic}/rejected"), rejected.to_string().into_bytes()));
+        }
         let job = self.job.as_mut().filter(|job| job["jobId"] == id);
         let Some(job) = job else {
             let rejected = json!({ "code": "TerminalStateReached", "clientToken": token, "timestamp": now });
@@ -247,10 +277,11 @@ impl State {
 
     fn on_shadow(&mut self, thing: &str, topic: &str, payload: &[u8]) {
         let request: Value = serde_json::from_slice(payload).unwrap();
+        let now = self.stamp(false);
         let reports = self.shadows.entry(thing.to_owned()).or_default();
         reports.push(request["state"]["reported"].clone());
         let answer = json!({
-            "state": request["state"], "version": reports.len(), "timestamp": 1_795_000_000, "clientToken": request["clientToken"],
+            "state": request["state"], "version": reports.len(), "timestamp": now, "clientToken": request["clientToken"],
         });
         if self.unasked {
             self.outgoing

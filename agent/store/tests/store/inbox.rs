@@ -86,6 +86,11 @@ fn dead_letters_are_kept_for_their_time_or_until_they_are_taken_out() {
     assert_eq!(all[0].event, event("d"));
     assert_eq!(running.store.dead_letters(Some("g"), 10).unwrap().len(), 1);
     assert_eq!(running.store.dead_letters(None, 2).unwrap().len(), 2);
+    let ids: Vec<i64> = all.iter().rev().map(|dead| dead.id).collect();
+    let until = |until, limit| running.store.dead_letters_until("f", until, limit).unwrap();
+    assert_eq!(until(ids[3], 10), [ids[0], ids[1], ids[3]], "the oldest first");
+    assert_eq!((until(ids[2], 10), until(ids[3], 1)), (vec![ids[0], ids[1]], vec![ids[0]]));
+    assert_eq!(running.store.dead_letter_count().unwrap(), 4);
     running.store.commit(vec![Write::Exhume(all[0].id)]).unwrap();
     assert!(running.store.dead_letter(all[0].id).unwrap().is_none());
     running.close();

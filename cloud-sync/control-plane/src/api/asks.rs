@@ -19,7 +19,7 @@ use crate::plane::Plane;
 use crate::records::{DeviceStatus, Refused};
 
 /// How long a device may take to answer. It needs a second; a slow line, some more.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// For so long, in seconds, lines go up unless something else is said.
 const USUAL: i64 = 60;
@@ -73,11 +73,7 @@ async fn ask(
     stream: &str,
     make: impl FnOnce(ClientToken) -> Ask,
 ) -> Result<Response, Problem> {
-    let thing = active(plane, thing).await?;
-    if !plane.bus.is_connected(thing.as_str()) {
-        let sentence = format!("{thing} is not connected, so it cannot be asked");
-        return Err(Problem::new(ApiErrorCode::Conflict, sentence));
-    }
+    let thing = there(plane, thing).await?;
     match asks::answer(plane, &thing, stream, make, PATIENCE).await? {
         Some(answer) => Ok(Json(json!({ "thing": thing, "answer": answer })).into_response()),
         None => {
@@ -85,6 +81,18 @@ async fn ask(
             let sentence = format!(
                 "{thing} has not answered within {seconds} s: its agent may be too old to be asked, or its configuration says no (`cloud.logs`)"
             );
+            Err(Problem::new(ApiErrorCode::Conflict, sentence))
+        }
+    }
+}
+
+/// One that can be asked.
+pub(super) async fn there(plane: &Plane, thing: &str) -> Result<ThingName, Problem> {
+    let thing = active(plane, thing).await?;
+    match plane.bus.is_connected(thing.as_str()) {
+        true => Ok(thing),
+        false => {
+            let sentence = format!("{thing} is not connected, so it cannot be asked");
             Err(Problem::new(ApiErrorCode::Conflict, sentence))
         }
     }

@@ -14,6 +14,8 @@
 //! | `GET /v1/devices/{thing}/jobs/{generation}` | operators | how far a device is with one |
 //! | `POST /v1/devices/{thing}/logs` | operators | makes a device send log lines for a while |
 //! | `POST /v1/devices/{thing}/report`, `/dead-letters` | operators | asks a device how it is; which events it gave up |
+//! | `POST /v1/devices/{thing}/dead-letters/{letter}` | operators | asks for one of those whole |
+//! | `POST /v1/devices/{thing}/dead-letters/replay`, `/drop` | operators | has the device give some to their functions again, or forget them |
 //! | `GET`, `POST /v1/rollouts`, `GET /v1/rollouts/{id}` | operators | one change of a function, to many devices, in stages |
 //! | `GET /v1/rollouts/{id}/devices` | operators | how each device stands in it |
 //! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
@@ -45,6 +47,7 @@ mod devices;
 mod enrol;
 mod export;
 pub(crate) mod fields;
+pub(crate) mod letters;
 mod openapi;
 mod operators;
 pub(crate) mod problem;
@@ -99,6 +102,9 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/logs", post(asks::logs))
         .route("/v1/devices/{thing}/report", post(asks::report))
         .route("/v1/devices/{thing}/dead-letters", post(asks::dead_letters))
+        .route("/v1/devices/{thing}/dead-letters/replay", post(letters::replay))
+        .route("/v1/devices/{thing}/dead-letters/drop", post(letters::forget))
+        .route("/v1/devices/{thing}/dead-letters/{letter}", post(letters::show))
         .route("/v1/results", get(results::results))
         .route("/v1/logs", get(results::logs))
         .route("/v1/traps", get(traps::list))

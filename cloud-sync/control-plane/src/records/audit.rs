@@ -4,6 +4,7 @@ use holm_core::Timestamp;
 use rusqlite::params;
 
 use super::Records;
+use super::tokens::audit;
 use crate::CloudError;
 use crate::error::sql;
 
@@ -21,6 +22,17 @@ pub(crate) struct Deed {
 }
 
 impl Records {
+    /// Writes down what is about to be done elsewhere: whether it was may never be known here.
+    pub(crate) async fn note_deed(
+        &self,
+        operator: String,
+        action: &'static str,
+        object: String,
+        now: Timestamp,
+    ) -> Result<(), CloudError> {
+        self.write(move |connection| audit(connection, now, &operator, action, &object)).await
+    }
+
     /// The latest first, before one or from the last on, at most `limit`.
     pub(crate) async fn deeds(&self, before: Option<i64>, limit: usize) -> Result<Vec<Deed>, CloudError> {
         self.read(move |connection| {

@@ -12,6 +12,7 @@ use maud::{Markup, html};
 use super::failure::Failure;
 use super::fleet::{presence, reported};
 use super::frame::{Place, frame, proof};
+use super::letters::left;
 use super::overview::why;
 use super::session::{Form, Session};
 use super::shown::{Mood, ago, bytes, clock, count, counted, job, moment, payload, span, state};
@@ -136,8 +137,9 @@ pub(super) fn vitals(plane: &Plane, device: &Device, now: Timestamp) -> Markup {
                 (fact("Dropped", &html! { (counted(health.dropped, "record", "records")) }))
                 (fact("Waiting events", &html! { (count(health.inbox)) }))
                 (fact("Dead letters", &html! {
-                    @if health.dead_letters == 0 { "0" }
-                    @else { a href={ "/devices/" (device.thing) "/dead-letters" } { (count(health.dead_letters)) } }
+                    @let dead = left(plane, device, health);
+                    @if dead == 0 { "0" }
+                    @else { a href={ "/devices/" (device.thing) "/dead-letters" } { (count(dead)) } }
                 }))
                 (fact("Failures", &html! { (count(health.faults)) " in " (counted(health.invocations, "invocation", "invocations")) }))
                 (fact("Memory", &html! { (bytes(health.memory_bytes)) }))

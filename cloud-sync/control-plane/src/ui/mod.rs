@@ -6,7 +6,7 @@
 //! | `/fleet`, `/devices/{thing}` | devices, and one of them, with what comes from it |
 //! | `/rollouts`, `/rollouts/{id}` | rollouts, and one of them, with what can be done about it |
 //! | `/results` | series, plotted and in figures |
-//! | `/dead-letters`, `/devices/{thing}/dead-letters` | events that were given up |
+//! | `/dead-letters`, `/devices/{thing}/dead-letters`, and below it | events that were given up, and what can be done about them |
 //! | `/functions` | releases, and where they run |
 //! | `/enrol` | tokens for new devices |
 //! | `/audit` | who did what |
@@ -70,6 +70,7 @@ pub(crate) fn router() -> Router<Arc<Plane>> {
         .route("/results", get(results::page))
         .route("/dead-letters", get(letters::page))
         .route("/devices/{thing}/dead-letters", get(letters::of_device))
+        .route("/devices/{thing}/dead-letters/{what}", get(letters::one).post(letters::turn))
         .route("/functions", get(functions::page))
         .route("/enrol", get(enrol::page).post(enrol::make))
         .route("/audit", get(audit::page))
