@@ -12,6 +12,7 @@ pub mod controls;
 pub mod deploy;
 pub mod dispatch;
 pub mod journal;
+pub mod look;
 pub mod node;
 mod notify;
 pub mod record;

@@ -9,7 +9,7 @@ use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holm_core::{ErrorCode, FunctionName, Source};
-use holm_store::{DeadLetter, InboxId, OutboxRow, Write};
+use holm_store::{DeadLetter, InboxId, OutboxRow, Store, Write};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -371,14 +371,13 @@ pub(super) fn text_or_bytes(data: &[u8]) -> Value {
     }
 }
 
-pub(super) async fn dlq(Extract(state): Extract<State>, Query(query): Query<Follow>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn dlq(Extract(store): Extract<Store>, Query(query): Query<Follow>) -> Answer {
     let letters = blocking(move || store.dead_letters(query.function.as_deref(), query.limit)).await?;
     Ok(Json(json!({ "dead_letters": letters.iter().map(|one| letter(one, false)).collect::<Vec<_>>() })))
 }
 
-async fn find(state: &State, id: i64) -> Result<DeadLetter, Failure> {
-    let store = state.dispatcher.store.clone();
+async fn find(store: &Store, id: i64) -> Result<DeadLetter, Failure> {
+    let store = store.clone();
     blocking(move || store.dead_letter(id))
         .await?
         .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
@@ -393,13 +392,13 @@ async fn commit(state: &State, writes: Vec<Write>) -> Result<(), Failure> {
     }
 }
 
-pub(super) async fn dead_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
-    Ok(Json(letter(&find(&state, id).await?, true)))
+pub(super) async fn dead_letter(Extract(store): Extract<Store>, Path(id): Path<i64>) -> Answer {
+    Ok(Json(letter(&find(&store, id).await?, true)))
 }
 
 pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
     let _one_at_a_time = state.letters.lock().await;
-    find(&state, id).await?;
+    find(&state.dispatcher.store, id).await?;
     commit(&state, vec![Write::Exhume(id)]).await?;
     Ok(Json(json!({ "dropped": id })))
 }
@@ -408,7 +407,7 @@ pub(super) async fn drop_letter(Extract(state): Extract<State>, Path(id): Path<i
 pub(super) async fn replay(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
     // From the look to the commit: two at a time would both find the letter, and its event would run twice.
     let _one_at_a_time = state.letters.lock().await;
-    let found = find(&state, id).await?;
+    let found = find(&state.dispatcher.store, id).await?;
     let mut event = found.event;
     event.attempt = 1;
     let row: InboxId = state.dispatcher.store.next_inbox_id();
@@ -418,15 +417,13 @@ pub(super) async fn replay(Extract(state): Extract<State>, Path(id): Path<i64>) 
     Ok(Json(json!({ "replayed": id })))
 }
 
-pub(super) async fn buffer(Extract(state): Extract<State>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn buffer(Extract(store): Extract<Store>) -> Answer {
     let (lanes, inbox, gaps, epoch) =
         blocking(move || Ok((store.lanes()?, store.inbox_stat()?, store.gaps(20)?, store.epoch()?))).await?;
     Ok(Json(json!({ "lanes": lanes, "inbox": inbox, "gaps": gaps, "epoch": epoch })))
 }
 
-pub(super) async fn buffer_rows(Extract(state): Extract<State>, Query(query): Query<Rows>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn buffer_rows(Extract(store): Extract<Store>, Query(query): Query<Rows>) -> Answer {
     let rows = blocking(move || store.outbox(query.stream.as_deref(), query.after, query.limit)).await?;
     let row = |row: &OutboxRow| {
         json!({
