@@ -30,6 +30,20 @@ pub enum Command {
     /// Run recorded invocations again: for `holm trap show --replay` and `holm replay`.
     #[command(hide = true)]
     Replay(Replay),
+    /// Answer what a database holds, without being its node: for `holm buffer open`.
+    #[command(hide = true)]
+    Look(Look),
+}
+
+#[expect(missing_docs, reason = "clap would show it instead of what the commands say")]
+#[derive(clap::Args)]
+pub struct Look {
+    /// The folder of the database: a copy, since opening it brings it up to date and mends it.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Where the socket is made. It ends when stdin does.
+    #[arg(long)]
+    pub at: PathBuf,
 }
 
 #[expect(missing_docs, reason = "clap would show it instead of what the commands say")]

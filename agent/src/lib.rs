@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod dispatch;
 pub mod journal;
 pub mod letters;
+pub mod look;
 pub mod node;
 mod notify;
 pub mod record;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use holm_agent::arguments::{Arguments, Command, Enrol, Options, Replay, Run};
+use holm_agent::arguments::{Arguments, Command, Enrol, Look, Options, Replay, Run};
 use holm_agent::config::{Config, Overrides, Stage};
-use holm_agent::{board, cloud, node, replay};
+use holm_agent::{board, cloud, look, node, replay};
 use holm_cloud_sync::Invitation;
 use holm_core::{ErrorCode, Problems};
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::SafeOutputs(options) => (options, safe_outputs),
         Command::Enrol(arguments) => return enrol(arguments),
         Command::Replay(Replay { native }) => return replay_all(&native),
+        Command::Look(arguments) => return answer(&arguments),
     };
     let file = options.config.clone().or_else(standard_config);
     let Options { data, listen, board, .. } = options;
@@ -124,6 +125,21 @@ fn enrol(arguments: Enrol) -> ExitCode {
 /// `holmd replay`.
 fn replay_all(native: &std::path::Path) -> ExitCode {
     match replay::run(native, std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holmd: {}", node::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `holmd look`.
+fn answer(arguments: &Look) -> ExitCode {
+    let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
+    let ended = runtime.block_on(look::run(&arguments.data, &arguments.at));
+    // The thread that waits for stdin has nothing to clean up.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holmd: {}", node::describe(&error));

@@ -106,7 +106,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Told when stdin ends. The thread that waits for it has nothing to clean up, and is left at the end.
-fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
+pub(crate) fn tether() -> anyhow::Result<oneshot::Receiver<()>> {
     let (cut, told) = oneshot::channel();
     thread("tether", 64 << 10, move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -133,6 +133,14 @@ fn keys_are_put_away_brought_back_and_made_anew() {
 }
 
 #[test]
+fn the_buffer_of_a_dead_node_is_read_from_its_card() {
+    follow(
+        "how-to/recover.md",
+        &["found in /var/lib/holm: holm.db", "epoch ", "kept in rescued", "rows in rows.ndjson"],
+    );
+}
+
+#[test]
 fn a_control_plane_is_backed_up_and_made_again() {
     follow("how-to/backup.md", &[]);
 }

@@ -166,6 +166,42 @@ fn a_node_that_cannot_start_says_why() {
 }
 
 #[test]
+fn a_card_that_cannot_be_read_and_a_system_that_cannot_be_seeded_say_what_they_are() {
+    let place = Place::new();
+    let disk = |name: &str, kind: u8, begin: &[u8]| {
+        let mut bytes = vec![0; 3 << 20];
+        // One partition, from a mebibyte on.
+        bytes[0x1be + 4] = kind;
+        bytes[0x1be + 8..][..4].copy_from_slice(&2048_u32.to_le_bytes());
+        bytes[0x1be + 12..][..4].copy_from_slice(&4096_u32.to_le_bytes());
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        bytes[1 << 20..][..begin.len()].copy_from_slice(begin);
+        place.write(name, bytes);
+    };
+    place.write("zeros.img", vec![0; 4096]);
+    disk("locked.img", 0x83, b"LUKS\xba\xbe");
+    disk("photos.img", 0x0c, b"");
+    place.check("card-is-none", "holm", 1, &["buffer", "open", "zeros.img"]);
+    place.check("card-is-encrypted", "holm", 1, &["buffer", "open", "locked.img"]);
+    place.check("card-without-database", "holm", 1, &["buffer", "open", "photos.img"]);
+    place.check("card-is-a-folder", "holm", 1, &["buffer", "open", "."]);
+    // A package with nothing but its name.
+    let control = b"Package: holm\nVersion: 0.1.0\nArchitecture: arm64\n";
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(control.len() as u64);
+    tar.append_data(&mut header, "./control", &control[..]).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let head = format!("{:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", "control.tar", 0, 0, 0, 100_644, tar.len());
+    place.write("holm.deb", [&b"!<arch>\n"[..], head.as_bytes(), &tar].concat());
+    place.write("os.zip", b"PK\x03\x04 and more");
+    let flash = |os| ["flash", "--device", "card.img", "--deb", "holm.deb", "--os", os];
+    place.check("system-is-none", "holm", 1, &flash("photos.img"));
+    place.check("system-is-packed", "holm", 1, &flash("os.zip"));
+    assert!(!place.path().join("card.img").exists());
+}
+
+#[test]
 fn a_node_says_what_it_does_not_take() {
     let place = Place::new();
     let data = place.path().join("data");

@@ -7,12 +7,14 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use holm_tests::card::{self, Card, HOST, PATIENCE};
 use holm_tests::control_plane::ControlPlane;
 use holm_tests::functions::example;
 use holm_tests::mqtt::{Client, Packet};
+use holm_tests::node::binary;
 use holm_tests::publisher::Publisher;
 use serde_json::Value;
 
@@ -202,7 +204,25 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
         // What is reported by now is not from before the cut.
         field.ended();
     }
+    // Nobody takes its results any more: what it acknowledges now is on its card, and nowhere else.
+    let stopped = Command::new("kill").args(["-STOP", &field.cloud.pid().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    let mut client = field.card.client("last");
+    let first = field.acknowledged + 1;
+    field.publish(&mut client, first + 9);
+    assert_eq!(field.acknowledged, first + 9, "{}", tail(&field.card.said()));
     field.card.cut();
+    let mut command = Command::new(binary("holm"));
+    command.args(["buffer", "open"]).arg(&path).args(["export", "--stream", "result.counter.n"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let rows: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let numbers: Vec<u16> = rows.iter().filter_map(|row| row["data"].as_str()?.parse().ok()).collect();
+    let missing: Vec<u16> = (first..=field.acknowledged).filter(|number| !numbers.contains(number)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not on the card: {rows:?}\n{said}");
+    println!("{} rows were read from the card: {}", rows.len(), said.lines().nth(1).unwrap_or("it was clean"));
 }
 
 #[test]

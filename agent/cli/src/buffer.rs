@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::Value;
 
+use crate::card::Open;
 use crate::client::{Client, escape, parse};
 use crate::failure::Failure;
-use crate::look::{self, Look};
+use crate::look;
 use crate::reply;
 use crate::screen::Screen;
 use crate::table::Table;
@@ -25,6 +26,15 @@ pub(crate) struct Buffer {
 
 #[derive(Subcommand)]
 enum Action {
+    #[command(flatten)]
+    Look(Look),
+    /// Look into the buffer of a device that does not run, on its card. The card is only read
+    Open(Open),
+}
+
+/// What can be seen of a buffer.
+#[derive(Subcommand)]
+pub(crate) enum Look {
     /// Show how much waits, by lane, and what was given up
     Stat {
         /// As JSON
@@ -60,7 +70,16 @@ enum Action {
 impl Buffer {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
         match &self.action {
-            Action::Stat { json } => {
+            Action::Look(look) => look.run(client, screen).await,
+            Action::Open(open) => open.run(screen).await,
+        }
+    }
+}
+
+impl Look {
+    pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<(), Failure> {
+        match self {
+            Self::Stat { json } => {
                 let answer = client.get("/v1/buffer").await?;
                 if *json {
                     return screen.json(&answer);
@@ -69,7 +88,7 @@ impl Buffer {
                 let text = stat(&buffer, &screen.look);
                 screen.text(&text)
             }
-            Action::Peek { stream, limit, json } => {
+            Self::Peek { stream, limit, json } => {
                 let mut left = *limit;
                 rows(client, stream.as_deref(), *limit, |row| {
                     if left == 0 {
@@ -88,11 +107,11 @@ impl Buffer {
                 }
                 Ok(())
             }
-            Action::Export { stream, output: None, .. } => {
+            Self::Export { stream, output: None, .. } => {
                 let shown = |row: &Value| screen.json(row).map(|()| true);
                 rows(client, stream.as_deref(), usize::MAX, shown).await.map(drop)
             }
-            Action::Export { stream, output: Some(path), .. } => {
+            Self::Export { stream, output: Some(path), .. } => {
                 let failed = |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
                 let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
                 let count = rows(client, stream.as_deref(), usize::MAX, |row| {
@@ -135,7 +154,7 @@ async fn rows(
     }
 }
 
-fn stat(buffer: &reply::Buffer, look: &Look) -> String {
+pub(crate) fn stat(buffer: &reply::Buffer, look: &look::Look) -> String {
     let mut table = Table::new(&["LANE", ">ROWS", ">SIZE", "OLDEST"]);
     for lane in &buffer.lanes {
         table.row([
@@ -156,7 +175,7 @@ fn stat(buffer: &reply::Buffer, look: &Look) -> String {
     text
 }
 
-fn line(row: &Value, look: &Look) -> String {
+fn line(row: &Value, look: &look::Look) -> String {
     let field = |name: &str| row.get(name).cloned().unwrap_or_default();
     let text = |name: &str| match field(name) {
         Value::String(text) => text,
@@ -186,8 +205,8 @@ logs         0       0 B
 epoch 5b1e
 2022-03-24 08:00:00  1,000 rows of result.f.x given up (1 to 1000): cap
 ";
-        assert_eq!(stat(&buffer, &Look::plain()), expected);
+        assert_eq!(stat(&buffer, &look::Look::plain()), expected);
         let row = serde_json::json!({"id": 9, "lane": "results", "stream": "result.f.x", "sequence": 3, "time": 0, "data": "1.5"});
-        assert_eq!(line(&row, &Look::plain()), "1970-01-01 00:00:00  results  result.f.x #3  1.5");
+        assert_eq!(line(&row, &look::Look::plain()), "1970-01-01 00:00:00  results  result.f.x #3  1.5");
     }
 }

@@ -11,6 +11,7 @@ mod apply;
 mod board;
 mod buffer;
 mod build;
+mod card;
 mod cc;
 mod client;
 mod cloud;

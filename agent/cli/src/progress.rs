@@ -49,6 +49,7 @@ impl Drop for Bar {
 fn line(progress: Progress) -> String {
     let Progress { phase, done, total } = progress;
     let name = match phase {
+        Phase::Unpack => "unpacking",
         Phase::Check => "checking",
         Phase::Write => "writing",
         Phase::Verify => "reading back",

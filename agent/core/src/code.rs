@@ -113,6 +113,10 @@ codes! {
     FleetWrong = "fleet-wrong",
     /// A disk is not written.
     DiskRefused = "disk-refused",
+    /// No database can be read from a card.
+    CardUnreadable = "card-unreadable",
+    /// An image of a system cannot be seeded.
+    SystemUnfit = "system-unfit",
 }
 
 impl std::fmt::Display for ErrorCode {

@@ -9,7 +9,7 @@ use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holm_core::{ErrorCode, FunctionName, Source};
-use holm_store::OutboxRow;
+use holm_store::{OutboxRow, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -363,15 +363,13 @@ pub(super) async fn results(
     Ok(Json(json!({ "results": rows })))
 }
 
-pub(super) async fn buffer(Extract(state): Extract<State>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn buffer(Extract(store): Extract<Store>) -> Answer {
     let (lanes, inbox, gaps, epoch) =
         blocking(move || Ok((store.lanes()?, store.inbox_stat()?, store.gaps(20)?, store.epoch()?))).await?;
     Ok(Json(json!({ "lanes": lanes, "inbox": inbox, "gaps": gaps, "epoch": epoch })))
 }
 
-pub(super) async fn buffer_rows(Extract(state): Extract<State>, Query(query): Query<Rows>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn buffer_rows(Extract(store): Extract<Store>, Query(query): Query<Rows>) -> Answer {
     let rows = blocking(move || store.outbox(query.stream.as_deref(), query.after, query.limit)).await?;
     let row = |row: &OutboxRow| {
         json!({

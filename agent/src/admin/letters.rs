@@ -6,20 +6,19 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use holm_protocol::LetterWay;
+use holm_store::Store;
 use serde_json::json;
 
 use super::State;
 use super::handlers::{Answer, Failure, Follow, blocking, name};
 use crate::letters::{Moved, Which, shown};
 
-pub(super) async fn list(Extract(state): Extract<State>, Query(query): Query<Follow>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn list(Extract(store): Extract<Store>, Query(query): Query<Follow>) -> Answer {
     let letters = blocking(move || store.dead_letters(query.function.as_deref(), query.limit)).await?;
     Ok(Json(json!({ "dead_letters": letters.iter().map(|letter| shown(letter, false)).collect::<Vec<_>>() })))
 }
 
-pub(super) async fn one(Extract(state): Extract<State>, Path(id): Path<i64>) -> Answer {
-    let store = state.dispatcher.store.clone();
+pub(super) async fn one(Extract(store): Extract<Store>, Path(id): Path<i64>) -> Answer {
     let letter = blocking(move || store.dead_letter(id)).await?.ok_or_else(|| gone(id))?;
     Ok(Json(shown(&letter, true)))
 }

@@ -16,8 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::routing::{get, post};
 use holm_cloud_sync::Cloud;
+use holm_store::Store;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -63,6 +65,13 @@ impl State {
     }
 }
 
+/// What only reads the store needs nothing else.
+impl FromRef<State> for Store {
+    fn from_ref(state: &State) -> Self {
+        state.dispatcher.store.clone()
+    }
+}
+
 /// Opens the socket; one that a crash left behind is replaced. The store's lock is held by now, so no other node uses
 /// the folder.
 pub fn bind(folder: &Path) -> std::io::Result<UnixListener> {
@@ -103,9 +112,9 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/events", get(handlers::events))
         .route("/v1/logs", get(handlers::logs))
         .route("/v1/results/{name}", get(handlers::results))
-        .route("/v1/dlq", get(letters::list))
+        .merge(reading())
         .route("/v1/dlq/replay", post(letters::replay_lot))
-        .route("/v1/dlq/{id}", get(letters::one).delete(letters::forget))
+        .route("/v1/dlq/{id}", axum::routing::delete(letters::forget))
         .route("/v1/dlq/{id}/replay", post(letters::replay))
         .route("/v1/traps", get(traps::list))
         .route("/v1/traps/{id}", get(traps::one))
@@ -120,9 +129,27 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/rehearsal/line/{line}", post(rehearsal::drive))
         .route("/v1/rehearsal/file/{folder}/{name}", post(rehearsal::put))
         .route("/v1/rehearsal/http", post(rehearsal::ask))
-        .route("/v1/buffer", get(handlers::buffer))
-        .route("/v1/buffer/rows", get(handlers::buffer_rows))
         .layer(axum::Extension(stop))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BUNDLE))
         .with_state(state)
+}
+
+/// What can be asked of a store alone.
+fn reading<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    Store: FromRef<S>,
+{
+    Router::new()
+        .route("/v1/dlq", get(letters::list))
+        .route("/v1/dlq/{id}", get(letters::one))
+        .route("/v1/buffer", get(handlers::buffer))
+        .route("/v1/buffer/rows", get(handlers::buffer_rows))
+}
+
+/// Serves what can be asked of a store without a node, until `end`.
+pub async fn serve_store(listener: UnixListener, store: Store, end: impl Future<Output = ()> + Send + 'static) {
+    let app = reading().with_state(store);
+    if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(end).await {
+        tracing::error!(%error, "the socket failed");
+    }
 }

@@ -277,6 +277,18 @@ impl Partition {
     }
 }
 
+/// What of a disk or a partition is mounted: the partition's name, and where.
+pub(crate) fn mounted(roots: &Roots, path: &Path) -> Option<(String, String)> {
+    if let Ok(Some(disk)) = Disk::at(roots, path) {
+        return disk.partitions.into_iter().find_map(|part| Some((part.name, part.mounted.into_iter().next()?)));
+    }
+    // A partition by itself, or what the kernel has made of one, such as an encrypted one that was opened.
+    let meta = fs::metadata(path).ok().filter(|meta| meta.file_type().is_block_device())?;
+    let number = format!("{}:{}", rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let place = mounts(&roots.proc).remove(&number)?.into_iter().next()?;
+    Some((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), place))
+}
+
 /// Places by device number and by device path, as `mountinfo` has them (proc_pid_mountinfo(5)).
 fn mounts(proc: &Path) -> BTreeMap<String, Vec<String>> {
     let mut mounts: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::card::Absent;
+
 /// The step that failed, and on what.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -102,6 +104,70 @@ pub enum ImageError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What is neither a card nor a part of one.
+    #[error("{path} is no card: {problem}", path = path.display())]
+    NoTable {
+        /// Which.
+        path: PathBuf,
+        /// What is missing.
+        problem: String,
+    },
+    /// A card without a database, as far as can be seen.
+    #[error("no database of a node is on {path}:{list}", path = path.display(), list = lines(seen))]
+    NoDatabase {
+        /// Which.
+        path: PathBuf,
+        /// What was looked at, a line each.
+        seen: Vec<String>,
+        /// Why there is none.
+        why: Absent,
+    },
+    /// A card with several.
+    #[error("{path} has databases in several partitions: {list}", path = path.display(), list = list(numbers))]
+    Several {
+        /// Which.
+        path: PathBuf,
+        /// The partitions.
+        numbers: Vec<u32>,
+    },
+    /// A card that this system has mounted.
+    #[error("{partition} of {path} is mounted at {place}, and what is written there may not be on the card yet", path = path.display())]
+    Mounted {
+        /// Which.
+        path: PathBuf,
+        /// The partition, as the kernel calls it.
+        partition: String,
+        /// Where.
+        place: String,
+    },
+    /// A data folder whose node runs.
+    #[error("a node runs in {path}", path = path.display())]
+    Running {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A folder that should be empty.
+    #[error("{path} has something in it already", path = path.display())]
+    NotEmpty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A system that cannot be seeded.
+    #[error("{path} cannot be seeded: {problem}", path = path.display())]
+    Unfit {
+        /// Which image.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// A file that is no package of Debian.
+    #[error("{path} is no package of Debian: {problem}", path = path.display())]
+    NotAPackage {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A program that is needed.
     #[error("{program} is needed, and is not here: apt-get install {package}")]
     Program {
@@ -163,6 +229,10 @@ impl ImageError {
         }
         text
     }
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn lines(reasons: &[String]) -> String {

@@ -57,6 +57,14 @@ pub(crate) fn get(mut partition: impl Read + Write + Seek, path: &str) -> io::Re
     }
 }
 
+/// Bytes that are free.
+pub(crate) fn free(mut partition: impl Read + Write + Seek) -> io::Result<u64> {
+    partition.rewind()?;
+    let system = FileSystem::new(partition, options())?;
+    let stats = system.stats()?;
+    Ok(u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()))
+}
+
 /// Cards do not learn when they were last read.
 fn options() -> FsOptions {
     FsOptions::new().update_accessed_date(false)

@@ -10,6 +10,9 @@
 //!    none, or its old one cleared, and boots nothing.
 //! 5. The card is read back, past the caches, and compared.
 //! 6. The seed is written, and read again.
+//!
+//! All of it holds for an image of ours and for one of somebody else's system alike; they differ in what says that they are
+//! whole, and in what a seed is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -21,6 +24,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use crate::disk::{Allowed, Disk, Roots};
 use crate::image::{CHUNK, Digest, Image};
 use crate::layout::MIB;
+use crate::stock::{Seeded, Stock};
 use crate::{ImageError, Phase, Progress, card_seed, seed};
 
 /// The alignment that reading past the caches wants; no disk wants more.
@@ -48,8 +52,75 @@ pub struct Flash<'a> {
     pub target: &'a Target,
     /// What somebody has allowed.
     pub allowed: Allowed,
-    /// What the card is told.
-    pub seed: &'a card_seed::Seed,
+}
+
+/// What is written, as far as writing cares.
+pub(crate) trait Source {
+    /// Where it is.
+    fn path(&self) -> &Path;
+    /// How long it is.
+    fn bytes(&self) -> u64;
+    /// Its digest, as it was when somebody looked at it.
+    fn sha256(&self) -> &str;
+    /// To make that digest again.
+    fn digest(&self) -> Digest;
+    /// Reads all of it, and compares it with its digest.
+    fn check(&mut self, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError>;
+    /// All chunks in their order, each with where it begins and how long all of it is.
+    fn each_chunk(&mut self, with: Each<'_>) -> Result<(), ImageError>;
+    /// Whether what the digest leaves out of the first chunk is right.
+    fn begins(&self, chunk: &[u8]) -> bool;
+    /// Writes the seed.
+    fn put_seed(&self, card: &File, path: &Path) -> Result<(), ImageError>;
+    /// Reads it again.
+    fn compare_seed(&self, card: &File, path: &Path) -> Result<(), ImageError>;
+}
+
+/// Takes a chunk, where it begins, and how long all of it is.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(u64, &[u8], u64) -> Result<(), ImageError>;
+
+/// An image of ours, with its seed.
+struct Ours<'a> {
+    image: &'a mut Image,
+    seed: &'a card_seed::Seed,
+}
+
+impl Source for Ours<'_> {
+    fn path(&self) -> &Path {
+        &self.image.path
+    }
+
+    fn bytes(&self) -> u64 {
+        self.image.manifest.bytes
+    }
+
+    fn sha256(&self) -> &str {
+        &self.image.manifest.sha256
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::without_manifest()
+    }
+
+    fn check(&mut self, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+        self.image.check(tell)
+    }
+
+    fn each_chunk(&mut self, with: Each<'_>) -> Result<(), ImageError> {
+        self.image.each_chunk(with)
+    }
+
+    fn begins(&self, chunk: &[u8]) -> bool {
+        crate::Manifest::read(chunk.get(4096..).unwrap_or_default()).as_ref() == Ok(&self.image.manifest)
+    }
+
+    fn put_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
+        seed::put(card, path, self.seed)
+    }
+
+    fn compare_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
+        seed::compare(card, path, self.seed)
+    }
 }
 
 impl Target {
@@ -61,9 +132,8 @@ impl Target {
         }
     }
 
-    /// All reasons not to write an image to it.
-    pub fn refusals(&self, image: &Image, allowed: Allowed) -> Vec<String> {
-        let needed = image.manifest.bytes;
+    /// All reasons not to write an image of so many bytes to it.
+    pub fn refusals(&self, image: &Path, needed: u64, allowed: Allowed) -> Vec<String> {
         match self {
             Self::Disk(disk) => disk.refusals(needed, allowed),
             Self::File { bytes, .. } if *bytes < needed => {
@@ -71,7 +141,7 @@ impl Target {
             }
             Self::File { path, .. } => {
                 let same = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
-                match same(path).is_some() && same(path) == same(&image.path) {
+                match same(path).is_some() && same(path) == same(image) {
                     true => vec!["it is the image itself".to_owned()],
                     false => Vec::new(),
                 }
@@ -81,14 +151,33 @@ impl Target {
 }
 
 impl Flash<'_> {
-    /// Writes it, and reads it back.
-    pub fn write(&self, image: &mut Image, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+    /// Writes an image of ours and what its card is told, and reads it back.
+    pub fn write(
+        &self,
+        image: &mut Image,
+        seed: &card_seed::Seed,
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<(), ImageError> {
+        self.write_any(&mut Ours { image, seed }, tell)
+    }
+
+    /// Writes an image of another system and what its first boot is told, and reads it back.
+    pub fn write_stock(
+        &self,
+        stock: &mut Stock,
+        seeded: &Seeded,
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<(), ImageError> {
+        self.write_any(&mut stock.with(seeded), tell)
+    }
+
+    fn write_any(&self, image: &mut dyn Source, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
         let path = self.target.path();
         let refused = |reasons: Vec<String>| match reasons.is_empty() {
             true => Ok(()),
             false => Err(ImageError::Refused { path: path.to_owned(), reasons }),
         };
-        refused(self.target.refusals(image, self.allowed))?;
+        refused(self.target.refusals(image.path(), image.bytes(), self.allowed))?;
         image.check(tell)?;
         let mut card = self.open()?;
         let first = write_all_but_first(image, &mut card, path, tell)?;
@@ -103,13 +192,13 @@ impl Flash<'_> {
     }
 
     /// Reads it back, and gives it its seed.
-    fn prove(&self, image: &Image, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+    fn prove(&self, image: &dyn Source, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
         let path = self.target.path();
         self.verify(image, card, tell)?;
-        seed::put(card, path, self.seed)?;
+        image.put_seed(card, path)?;
         card.sync_all().map_err(ImageError::file("sync", path))?;
         drop_caches(card);
-        seed::compare(card, path, self.seed)
+        image.compare_seed(card, path)
     }
 
     /// Opens the card for us alone, and makes sure that it is still the one.
@@ -145,7 +234,7 @@ impl Flash<'_> {
     }
 
     /// Reads the card back and compares it.
-    fn verify(&self, image: &Image, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+    fn verify(&self, image: &dyn Source, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
         let path = self.target.path();
         drop_caches(card);
         // Past the caches, where that is possible; on a file system that cannot, without.
@@ -157,21 +246,21 @@ impl Flash<'_> {
         };
         let mut buffer = vec![0; CHUNK + ALIGNMENT];
         let skip = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let mut digest = Digest::default();
-        let (mut at, total) = (0, image.manifest.bytes);
+        let mut digest = image.digest();
+        let (mut at, total) = (0, image.bytes());
         while at < total {
             let want = usize::try_from(total - at).unwrap_or(usize::MAX).min(CHUNK);
             let chunk = buffer.get_mut(skip..skip + want).unwrap_or_default();
             reader.read_exact(chunk).map_err(ImageError::file("read back", path))?;
             digest.add(at, chunk);
-            if at == 0 && crate::Manifest::read(chunk.get(4096..).unwrap_or_default()).as_ref() != Ok(&image.manifest) {
+            if at == 0 && !image.begins(chunk) {
                 let (expected, found) = ("its manifest".to_owned(), "another".to_owned());
                 return Err(ImageError::BadCard { path: path.to_owned(), expected, found });
             }
             at += want as u64;
             tell(Progress { phase: Phase::Verify, done: at, total });
         }
-        let (expected, found) = (image.manifest.sha256.clone(), digest.finish());
+        let (expected, found) = (image.sha256().to_owned(), digest.finish());
         match expected == found {
             true => Ok(()),
             false => Err(ImageError::BadCard { path: path.to_owned(), expected, found }),
@@ -181,7 +270,7 @@ impl Flash<'_> {
 
 /// Writes all but the first mebibyte, which is cleared and handed back.
 fn write_all_but_first(
-    image: &mut Image,
+    image: &mut dyn Source,
     card: &mut File,
     path: &Path,
     tell: &mut dyn FnMut(Progress),
@@ -190,8 +279,8 @@ fn write_all_but_first(
     card.write_all_at(&vec![0; CHUNK], 0).map_err(ImageError::file("write", path))?;
     card.sync_data().map_err(ImageError::file("sync", path))?;
     card.seek(SeekFrom::Start(MIB)).map_err(ImageError::file("write", path))?;
-    let (mut first, mut digest) = (Vec::new(), Digest::default());
-    image.each_chunk(|at, chunk, total| {
+    let (mut first, mut digest) = (Vec::new(), image.digest());
+    image.each_chunk(&mut |at, chunk, total| {
         digest.add(at, chunk);
         match at {
             0 => first = chunk.to_vec(),
@@ -204,8 +293,11 @@ fn write_all_but_first(
         tell(Progress { phase: Phase::Write, done: at + chunk.len() as u64, total });
         Ok(())
     })?;
-    image.compare(digest)?;
-    Ok(first)
+    let (expected, found) = (image.sha256().to_owned(), digest.finish());
+    match found == expected {
+        true => Ok(first),
+        false => Err(ImageError::Damaged { path: image.path().to_owned(), expected, found }),
+    }
 }
 
 fn put_first(card: &mut File, path: &Path, first: &[u8]) -> Result<(), ImageError> {

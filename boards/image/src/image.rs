@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::flash::Each;
 use crate::layout::MANIFEST;
 use crate::{ImageError, Manifest, Phase, Progress, hex};
 
@@ -45,13 +46,17 @@ impl Image {
 
     /// Reads all of it, and compares it with its digest.
     pub fn check(&mut self, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
-        let mut digest = Digest::default();
-        self.each_chunk(|at, chunk, total| {
+        let mut digest = Digest::without_manifest();
+        self.each_chunk(&mut |at, chunk, total| {
             digest.add(at, chunk);
             tell(Progress { phase: Phase::Check, done: at + chunk.len() as u64, total });
             Ok(())
         })?;
-        self.compare(digest)
+        let (expected, found) = (self.manifest.sha256.clone(), digest.finish());
+        match found == expected {
+            true => Ok(()),
+            false => Err(ImageError::Damaged { path: self.path.clone(), expected, found }),
+        }
     }
 
     /// Whether it is for this board.
@@ -65,48 +70,49 @@ impl Image {
         }
     }
 
-    pub(crate) fn compare(&self, digest: Digest) -> Result<(), ImageError> {
-        let (expected, found) = (self.manifest.sha256.clone(), digest.finish());
-        match found == expected {
-            true => Ok(()),
-            false => Err(ImageError::Damaged { path: self.path.clone(), expected, found }),
-        }
-    }
-
     /// All chunks in their order, each with where it begins and how long the image is.
-    pub(crate) fn each_chunk(
-        &mut self,
-        mut with: impl FnMut(u64, &[u8], u64) -> Result<(), ImageError>,
-    ) -> Result<(), ImageError> {
-        let failed = || ImageError::file("read", &self.path);
-        self.file.seek(SeekFrom::Start(0)).map_err(failed())?;
-        let mut buffer = vec![0; CHUNK];
-        let (mut at, total) = (0, self.manifest.bytes);
-        while at < total {
-            let want = usize::try_from(total - at).unwrap_or(usize::MAX).min(CHUNK);
-            let chunk = buffer.get_mut(..want).unwrap_or_default();
-            self.file.read_exact(chunk).map_err(failed())?;
-            with(at, chunk, total)?;
-            at += want as u64;
-        }
-        Ok(())
+    pub(crate) fn each_chunk(&mut self, with: Each<'_>) -> Result<(), ImageError> {
+        each_chunk(&mut self.file, &self.path, self.manifest.bytes, with)
     }
 }
 
-/// The SHA-256 of an image but for its manifest.
+/// All chunks of a file with so many bytes.
+pub(crate) fn each_chunk(file: &mut File, path: &Path, total: u64, with: Each<'_>) -> Result<(), ImageError> {
+    file.seek(SeekFrom::Start(0)).map_err(ImageError::file("read", path))?;
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < total {
+        let want = usize::try_from(total - at).unwrap_or(usize::MAX).min(CHUNK);
+        let chunk = buffer.get_mut(..want).unwrap_or_default();
+        file.read_exact(chunk).map_err(ImageError::file("read", path))?;
+        with(at, chunk, total)?;
+        at += want as u64;
+    }
+    Ok(())
+}
+
+/// The SHA-256 of an image, but for its manifest if it has one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Digest(Sha256);
+pub(crate) struct Digest {
+    sum: Sha256,
+    left_out: std::ops::Range<u64>,
+}
 
 impl Digest {
+    /// Of an image of ours.
+    pub(crate) fn without_manifest() -> Self {
+        Self { sum: Sha256::default(), left_out: MANIFEST }
+    }
+
     /// The next bytes, which begin at `at`. The first chunk is whole: it has the manifest in it.
     pub(crate) fn add(&mut self, at: u64, chunk: &[u8]) {
-        let before = usize::try_from(MANIFEST.start.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
-        let after = usize::try_from(MANIFEST.end.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
-        self.0.update(chunk.get(..before).unwrap_or_default());
-        self.0.update(chunk.get(after..).unwrap_or_default());
+        let before = usize::try_from(self.left_out.start.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
+        let after = usize::try_from(self.left_out.end.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
+        self.sum.update(chunk.get(..before).unwrap_or_default());
+        self.sum.update(chunk.get(after..).unwrap_or_default());
     }
 
     pub(crate) fn finish(self) -> String {
-        hex(&self.0.finalize())
+        hex(&self.sum.finalize())
     }
 }

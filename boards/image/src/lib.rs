@@ -5,8 +5,11 @@
 //!   never boots.
 //! - [`seed`]: what a card is told when it is flashed.
 //! - [`run`]: the card in QEMU, booted as the board's firmware would.
+//! - [`stock`]: Raspberry Pi OS, seeded for its first boot.
+//! - [`card`]: a node's database, read from the card that it was on.
 
 pub mod build;
+pub mod card;
 pub mod disk;
 mod error;
 mod fat;
@@ -17,6 +20,7 @@ mod manifest;
 pub mod run;
 pub mod seed;
 mod signature;
+pub mod stock;
 mod update;
 mod window;
 
@@ -41,6 +45,8 @@ pub struct Progress {
 /// What takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// The image is unpacked.
+    Unpack,
     /// The image is compared with its own digest.
     Check,
     /// The card is written.

@@ -35,7 +35,7 @@ fn flash(image: &Path, target: &Target, seed: &Seed) -> Result<Vec<Phase>, Image
     let roots = Roots::default();
     let mut phases = Vec::new();
     let allowed = Allowed { fixed: true, large: false };
-    Flash { roots: &roots, target, allowed, seed }.write(&mut Image::open(image)?, &mut |progress| {
+    Flash { roots: &roots, target, allowed }.write(&mut Image::open(image)?, seed, &mut |progress| {
         assert!(progress.done <= progress.total);
         if phases.last() != Some(&progress.phase) {
             phases.push(progress.phase);
@@ -124,10 +124,10 @@ fn an_image_that_changes_while_it_is_written_never_becomes_a_card_that_boots() {
     let card = folder.path().join("card.img");
     let roots = Roots::default();
     let target = file(card.clone());
-    let flash = Flash { roots: &roots, target: &target, allowed: Allowed::default(), seed: &Seed::default() };
+    let flash = Flash { roots: &roots, target: &target, allowed: Allowed::default() };
     let mut changed = false;
     let error = flash
-        .write(&mut Image::open(&image).unwrap(), &mut |progress| {
+        .write(&mut Image::open(&image).unwrap(), &Seed::default(), &mut |progress| {
             if progress.phase == Phase::Write && !changed {
                 changed = true;
                 let mut file = File::options().write(true).open(&image).unwrap();
@@ -188,7 +188,7 @@ fn a_block_device_is_written_alone_and_not_while_somebody_has_it() {
     let disk = Disk::at(&roots, &link).unwrap().unwrap();
     assert_eq!((disk.path.to_str().unwrap(), disk.bytes), (&*device.0, CARD));
     let target = Target::Disk(Box::new(disk));
-    assert!(target.refusals(&Image::open(&image).unwrap(), Allowed::default())[0].contains("--allow-fixed"));
+    assert!(target.refusals(&image, 1, Allowed::default())[0].contains("--allow-fixed"));
     let exclusive = {
         use std::os::unix::fs::OpenOptionsExt as _;
         File::options().read(true).custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed()).open(&device.0).unwrap()

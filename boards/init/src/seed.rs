@@ -146,15 +146,10 @@ impl Seed {
         if let Some(hostname) = &self.hostname {
             write(&config.join("hostname"), format!("{hostname}\n").as_bytes())?;
         }
-        if let Some(Mqtt { user, password_hash, certificate, key }) = &self.mqtt {
-            write(&config.join("mqtt.crt"), certificate.as_bytes())?;
-            write(&config.join("mqtt.key"), key.as_bytes())?;
-            let (user, hash) = (quoted(user), quoted(password_hash));
-            let layer = format!(
-                "[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\ncertificate = \"{CONFIG}/mqtt.crt\"\nkey = \"{CONFIG}/mqtt.key\"\n\
-                 [[mqtt.user]]\nname = {user}\npassword_hash = {hash}\n"
-            );
-            write(&layers.join("50-mqtt.toml"), layer.as_bytes())?;
+        if let Some(mqtt) = &self.mqtt {
+            write(&config.join("mqtt.crt"), mqtt.certificate.as_bytes())?;
+            write(&config.join("mqtt.key"), mqtt.key.as_bytes())?;
+            write(&layers.join("50-mqtt.toml"), mqtt.layer(CONFIG).as_bytes())?;
         }
         if let Some(text) = &self.config {
             write(&layers.join("60-card.toml"), text.as_bytes())?;
@@ -163,9 +158,7 @@ impl Seed {
             write(&config.join("wpa_supplicant.conf"), wifi.supplicant().as_bytes())?;
         }
         if let Some(enrol) = &self.enrol {
-            let lines =
-                enrol.pairs().into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", quoted(value?))));
-            write(&node.join("enrol.toml"), lines.collect::<String>().as_bytes())?;
+            write(&node.join("enrol.toml"), enrol.document().as_bytes())?;
         }
         Ok(())
     }
@@ -202,6 +195,12 @@ impl Enrol {
         Some(Self { cloud: cloud?, token: token?, ca_hash: ca_hash?, thing })
     }
 
+    /// `enrol.toml`, as `holmd` reads it.
+    pub fn document(&self) -> String {
+        let lines = self.pairs().into_iter();
+        lines.filter_map(|(key, value)| Some(format!("{key} = {}\n", quoted(value?)))).collect()
+    }
+
     fn pairs(&self) -> [(&'static str, Option<&str>); 4] {
         [
             ("cloud", Some(&self.cloud)),
@@ -213,6 +212,15 @@ impl Enrol {
 }
 
 impl Mqtt {
+    /// The part of `agent.toml` that opens the door, with `mqtt.crt` and `mqtt.key` in a folder.
+    pub fn layer(&self, folder: &str) -> String {
+        let (user, hash) = (quoted(&self.user), quoted(&self.password_hash));
+        format!(
+            "[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\ncertificate = \"{folder}/mqtt.crt\"\nkey = \"{folder}/mqtt.key\"\n\
+             [[mqtt.user]]\nname = {user}\npassword_hash = {hash}\n"
+        )
+    }
+
     fn read(section: &mut Section<'_>) -> Option<Self> {
         let text = |text: &str| Ok::<_, String>(text.to_owned());
         let user = section.require("user", |text| line(text).map(str::to_owned));

@@ -54,6 +54,7 @@ const RULES: &[Rule] = &[
     Names { who: "holm-trust", may: &["holm-bundle", "holm-core", "holm-protocol"] },
     Only { of: "holm-control-plane", by: &["holm-cli"] },
     Only { of: "fatfs", by: &["holm-image"] },
+    Only { of: "ext4-view", by: &["holm-image"] },
     Only { of: "holm-image", by: &["holm-cli"] },
     Names { who: "holm-image", may: &["holm-init"] },
     // For documents and durations only.

@@ -1,5 +1,7 @@
 //! `holm flash`: a card for a device, written so that nothing else is.
 
+mod os;
+
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +19,8 @@ use crate::screen::Screen;
 use crate::seed;
 use crate::table::{Cell, Table};
 
-/// Bytes of a card that is a file, unless something is said.
-const FILE_BYTES: &str = "1GiB";
+/// Bytes of a card that is a file, unless something is said or the image has more.
+const FILE_BYTES: u64 = 1 << 30;
 
 /// See `holm flash --help`.
 #[derive(clap::Args)]
@@ -26,6 +28,12 @@ pub(crate) struct Flash {
     /// The image [default: holm-BOARD.img, as `holm image build` makes it]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// An image of Raspberry Pi OS instead, packed by xz or not, that the first boot makes a node of; needs --deb
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "board"], requires = "deb")]
+    os: Option<PathBuf>,
+    /// A package that its first boot installs: `holm` for its architecture, and maybe `holm-compiler`
+    #[arg(long, value_name = "FILE", requires = "os")]
+    deb: Vec<PathBuf>,
     /// The board that the card is for; an image for another one is refused
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
@@ -50,9 +58,9 @@ pub(crate) struct Flash {
     /// Allow disks of more than 256 GB
     #[arg(long)]
     allow_large: bool,
-    /// How large the card is that a file stands for
-    #[arg(long, default_value = FILE_BYTES, value_parser = holm_core::parse_bytes, value_name = "SIZE")]
-    size: u64,
+    /// How large the card is that a file stands for [default: 1GiB, or what the image has]
+    #[arg(long, value_parser = holm_core::parse_bytes, value_name = "SIZE")]
+    size: Option<u64>,
     #[command(flatten)]
     seed: seed::Options,
     /// As JSON
@@ -67,6 +75,9 @@ impl Flash {
             return self.show(&roots, screen);
         }
         let Some(device) = &self.device else { return Ok(()) };
+        if let Some(os) = &self.os {
+            return self.run_os(os, device, screen).await;
+        }
         let path = self.image();
         let mut image = Image::open(&path).map_err(|error| {
             failure(&error).next("holm image build --board BOARD makes one; --image FILE names another")
@@ -79,17 +90,9 @@ impl Flash {
                 format!("{} cannot use wireless networks: its board is {}", path.display(), image.manifest.board);
             return Err(Failure::new(what).next("leave --wifi-ssid out; the node takes its address from a wire"));
         }
-        let target = match Disk::at(&roots, device).map_err(|error| failure(&error).next("holm flash --list"))? {
-            Some(disk) => Target::Disk(Box::new(disk)),
-            None => Target::File { path: device.clone(), bytes: self.size },
-        };
+        let target = self.target(&roots, device, image.manifest.bytes)?;
         let allowed = Allowed { fixed: self.allow_fixed, large: self.allow_large };
-        let reasons = target.refusals(&image, allowed);
-        if !reasons.is_empty() {
-            let error = ImageError::Refused { path: target.path().to_owned(), reasons };
-            return Err(failure(&error).next("holm flash --list"));
-        }
-        self.agree(&target, screen)?;
+        self.may_write(&target, &path, image.manifest.bytes, allowed, screen)?;
         if self.dry_run {
             let mut bar = Bar::new();
             image.check(&mut |progress| bar.show(progress)).map_err(|error| failure(&error))?;
@@ -98,15 +101,9 @@ impl Flash {
         }
         let seed = self.seed.make(screen).await?;
         let mut bar = Bar::new();
-        Writer { roots: &roots, target: &target, allowed, seed: &seed.seed }
-            .write(&mut image, &mut |progress| bar.show(progress))
-            .map_err(|error| match &error {
-                ImageError::BadCard { .. } => failure(&error).next("use another card: this one loses what it is given"),
-                ImageError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                    failure(&error).next("writing disks needs root: sudo holm flash ...")
-                }
-                _ => failure(&error),
-            })?;
+        Writer { roots: &roots, target: &target, allowed }
+            .write(&mut image, &seed.seed, &mut |progress| bar.show(progress))
+            .map_err(|error| card_failure(&error))?;
         drop(bar);
         seed.keep(screen)?;
         if self.json {
@@ -120,6 +117,31 @@ impl Flash {
         screen.note(format_args!("{} is written and was read back", device.display()));
         self.tell_next(&seed.seed, screen);
         Ok(())
+    }
+
+    /// What is to be written.
+    fn target(&self, roots: &Roots, device: &Path, needed: u64) -> Result<Target, Failure> {
+        match Disk::at(roots, device).map_err(|error| failure(&error).next("holm flash --list"))? {
+            Some(disk) => Ok(Target::Disk(Box::new(disk))),
+            None => Ok(Target::File { path: device.to_owned(), bytes: self.size.unwrap_or(needed.max(FILE_BYTES)) }),
+        }
+    }
+
+    /// Whether it may be: by what it is, and by who is asked.
+    fn may_write(
+        &self,
+        target: &Target,
+        image: &Path,
+        bytes: u64,
+        allowed: Allowed,
+        screen: &Screen,
+    ) -> Result<(), Failure> {
+        let reasons = target.refusals(image, bytes, allowed);
+        if !reasons.is_empty() {
+            let error = ImageError::Refused { path: target.path().to_owned(), reasons };
+            return Err(failure(&error).next("holm flash --list"));
+        }
+        self.agree(target, screen)
     }
 
     fn image(&self) -> PathBuf {
@@ -249,6 +271,17 @@ fn describe(disk: &Disk, look: &Look) -> String {
     text.push_str(&table.render(look));
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Of writing a card.
+fn card_failure(error: &ImageError) -> Failure {
+    match error {
+        ImageError::BadCard { .. } => failure(error).next("use another card: this one loses what it is given"),
+        ImageError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            failure(error).next("writing disks needs root: sudo holm flash ...")
+        }
+        _ => failure(error),
+    }
 }
 
 /// Of the images' room.
