@@ -49,21 +49,27 @@ struct Which {
     #[arg(value_name = "SERIES")]
     name: String,
     /// SERIES is a function's name: its logs
-    #[arg(long, conflicts_with = "traps")]
+    #[arg(long, conflicts_with_all = ["traps", "published"])]
     logs: bool,
     /// SERIES is a function's name: its records of traps
-    #[arg(long)]
+    #[arg(long, conflicts_with = "published")]
     traps: bool,
+    /// SERIES is a topic: what was published to the control plane
+    #[arg(long)]
+    published: bool,
 }
 
 impl Which {
     fn path(&self) -> String {
-        let kind = match (self.logs, self.traps) {
-            (true, _) => "log",
-            (_, true) => "trap",
-            _ => "result",
+        let kind = match (self.logs, self.traps, self.published) {
+            // Also what is of no function.
+            (true, ..) if self.name == "*" => "log",
+            (true, ..) => "log.",
+            (_, true, _) => "trap.",
+            (_, _, true) => "publish.",
+            _ => "result.",
         };
-        format!("{PATH}/{}", escape(&format!("{kind}.{}", self.name)))
+        format!("{PATH}/{}", escape(&format!("{kind}{}", self.name)))
     }
 }
 

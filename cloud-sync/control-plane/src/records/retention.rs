@@ -29,6 +29,9 @@ const MARKS: i64 = 16;
 /// Rows that one transaction drops: devices' records wait meanwhile.
 const BATCH: usize = 5_000;
 
+/// What the names of streams begin with, as devices make them.
+const KINDS: [&str; 6] = ["result.", "publish.", "log", "trap.", "report", "dead-letter"];
+
 /// Between two sweeps, at least and at most.
 const PERIOD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
 
@@ -50,11 +53,11 @@ impl std::str::FromStr for Streams {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let whole = text.strip_suffix('*').unwrap_or(text);
-        let kinds = ["result.", "log.", "trap."];
         // A name of nothing keeps nothing, and would say so only by a full disk.
-        if !kinds.iter().any(|kind| whole.starts_with(kind)) || whole.contains('*') || StreamName::new(whole).is_err() {
+        if !KINDS.iter().any(|kind| whole.starts_with(kind)) || whole.contains('*') || StreamName::new(whole).is_err() {
             return Err(format!(
-                "`{text}` names no streams: say result.FUNCTION.SERIES, log.FUNCTION or trap.FUNCTION, or a begin of it and `*`"
+                "`{text}` names no streams: say result.FUNCTION.SERIES, publish.TOPIC, log.FUNCTION, trap.FUNCTION, report or dead-letters, \
+                 or the begin of one and `*`"
             ));
         }
         Ok(Self(text.to_owned()))
@@ -325,7 +328,16 @@ mod tests {
 
     #[test]
     fn a_rule_that_could_mean_nothing_is_none() {
-        for text in ["result.*", "result.flow.*", "result.flow.mean", "log.*", "trap.flow", "result.flow.m*"] {
+        for text in [
+            "result.*",
+            "result.flow.*",
+            "result.flow.mean",
+            "log.*",
+            "log*",
+            "trap.flow",
+            "publish.a/b",
+            "result.flow.m*",
+        ] {
             assert_eq!(text.parse::<Streams>().unwrap().to_string(), text);
         }
         for text in ["", "*", "flow.mean", "result", "res*", "result.**", "result.*.mean", "log.a\nb"] {
