@@ -166,6 +166,7 @@ impl Open {
             ImageError::Running { .. } => format!("ask the node: holm --data {card} buffer stat"),
             ImageError::NotEmpty { .. } => "name a folder that is not there yet".to_owned(),
             ImageError::File { source, .. } => match source.kind() {
+                ErrorKind::NotFound => "name a disk (`holm flash --list`), a file or a folder that is there".to_owned(),
                 ErrorKind::PermissionDenied => format!("this needs root: sudo holm buffer open {card}"),
                 ErrorKind::StorageFull => "name a folder on a disk with more room: --out DIR and TMPDIR=DIR".to_owned(),
                 _ => "copy the card first, so far as it can be read: ddrescue CARD card.img".to_owned(),

@@ -152,6 +152,14 @@ pub enum ImageError {
         /// Which.
         path: PathBuf,
     },
+    /// An image that is packed in a way that is not unpacked here.
+    #[error("{path} is packed", path = path.display())]
+    Packed {
+        /// Which image.
+        path: PathBuf,
+        /// What unpacks it.
+        program: &'static str,
+    },
     /// A system that cannot be seeded.
     #[error("{path} cannot be seeded: {problem}", path = path.display())]
     Unfit {

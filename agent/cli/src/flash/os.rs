@@ -75,8 +75,8 @@ fn unfit(error: &ImageError) -> Failure {
         ImageError::Unfit { .. } => failure
             .next("take an image of Raspberry Pi OS (bookworm or trixie) and packages of its architecture, such as --deb holm_VERSION_arm64.deb")
             .page(ErrorCode::SystemUnfit),
-        ImageError::NotAnImage { .. } => {
-            failure.next("name the image as it was published: NAME.img.xz or NAME.img").page(ErrorCode::SystemUnfit)
+        ImageError::Packed { path, program } => {
+            failure.next(format!("{program} {}, and name what comes of it", path.display())).page(ErrorCode::SystemUnfit)
         }
         ImageError::File { action: "make room in" | "unpack into", .. } => {
             failure.next("unpack it where there is room (unxz), and name what comes of it")

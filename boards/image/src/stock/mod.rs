@@ -80,12 +80,12 @@ pub enum Way {
 impl Stock {
     /// Unpacks an image, beside itself, and sees what it is.
     pub fn open(path: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Self, ImageError> {
-        let wrong = |problem: String| ImageError::NotAnImage { path: path.to_owned(), problem };
+        let unfit = |problem: String| ImageError::Unfit { path: path.to_owned(), problem };
         let mut file = File::open(path).map_err(ImageError::file("open", path))?;
         let mut begin = [0; 8];
-        file.read_exact(&mut begin).map_err(|_| wrong("it is empty, or nearly so".to_owned()))?;
+        file.read_exact(&mut begin).map_err(|_| unfit("it is empty, or nearly so".to_owned()))?;
         if let Some((_, program)) = PACKED.iter().find(|(magic, _)| begin.starts_with(magic)) {
-            return Err(wrong(format!("it is packed: unpack it with {program} first")));
+            return Err(ImageError::Packed { path: path.to_owned(), program: *program });
         }
         file.rewind().map_err(ImageError::file("read", path))?;
         let mut sha256 = String::new();
@@ -93,8 +93,7 @@ impl Stock {
             (file, sha256) = unpack(&file, path, tell)?;
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(ImageError::file("read", path))?;
-        let (boot, system) =
-            identify(&file, bytes).map_err(|problem| ImageError::Unfit { path: path.to_owned(), problem })?;
+        let (boot, system) = identify(&file, bytes).map_err(unfit)?;
         Ok(Self { path: path.to_owned(), system, bytes, sha256, file, boot })
     }
 
