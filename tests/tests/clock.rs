@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use holm_tests::functions::Guest;
 use holm_tests::node::Start;
@@ -33,12 +33,11 @@ impl Clock {
 
     /// Seconds since 1970, as the node has them.
     fn now(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        i64::try_from(now).unwrap() + self.ahead
+        time::OffsetDateTime::now_utc().unix_timestamp() + self.ahead
     }
 
     /// Seconds of this hour that have passed.
-    fn into_hour(&self) -> i64 {
+    fn past_hour(&self) -> i64 {
         self.now() % 3_600
     }
 
@@ -80,7 +79,7 @@ fn schedules_go_by_what_the_clock_says_now_whichever_way_it_jumps() {
     let folder = tempfile::tempdir().unwrap();
     let mut clock = Clock::new(folder.path());
     // Half past.
-    clock.jump(1_800 - clock.into_hour());
+    clock.jump(1_800 - clock.past_hour());
     let data = folder.path().join("data");
     let under = clock.under(&library);
     let node = Start { config: "[functions]\nhealth_window = \"0ms\"\n", under: &under, ..Start::new(&data) }.run();
@@ -109,14 +108,14 @@ fn schedules_go_by_what_the_clock_says_now_whichever_way_it_jumps() {
     clock.jump(-2 * 3_600);
     once(&fired(&mut watcher), &[]);
     // A full hour comes in its ordinary course, though the clock has been beyond it before.
-    clock.jump(3_598 - clock.into_hour());
+    clock.jump(3_598 - clock.past_hour());
     once(&fired(&mut watcher), &["run-once", "skip"]);
     // And once more, because the clock is set back a little: what has fired has fired.
     clock.jump(-20);
     once(&fired(&mut watcher), &[]);
-    clock.jump(3_598 - clock.into_hour());
+    clock.jump(3_598 - clock.past_hour());
     once(&fired(&mut watcher), &[]);
-    clock.jump(3_598 - clock.into_hour());
+    clock.jump(3_598 - clock.past_hour());
     once(&fired(&mut watcher), &["run-once", "skip"]);
     node.stop();
 }

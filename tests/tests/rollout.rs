@@ -220,9 +220,8 @@ fn a_version_goes_to_the_canary_and_then_to_the_rest_and_one_that_traps_goes_bac
 }
 
 /// A time of the day in UTC, so many minutes from now.
-fn in_minutes(minutes: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 60;
-    let minute = (now + minutes) % 1_440;
+fn in_minutes(minutes: i64) -> String {
+    let minute = (time::OffsetDateTime::now_utc().unix_timestamp() / 60 + minutes) % 1_440;
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 

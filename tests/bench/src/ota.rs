@@ -236,6 +236,7 @@ fn fill(data: &Path) -> anyhow::Result<f64> {
     let caps = OutboxCaps { bytes: OUTBOX, ..OutboxCaps::default() };
     let Opened { store, writer, lock, .. } = OpenOptions { caps, ..OpenOptions::new(data) }.open()?;
     let writer = std::thread::spawn(move || writer.run());
+    #[allow(clippy::disallowed_methods)] // There is no node yet whose clock it could be.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     // An old one would be dropped for its age.
     let now = Timestamp(i64::try_from(now.as_millis())?);
