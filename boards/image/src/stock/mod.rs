@@ -85,7 +85,7 @@ impl Stock {
         let mut begin = [0; 8];
         file.read_exact(&mut begin).map_err(|_| unfit("it is empty, or nearly so".to_owned()))?;
         if let Some((_, program)) = PACKED.iter().find(|(magic, _)| begin.starts_with(magic)) {
-            return Err(ImageError::Packed { path: path.to_owned(), program: *program });
+            return Err(ImageError::Packed { path: path.to_owned(), program });
         }
         file.rewind().map_err(ImageError::file("read", path))?;
         let mut sha256 = String::new();
