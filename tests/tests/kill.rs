@@ -37,7 +37,7 @@ const WINDOW: usize = 48;
 /// `write` is how one thread wakes another, before and after a commit.
 const CALL_SITES: [(&str, u32); 8] = [
     ("recvfrom", 100),
-    ("pread64", 1200),
+    ("pread64", 700),
     ("pwrite64", 150),
     ("fdatasync", 40),
     ("write", 80),
