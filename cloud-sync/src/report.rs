@@ -198,11 +198,13 @@ mod tests {
         assert_eq!(waits, [15, 30, 60, 120, 240, 480, 960, 1_920]);
         // Something new runs: whoever rolls it out hears soon how it does.
         let anew = |faults| Reported { generation: 1, ..reported(faults) };
+        faults += 1;
         reporter.look(&anew(faults), faults, now);
         now += SPACING;
-        assert!(tell(&mut reporter, anew(faults), now));
+        assert!(tell(&mut reporter, anew(faults), now), "that it runs, and with it a failure");
         now += FIRST_QUIET;
-        reporter.look(&anew(faults + 1), faults + 1, now);
-        assert!(tell(&mut reporter, anew(faults + 1), now));
+        faults += 1;
+        reporter.look(&anew(faults), faults, now);
+        assert!(tell(&mut reporter, anew(faults), now), "the next failure after the first wait");
     }
 }
