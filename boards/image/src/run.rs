@@ -140,7 +140,8 @@ impl Machine {
             Some(tree) => {
                 let bytes = fs::metadata(&self.card).map_err(ImageError::file("look at", &self.card))?.len();
                 if !bytes.is_power_of_two() {
-                    let problem = "QEMU takes cards of 512 MiB, 1 GiB, 2 GiB and so on; `holm flash` makes one: --size 1GiB";
+                    let problem =
+                        "QEMU takes cards of 512 MiB, 1 GiB, 2 GiB and so on; `holm flash` makes one: --size 1GiB";
                     return Err(ImageError::Card { path: self.card.clone(), problem: problem.to_owned() });
                 }
                 command.arg("-dtb").arg(put("tree.dtb", tree)?);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
-use crate::test::MUTANTS;
+use crate::test::{MUTANTS, need};
 use crate::{conformance, emulate, image, install};
 
 /// A proof: its name, the test that is it, and the variable that makes it long, or another one.
@@ -57,6 +57,8 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     if proof.test == "image" {
         emulate::prepare()?;
         image::prepare()?;
+        // An image for a Raspberry Pi has a module that is compiled for its kernel.
+        need(&[("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")])?;
     }
     let commit = commit()?;
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
@@ -74,7 +76,11 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
         lines.push(line);
     }
     let passed = running.wait().context("cannot wait for cargo")?.success();
-    lines.retain(|line| ["by call site", "test ", "cut", "guest: ", "over the air", "FAILED", "seed"].iter().any(|word| line.contains(word)));
+    lines.retain(|line| {
+        ["by call site", "test ", "cut", "guest: ", "over the air", "FAILED", "seed"]
+            .iter()
+            .any(|word| line.contains(word))
+    });
     write(name, &format!("{name} {count}"), &commit, passed, &lines.join("\n"))
 }
 

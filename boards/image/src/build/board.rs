@@ -101,10 +101,7 @@ const RPI3: Board = Board {
             "bcm2837-rpi-cm3-io3.dtb",
         ],
     }),
-    radio: Some(Radio {
-        modules: &["sdhci_iproc", "brcmfmac"],
-        chips: &["brcmfmac43430-sdio", "brcmfmac43455-sdio"],
-    }),
+    radio: Some(Radio { modules: &["sdhci_iproc", "brcmfmac"], chips: &["brcmfmac43430-sdio", "brcmfmac43455-sdio"] }),
 };
 
 const RPI4: Board = Board {
@@ -174,5 +171,33 @@ impl Board {
     /// All modules of the initramfs, without what those need.
     pub(crate) fn all_modules(&self) -> impl Iterator<Item = &'static str> {
         self.modules.iter().copied().chain(FILESYSTEMS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_init_confirms_is_what_an_image_of_that_slot_would_say() {
+        for board in BOARDS {
+            let (a, b) = (board.choice(Slot::A, true), board.choice(Slot::B, true));
+            assert_eq!(holm_init::boot::choose(&a, Slot::B), b);
+            assert_eq!(a.contains("upstream_kernel=1\n"), board.raspberry.is_some(), "{a}");
+        }
+    }
+
+    #[test]
+    fn a_board_is_found_by_its_name_and_loads_nothing_twice() {
+        for board in BOARDS {
+            assert_eq!(Board::named(board.name).unwrap(), board);
+            let mut modules: Vec<&str> = board.all_modules().chain(board.later.iter().copied()).collect();
+            modules.sort_unstable();
+            let count = modules.len();
+            modules.dedup();
+            assert_eq!(modules.len(), count, "{}", board.name);
+        }
+        let error = Board::named("rpi5").unwrap_err().to_string();
+        assert_eq!(error, "no image is made for the board rpi5: qemu-virt, rpi3, rpi4");
     }
 }

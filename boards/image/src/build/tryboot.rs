@@ -108,8 +108,8 @@ fn versions(symbols: &str, package: &str) -> Result<String, ImageError> {
     for call in CALLS {
         let line = symbols.lines().find(|line| line.split('\t').nth(1) == Some(call));
         let version = line.and_then(|line| line.split('\t').next());
-        let version =
-            version.ok_or_else(|| ImageError::Missing { package: package.to_owned(), what: format!("symbol {call}") })?;
+        let version = version
+            .ok_or_else(|| ImageError::Missing { package: package.to_owned(), what: format!("symbol {call}") })?;
         text.push_str(&format!("{{{version},\"{call}\"}},"));
     }
     Ok(text)
