@@ -17,6 +17,7 @@ pub mod look;
 pub mod node;
 mod notify;
 pub mod record;
+pub mod recordings;
 pub mod rehearsal;
 pub mod replay;
 pub mod tape;
