@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::fetch::Fetcher;
 use super::record::{Record, Step, View, Work, is_open, step};
 use super::repository::{Refreshed, Source, blocking, internal};
-use super::{Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
+use super::{AgentStanding, Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
 use crate::link::LinkConfig;
 use crate::status::Shared;
 use crate::{Identity, Requester, Secrets, SyncError};
@@ -33,6 +33,9 @@ const JUDGE_PATIENCE: Duration = Duration::from_secs(1_800);
 /// How often the update window is looked at.
 const LOOK: Duration = Duration::from_secs(20);
 
+/// A new agent that no control plane has answered for so many times of what counts as gone goes back.
+const PATIENCE: u32 = 4;
+
 /// Where orders come from, and where what there is to tell goes.
 pub(crate) struct Parts {
     pub(crate) orders: watch::Receiver<Next>,
@@ -51,6 +54,10 @@ pub(crate) struct Reconciler {
     refreshed: Option<Arc<Refreshed>>,
     /// See [`View::fetched`].
     fetched: bool,
+    /// When this began.
+    begun: Instant,
+    /// See [`PATIENCE`].
+    patience: Duration,
     /// Since when time was not yet taken off the work's.
     since: Instant,
     wait: Duration,
@@ -99,6 +106,8 @@ impl Reconciler {
             record,
             refreshed: None,
             fetched: false,
+            begun: Instant::now(),
+            patience: config.settings.ack_timeout * PATIENCE,
             since: Instant::now(),
             wait: FIRST_WAIT,
         })
@@ -110,6 +119,7 @@ impl Reconciler {
         while !*shutdown.borrow() {
             let next = self.parts.orders.borrow_and_update().clone();
             let ended = match next {
+                _ if self.outstays() => self.hand_back(&mut shutdown).await,
                 Next::Job(order) if !self.record.knows(&order.key) => self.judge(order, &mut shutdown).await,
                 next => self.step(&next, &mut shutdown).await,
             };
@@ -226,6 +236,10 @@ impl Reconciler {
                     other => other.without_value(),
                 }
             }
+            // The agent that shall run them does that.
+            Step::Stage if self.standing(&state) != AgentStanding::Runs => {
+                Ended::Done(self.reach(Phase::Staged, None).await)
+            }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
                 let staged = blocking(move || installer.stage(&functions)).await.and_then(|staged| staged);
@@ -234,8 +248,18 @@ impl Reconciler {
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
             }
-            Step::Try => self.try_it(state, shutdown).await,
-            Step::Confirm => Ended::Done(self.confirm().await),
+            Step::Try => match self.standing(&state) {
+                AgentStanding::Runs => self.try_it(state, shutdown).await,
+                AgentStanding::OnTrial => match self.prove(shutdown).await {
+                    Ended::Done(Ok(())) => self.try_it(state, shutdown).await,
+                    other => other,
+                },
+                AgentStanding::Other => self.hand_over(&state, shutdown).await,
+                AgentStanding::Failed(why) => {
+                    Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, why)).await)
+                }
+            },
+            Step::Confirm => Ended::Done(self.confirm(&state).await),
             Step::End(phase, reason) => {
                 let sentence = reason.explanation().to_owned();
                 Ended::Done(self.end(phase, Refusal::new(reason, sentence)).await)
@@ -291,6 +315,67 @@ impl Reconciler {
         })
     }
 
+    fn standing(&self, state: &DesiredState) -> AgentStanding {
+        let wanted = state.agent.as_ref().map(|agent| &agent.artifact.sha256);
+        self.installer.agent(wanted, state.generation)
+    }
+
+    /// Whether this agent is on trial for what is over.
+    fn outstays(&self) -> bool {
+        let work = self.record.work.as_ref().filter(|work| work.phase == Phase::Trial);
+        self.installer.agent_trial().is_some_and(|trial| work.is_none_or(|work| work.generation != trial))
+    }
+
+    /// Has the agent of the work take over, which goes on from here.
+    async fn hand_over(
+        &mut self,
+        state: &DesiredState,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        if let Err(refusal) = self.reach(Phase::Trial, None).await {
+            return Ended::Done(Err(refusal));
+        }
+        let (installer, generation) = (self.installer.clone(), state.generation);
+        let wanted = state.agent.as_ref().map(|agent| agent.artifact.sha256);
+        match blocking(move || installer.hand_over(wanted.as_ref(), generation)).await.and_then(|done| done) {
+            Ok(()) => Self::ending(shutdown).await,
+            Err(refusal) => Ended::Done(self.end(Phase::RolledBack, refusal).await),
+        }
+    }
+
+    /// Has the agent before this one take over, which ends the work, or begins the next.
+    async fn hand_back(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        tracing::warn!("this agent was on trial for what is over: the one before takes over");
+        let installer = self.installer.clone();
+        match blocking(move || installer.hand_back()).await.and_then(|done| done) {
+            Ok(()) => Self::ending(shutdown).await,
+            Err(refusal) => Ended::Done(Err(refusal)),
+        }
+    }
+
+    async fn ending(shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+        Ended::Stopped
+    }
+
+    /// A new agent has to be heard by the control plane, or nobody could ever tell it to go.
+    async fn prove(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        let mut answered = self.shared.answered.subscribe();
+        let answered = async move { answered.wait_for(|answered| *answered).await.is_ok() };
+        match self.undisturbed(tokio::time::timeout_at(self.begun + self.patience, answered), shutdown).await {
+            Ended::Done(Ok(true)) => Ended::Done(Ok(())),
+            Ended::Done(_) => {
+                let what = format!("no control plane has answered it within {} s", self.patience.as_secs());
+                match self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await {
+                    // The next look hands back.
+                    Ok(()) => Ended::Disturbed,
+                    Err(refusal) => Ended::Done(Err(refusal)),
+                }
+            }
+            other => other.without_value(),
+        }
+    }
+
     /// The trial, which is never left in the middle.
     async fn try_it(
         &mut self,
@@ -310,9 +395,8 @@ impl Reconciler {
         let stop = Arc::new(AtomicBool::new(false));
         let (installer, stopped) = (self.installer.clone(), stop.clone());
         let window = Duration::from_secs(u64::from(state.policy.health_window_s));
-        let generation = state.generation;
-        let mut trial =
-            std::pin::pin!(blocking(move || { installer.trial(generation, &state.functions, window, &stopped) }));
+        let (generation, functions) = (state.generation, state.functions.clone());
+        let mut trial = std::pin::pin!(blocking(move || installer.trial(generation, &functions, window, &stopped)));
         let mut ending = false;
         let tried = loop {
             tokio::select! {
@@ -337,7 +421,7 @@ impl Reconciler {
         match tried {
             Ok(Verdict::Confirmed) => {
                 tracing::info!(generation, "a desired state is confirmed");
-                Ended::Done(self.confirm().await)
+                Ended::Done(self.confirm(&state).await)
             }
             Ok(Verdict::RolledBack(words)) => {
                 Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::Trapped, words)).await)
@@ -369,7 +453,19 @@ impl Reconciler {
         kept
     }
 
-    async fn confirm(&mut self) -> Result<(), Refusal> {
+    async fn confirm(&mut self, state: &DesiredState) -> Result<(), Refusal> {
+        match self.standing(state) {
+            AgentStanding::Runs => {}
+            AgentStanding::OnTrial => {
+                let installer = self.installer.clone();
+                blocking(move || installer.confirm_agent()).await.and_then(|done| done)?;
+            }
+            AgentStanding::Other | AgentStanding::Failed(_) => {
+                // It went down between the two confirmations, more than once. The next desired state finds what is.
+                let what = "it went down after its functions were confirmed, and before it was itself";
+                return self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await;
+            }
+        }
         let before = self.record.clone();
         self.record.confirmed();
         let kept = self.keep().await;
