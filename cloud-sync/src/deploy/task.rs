@@ -1,19 +1,22 @@
 //! The task that makes what runs what shall run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use holm_core::{FunctionName, Timestamp};
 use holm_protocol::{DesiredState, Phase, ReasonCode};
 use holm_store::CloudNotes;
 use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::fetch::Fetcher;
-use super::record::{Record, Step, View, Work, is_open, step};
+use super::defer::{self, Asked};
+use super::fetch::{Fetched, Fetcher};
+use super::record::{Record, Step, View, Work, minutes_open, step};
 use super::repository::{Refreshed, Source, blocking, internal};
-use super::{Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
+use super::{Installer, Next, Objection, Order, OrderKey, Question, Refusal, Told, Verdict};
 use crate::link::LinkConfig;
 use crate::status::Shared;
 use crate::{Identity, Requester, Secrets, SyncError};
@@ -51,6 +54,13 @@ pub(crate) struct Reconciler {
     refreshed: Option<Arc<Refreshed>>,
     /// See [`View::fetched`].
     fetched: bool,
+    /// Functions whose release is newer than the one that was confirmed last, once that is known.
+    newer: BTreeSet<FunctionName>,
+    /// See [`View::staged`].
+    staged: bool,
+    asked: Asked,
+    /// See [`Settings::defer`](crate::Settings::defer).
+    patience: Duration,
     /// Since when time was not yet taken off the work's.
     since: Instant,
     wait: Duration,
@@ -99,6 +109,10 @@ impl Reconciler {
             record,
             refreshed: None,
             fetched: false,
+            newer: BTreeSet::new(),
+            staged: false,
+            asked: Asked::Due,
+            patience: config.settings.defer,
             since: Instant::now(),
             wait: FIRST_WAIT,
         })
@@ -176,7 +190,8 @@ impl Reconciler {
             Ok((state, last, message)) => {
                 tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
                 self.record.accept(order.key, order.document, &state, last, message);
-                (self.fetched, self.since) = (false, Instant::now());
+                (self.fetched, self.staged, self.asked) = (false, false, Asked::Due);
+                self.since = Instant::now();
             }
             Err(refusal) => {
                 tracing::warn!(job = %order.key.job, reason = %refusal.reason, error = refusal.message, "a desired state is refused");
@@ -195,15 +210,19 @@ impl Reconciler {
     async fn step(&mut self, next: &Next, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
         self.spend();
         let generation = self.installer.generation();
-        let minute = minute_of_day(self.fetcher.source.time().likely().0);
         let Some(work) = &self.record.work else { return self.rest(shutdown).await };
         let state = match work.state() {
             Ok(state) => state,
             Err(error) => return Ended::Done(self.end(Phase::Refused, internal(&error)).await),
         };
+        let minute = minute_of_day(self.fetcher.source.time().likely().0);
+        let open = state.policy.window.map(|window| minutes_open(window, minute));
+        self.asked = self.asked.at(std::time::Instant::now());
         let view = View {
             fetched: self.fetched,
-            open: is_open(state.policy.window, minute),
+            open: open.is_none_or(|minutes| minutes > 0),
+            staged: self.staged,
+            asked: self.asked,
             canceled: *next == Next::Nothing,
             confirmed: generation,
         };
@@ -216,21 +235,29 @@ impl Reconciler {
             Step::Fetch => self.fetch(&state, shutdown).await,
             Step::Wait => {
                 let closed = Refusal::new(ReasonCode::OutsideWindow, ReasonCode::OutsideWindow.explanation());
-                if work.phase != Phase::Deferred
+                if self.reason() != Some(&closed.reason)
                     && let Err(refusal) = self.reach(Phase::Deferred, Some(closed)).await
                 {
                     return Ended::Done(Err(refusal));
                 }
-                match self.undisturbed(sleep(LOOK), shutdown).await {
-                    Ended::Done(()) => Ended::Done(Ok(())),
-                    other => other.without_value(),
-                }
+                self.pause(LOOK, shutdown).await
+            }
+            Step::Ask => self.ask(&state, open, shutdown).await,
+            Step::Heed => {
+                let left = match self.asked {
+                    Asked::Waits(until) => until.saturating_duration_since(std::time::Instant::now()),
+                    Asked::Due | Asked::Agreed => Duration::ZERO,
+                };
+                self.pause(left.min(LOOK), shutdown).await
             }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
                 let staged = blocking(move || installer.stage(&functions)).await.and_then(|staged| staged);
                 Ended::Done(match staged {
-                    Ok(()) => self.reach(Phase::Staged, None).await,
+                    Ok(()) => {
+                        self.staged = true;
+                        self.reach(Phase::Staged, None).await
+                    }
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
             }
@@ -278,8 +305,8 @@ impl Reconciler {
             Ended::Stopped => return Ended::Stopped,
         };
         Ended::Done(match fetched {
-            Ok(sequences) => {
-                self.fetched = true;
+            Ok(Fetched { sequences, newer }) => {
+                (self.fetched, self.newer) = (true, newer);
                 let early = self.record.work.as_mut().is_some_and(|work| {
                     work.sequences = sequences;
                     work.phase == Phase::Downloading
@@ -289,6 +316,66 @@ impl Reconciler {
             Err(refusal) if may_pass(&refusal) => Err(refusal),
             Err(refusal) => self.end(Phase::Refused, refusal).await,
         })
+    }
+
+    /// Asks functions whether the update may begin. `open` are the minutes that its window is open still.
+    async fn ask(
+        &mut self,
+        state: &DesiredState,
+        open: Option<u32>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
+        // The last minute is left for what was asked for to be begun in.
+        let open = open.map(|minutes| Duration::from_secs(60 * u64::from(minutes.saturating_sub(1))));
+        let Some(left) = defer::left(work, self.patience, open) else {
+            self.asked = Asked::Agreed;
+            return Ended::Done(Ok(()));
+        };
+        let question =
+            Question { generation: state.generation, attempt: work.asked + 1, left, newer: self.newer.clone() };
+        let (installer, functions) = (self.installer.clone(), state.functions.clone());
+        let begun = std::time::Instant::now();
+        let asking = blocking(move || installer.objection(&question, &functions));
+        let objection = match self.undisturbed(asking, shutdown).await {
+            Ended::Done(Ok(objection)) => objection,
+            Ended::Done(Err(refusal)) => return Ended::Done(Err(refusal)),
+            Ended::Disturbed => return Ended::Disturbed,
+            Ended::Stopped => return Ended::Stopped,
+        };
+        let Some(Objection { function, reason, wait }) = objection else {
+            self.asked = Asked::Agreed;
+            return Ended::Done(Ok(()));
+        };
+        self.spend();
+        let before = self.record.clone();
+        let Some(work) = &mut self.record.work else { return Ended::Done(Ok(())) };
+        let wait = defer::give(work, left, self.patience, wait, begun.elapsed());
+        tracing::info!(%function, reason, ?wait, "an update waits because a function asks for it");
+        let now = self.fetcher.source.time().likely().0;
+        let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+        let words = format!("{function}: {reason}; it is asked again at {} UTC", time_of_day(until));
+        work.to(Phase::Deferred, Some(Refusal::new(ReasonCode::DeferredByFunction, words)));
+        work.until = Some(Timestamp(until));
+        let kept = self.keep().await;
+        match kept {
+            Ok(()) => self.asked = Asked::Waits(std::time::Instant::now() + wait),
+            // Not given before it is written down.
+            Err(_) => self.record = before,
+        }
+        Ended::Done(kept)
+    }
+
+    async fn pause(&mut self, time: Duration, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        match self.undisturbed(sleep(time), shutdown).await {
+            Ended::Done(()) => Ended::Done(Ok(())),
+            other => other.without_value(),
+        }
+    }
+
+    /// Why the work is where it is.
+    fn reason(&self) -> Option<&ReasonCode> {
+        self.record.work.as_ref()?.reason.as_ref()
     }
 
     /// The trial, which is never left in the middle.
@@ -408,6 +495,8 @@ impl Reconciler {
             let mut status = self.shared.status();
             (status.generation, status.phase) = (*generation, Some(phase.to_string()));
             status.reason = told.work.as_ref().and_then(|about| about.reason.as_ref().map(ToString::to_string));
+            status.message = told.work.as_ref().and_then(|about| about.message.clone());
+            status.deferred_until = told.work.as_ref().and_then(|about| about.until).map(|until| until.0);
         }
         self.parts.told.send_replace(told);
         self.shared.news.notify_one();
@@ -453,6 +542,11 @@ fn may_pass(refusal: &Refusal) -> bool {
 
 fn minute_of_day(time: i64) -> u16 {
     u16::try_from(time.div_euclid(60_000).rem_euclid(1_440)).unwrap_or_default()
+}
+
+fn time_of_day(time: i64) -> String {
+    let seconds = time.div_euclid(1_000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 /// For [`super::updates`].
