@@ -55,6 +55,7 @@ mod reply;
 mod repository;
 mod republish;
 mod rerun;
+mod restored;
 mod results;
 mod retention;
 mod rollback;

@@ -83,9 +83,7 @@ impl Publish {
         let key = keys.targets()?;
         let remote = Remote::open()?;
         let (kept, outcome) = refresh(&remote, &keys).await?;
-        outcome.map_err(|failure| {
-            failure.next("see `holm key status`; what has expired is renewed with `holm key renew`")
-        })?;
+        outcome?;
         let (name, version) = (&bundle.manifest.name, &*bundle.manifest.version);
         let before = latest(&kept, name, version)?;
         let permissions = permissions(&bundle.manifest);

@@ -54,3 +54,4 @@ mod uplink;
 pub use backup::{Copied, backup, restore};
 pub use error::{CloudError, chain};
 pub use plane::{Options, Started, run};
+pub use records::Leapt;
