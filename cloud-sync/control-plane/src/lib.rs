@@ -42,6 +42,7 @@ mod blobs;
 mod bus;
 mod error;
 mod folder;
+mod pace;
 mod plane;
 mod records;
 mod retention;
