@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::upload::UploadStats;
 
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     status: Mutex<CloudStatus>,
     /// Something is worth a look: new rows, or what runs has changed.
     pub(crate) news: Notify,
+    /// The control plane has answered this process.
+    pub(crate) answered: watch::Sender<bool>,
 }
 
 impl Shared {

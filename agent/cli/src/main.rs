@@ -48,6 +48,7 @@ mod programs;
 mod progress;
 mod project;
 mod publish;
+mod publish_agent;
 mod release;
 mod remote;
 mod replay;

@@ -19,7 +19,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::InitError;
 use crate::console::{complain, pass_on, say, warn};
+use crate::led::{Led, Pattern};
 use crate::mounts::HOLM;
+use crate::network::Addresses;
 
 /// The program.
 const HOLMD: &str = "/usr/bin/holmd";
@@ -54,7 +56,10 @@ const RESET_AFTER: Duration = Duration::from_secs(900);
 /// Starts that fail before the node was ever ready, until it is tried without what the card was given.
 const FAILURES_WITH_CARD: u32 = 5;
 
-/// How often the board's watchdog is fed, which waits for ten seconds or longer.
+/// Ends in a row, until the LED shows that the node does not stay alive.
+const FAILURES_SHOWN: u32 = 3;
+
+/// How often the board's watchdog is fed, which waits for ten seconds or longer, and its LED looked after.
 const FEED_EVERY: Duration = Duration::from_secs(2);
 
 /// How often everything is looked at.
@@ -99,11 +104,13 @@ pub struct Supervisor {
     restart: Arc<AtomicBool>,
     config: &'static str,
     was_ready: bool,
+    led: Led,
+    addresses: Addresses,
 }
 
 impl Supervisor {
-    /// Gets ready: the socket, the signals, the watchdog.
-    pub fn new() -> Result<Self, InitError> {
+    /// Gets ready: the socket, the signals, and the watchdog unless it is not to be used.
+    pub fn new(led: Led, addresses: Addresses, watchdog: bool) -> Result<Self, InitError> {
         let path = Path::new(SOCKET);
         let socket = UnixDatagram::bind(path).map_err(InitError::file("listen on", path))?;
         // `holmd` is not root.
@@ -120,9 +127,14 @@ impl Supervisor {
         // The kernel sends SIGINT for Ctrl-Alt-Del once it is told to.
         let (terminate, restart) = (flag(signal_hook::consts::SIGTERM)?, flag(signal_hook::consts::SIGINT)?);
         let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
-        let watchdog = File::options().write(true).open("/dev/watchdog0").ok();
-        say(if watchdog.is_some() { "the board's watchdog runs" } else { "the board has no watchdog" });
-        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false })
+        let used = watchdog;
+        let watchdog = used.then(|| File::options().write(true).open("/dev/watchdog0").ok()).flatten();
+        say(match (used, &watchdog) {
+            (true, Some(_)) => "the board's watchdog runs",
+            (true, None) => "the board has no watchdog",
+            (false, _) => "the board's watchdog is not used",
+        });
+        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false, led, addresses })
     }
 
     /// Runs until the end.
@@ -180,8 +192,12 @@ impl Supervisor {
                     break End::TrialFailed;
                 }
             }
-            if now - lived < RESET_AFTER && now >= feed {
-                self.feed();
+            if now >= feed {
+                if now - lived < RESET_AFTER {
+                    self.feed();
+                }
+                let ready = process.as_ref().is_some_and(|process| process.ready);
+                self.led.show(pattern(ready, failures, trial.is_some(), self.addresses.any()));
                 feed = now + FEED_EVERY;
             }
             if self.restart.load(Ordering::Relaxed) {
@@ -348,6 +364,18 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// What the LED shows of a node: whether it is ready, how often in a row it has ended, whether its system is on trial, and
+/// whether it has an address.
+fn pattern(ready: bool, failures: u32, trial: bool, address: bool) -> Pattern {
+    match (ready, trial, address) {
+        (false, ..) if failures >= FAILURES_SHOWN => Pattern::Failed,
+        (false, ..) => Pattern::Starting,
+        (true, true, _) => Pattern::Trial,
+        (true, false, true) => Pattern::Healthy,
+        (true, false, false) => Pattern::NoNetwork,
+    }
+}
+
 /// Doubled with each failure, up to the longest.
 fn pause(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(5)).min(LONGEST_PAUSE)
@@ -361,6 +389,15 @@ fn reap() -> Vec<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_led_shows_what_somebody_could_do_something_about() {
+        assert_eq!(pattern(false, 0, true, true), Pattern::Starting);
+        assert_eq!(pattern(false, 3, false, true), Pattern::Failed);
+        assert_eq!(pattern(true, 3, true, false), Pattern::Trial);
+        assert_eq!(pattern(true, 0, false, false), Pattern::NoNetwork);
+        assert_eq!(pattern(true, 0, false, true), Pattern::Healthy);
+    }
 
     #[test]
     fn pauses_grow_and_have_an_end() {

@@ -12,7 +12,14 @@
 
 use std::time::{Duration, Instant};
 
+use holm_core::Timestamp;
+use holm_protocol::{DesiredState, Phase, ReasonCode};
+use tokio::sync::watch;
+
 use super::record::Work;
+use super::repository::blocking;
+use super::task::{Ended, Reconciler};
+use super::{Objection, Question, Refusal};
 
 /// What the n-th wait has at least is n times this.
 const LEAST: Duration = Duration::from_secs(2);
@@ -44,6 +51,56 @@ impl Asked {
     }
 }
 
+impl Reconciler {
+    /// Asks functions whether the update may begin. `open` are the minutes that its window is open still.
+    pub(super) async fn ask(
+        &mut self,
+        state: &DesiredState,
+        open: Option<u32>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
+        // The last minute is left for what was asked for to be begun in.
+        let open = open.map(|minutes| Duration::from_secs(60 * u64::from(minutes.saturating_sub(1))));
+        let Some(left) = left(work, self.defer, open) else {
+            self.asked = Asked::Agreed;
+            return Ended::Done(Ok(()));
+        };
+        let question =
+            Question { generation: state.generation, attempt: work.asked + 1, left, newer: self.newer.clone() };
+        let (installer, functions) = (self.installer.clone(), state.functions.clone());
+        let begun = Instant::now();
+        let asking = blocking(move || installer.objection(&question, &functions));
+        let objection = match self.undisturbed(asking, shutdown).await {
+            Ended::Done(Ok(objection)) => objection,
+            Ended::Done(Err(refusal)) => return Ended::Done(Err(refusal)),
+            Ended::Disturbed => return Ended::Disturbed,
+            Ended::Stopped => return Ended::Stopped,
+        };
+        let Some(Objection { function, reason, wait }) = objection else {
+            self.asked = Asked::Agreed;
+            return Ended::Done(Ok(()));
+        };
+        self.spend();
+        let before = self.record.clone();
+        let Some(work) = &mut self.record.work else { return Ended::Done(Ok(())) };
+        let wait = give(work, left, self.defer, wait, begun.elapsed());
+        tracing::info!(%function, reason, ?wait, "an update waits because a function asks for it");
+        let now = self.fetcher.source.time().likely().0;
+        let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+        let words = format!("{function}: {reason}; it is asked again at {} UTC", time_of_day(until));
+        work.to(Phase::Deferred, Some(Refusal::new(ReasonCode::DeferredByFunction, words)));
+        work.until = Some(Timestamp(until));
+        let kept = self.keep().await;
+        match kept {
+            Ok(()) => self.asked = Asked::Waits(Instant::now() + wait),
+            // Not given before it is written down.
+            Err(_) => self.record = before,
+        }
+        Ended::Done(kept)
+    }
+}
+
 /// What is left of the patience with this work. `given` is the configuration's, `open` for how long the update window is open still.
 pub(super) fn left(work: &Work, given: Duration, open: Option<Duration>) -> Option<Duration> {
     let left = Duration::from_millis(work.patience_ms.unwrap_or(work.left_ms / 2)).min(given);
@@ -58,6 +115,11 @@ pub(super) fn give(work: &mut Work, left: Duration, given: Duration, wanted: Dur
     let before = Duration::from_millis(work.patience_ms.unwrap_or(work.left_ms / 2)).min(given);
     work.patience_ms = Some(u64::try_from(before.saturating_sub(wait + asking).as_millis()).unwrap_or_default());
     wait
+}
+
+fn time_of_day(time: i64) -> String {
+    let seconds = time.div_euclid(1_000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]

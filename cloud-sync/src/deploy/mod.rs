@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use holm_bundle::Digest;
 use holm_core::{FunctionName, Timestamp};
-use holm_protocol::{DesiredFunction, JobId, Phase, ReasonCode};
+use holm_protocol::{AgentBuild, DesiredFunction, JobId, Phase, ReasonCode};
 use holm_trust::TrustError;
 
 pub(crate) use task::{Parts, Reconciler, key_of};
@@ -122,6 +122,19 @@ pub struct Objection {
     pub wait: Duration,
 }
 
+/// How an agent stands that a desired state wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentStanding {
+    /// It runs.
+    Runs,
+    /// It runs, and has to show that it can.
+    OnTrial,
+    /// Another one runs.
+    Other,
+    /// Another one runs: it was started for this desired state, and why it is not any more.
+    Failed(String),
+}
+
 /// Who runs functions. The agent implements it, and so do test doubles. Every method but the first two may block.
 pub trait Installer: Send + Sync + 'static {
     /// The generation of the set that was confirmed last; 0 if none was. Written down together with that set.
@@ -136,11 +149,12 @@ pub trait Installer: Send + Sync + 'static {
     /// Whether components can be compiled here.
     fn has_compiler(&self) -> bool;
 
-    /// Opens the bundles of a set, all of which are there, and refuses what does not fit this node. In the same order.
-    fn examine(&self, set: &[DesiredFunction]) -> Result<Vec<Examined>, Refusal>;
+    /// Opens the bundles of a set, all of which are there, and refuses what does not fit this node. In the same order. `agent` is
+    /// who shall run them.
+    fn examine(&self, set: &[DesiredFunction], agent: &AgentBuild) -> Result<Vec<Examined>, Refusal>;
 
-    /// Takes over a file with native code of a component that the repository vouches for. Moves the file.
-    fn adopt_native(&self, component: &Digest, file: &Path) -> Result<(), Refusal>;
+    /// Takes over a file with native code of a component, for `agent`, that the repository vouches for. Moves the file.
+    fn adopt_native(&self, component: &Digest, agent: &AgentBuild, file: &Path) -> Result<(), Refusal>;
 
     /// Compiles what has no native code, and makes an instance of all that is new, beside what runs.
     fn stage(&self, set: &[DesiredFunction]) -> Result<(), Refusal>;
@@ -159,6 +173,25 @@ pub trait Installer: Send + Sync + 'static {
         window: Duration,
         stop: &AtomicBool,
     ) -> Result<Verdict, Refusal>;
+
+    /// Where the program of an agent is, or is to be.
+    fn agent_file(&self, digest: &Digest) -> PathBuf;
+
+    /// How the agent stands that the desired state of this generation wants. One that names none wants the installed.
+    fn agent(&self, wanted: Option<&Digest>, generation: u64) -> AgentStanding;
+
+    /// The generation of the desired state for which this agent is on trial.
+    fn agent_trial(&self) -> Option<u64>;
+
+    /// Ends this agent, in order, and starts another on trial. One that cannot be started, or goes down again and again, is
+    /// followed by this one.
+    fn hand_over(&self, wanted: Option<&Digest>, generation: u64) -> Result<(), Refusal>;
+
+    /// Ends the trial of this agent, which stays.
+    fn confirm_agent(&self) -> Result<(), Refusal>;
+
+    /// Ends the trial of this agent, and the agent itself, in order: the one before runs again.
+    fn hand_back(&self) -> Result<(), Refusal>;
 }
 
 /// A job to do.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holm_bundle::Digest;
 use holm_core::Timestamp;
-use holm_protocol::{DesiredState, Envelope, Phase, ProtocolError, ReasonCode, UpdateWindow};
+use holm_protocol::{AGENT, DesiredState, Envelope, Phase, ProtocolError, ReasonCode, UpdateWindow};
 use holm_trust::LastAccepted;
 use serde::{Deserialize, Serialize};
 
@@ -167,8 +167,10 @@ impl Record {
         work.to(Phase::Confirmed, None);
         self.sequences.extend(std::mem::take(&mut work.sequences));
         // It was read when it was accepted.
-        for function in work.state().map(|state| state.functions).unwrap_or_default() {
-            let (name, now) = (function.name.to_string(), function.bundle.sha256);
+        let (agent, functions) = work.state().map(|state| (state.agent, state.functions)).unwrap_or_default();
+        let functions = functions.into_iter().map(|function| (function.name.to_string(), function.bundle.sha256));
+        let agent = agent.map(|agent| (AGENT.to_owned(), agent.artifact.sha256));
+        for (name, now) in functions.chain(agent) {
             let before = match self.ran.remove(&name) {
                 Some(ran) if ran.now == now => ran.before,
                 Some(ran) => Some(ran.now),
