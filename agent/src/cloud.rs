@@ -54,6 +54,8 @@ pub struct CloudConfig {
     pub logs: Logs,
     /// Bytes of them a minute, at most.
     pub log_bytes: u64,
+    /// How long functions may have an update wait, all together.
+    pub defer: Duration,
 }
 
 /// Whether functions' logs go up, and what else is told to who asks.
@@ -79,6 +81,7 @@ impl Default for CloudConfig {
             ack_timeout: Duration::from_secs(30),
             logs: Logs::Asked,
             log_bytes: 64 << 10,
+            defer: Duration::from_secs(3_600),
         }
     }
 }
@@ -105,6 +108,7 @@ impl CloudConfig {
         ];
         self.logs = section.choice("logs", &logs).unwrap_or(self.logs);
         self.log_bytes = section.bytes("log_bytes", 1 << 10..=16 << 20).unwrap_or(self.log_bytes);
+        self.defer = section.duration_in("defer", Duration::ZERO..=86_400 * second).unwrap_or(self.defer);
         self.ack_timeout = section.duration_in("ack_timeout", second..=600 * second).unwrap_or(self.ack_timeout);
     }
 
@@ -113,6 +117,7 @@ impl CloudConfig {
             daily_bytes: self.daily_bytes.or(self.metered.then_some(METERED)),
             keep_alive: self.keep_alive,
             ack_timeout: self.ack_timeout,
+            defer: self.defer,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! The registry is one JSON document in the store; bundles and native code are files named by digest, written whole and
 //! renamed, so that nothing that the registry names is ever half there.
 
+mod consent;
 mod error;
 mod files;
 mod registry;

@@ -61,6 +61,10 @@ pub struct CloudStatus {
     pub phase: Option<String>,
     /// Why it is there, where there is a reason.
     pub reason: Option<String>,
+    /// More about that, for people.
+    pub message: Option<String>,
+    /// When functions that have an update wait are asked again, in milliseconds since 1970.
+    pub deferred_until: Option<i64>,
     /// What became of records since start.
     pub upload: UploadStats,
 }

@@ -56,6 +56,7 @@ mod reply;
 mod repository;
 mod republish;
 mod rerun;
+mod restored;
 mod results;
 mod retention;
 mod rollback;

@@ -89,9 +89,7 @@ impl Publish {
         let key = keys.targets()?;
         let remote = Remote::open()?;
         let (kept, outcome) = refresh(&remote, &keys).await?;
-        outcome.map_err(|failure| {
-            failure.next("see `holm key status`; what has expired is renewed with `holm key renew`")
-        })?;
+        outcome?;
         let (name, version) = (&bundle.manifest.name, &*bundle.manifest.version);
         if name.as_str() == AGENT {
             return Err(Failure::new(format!("a function cannot be called {AGENT}: that is the agent"))

@@ -155,6 +155,13 @@ mod tests {
                 "deferred   the update window is not open",
                 None,
             ),
+            (
+                "IN_PROGRESS",
+                json!({ "phase": "deferred", "reason": "deferred-by-function",
+                    "message": "a function has asked to wait: brewer: a batch is running" }),
+                "deferred   a function has asked to wait: brewer: a batch is running",
+                None,
+            ),
             ("SUCCEEDED", json!({ "phase": "confirmed" }), "confirmed", Some(End::Confirmed)),
             (
                 "FAILED",

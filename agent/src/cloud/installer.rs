@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holm_bundle::Digest;
-use holm_cloud_sync::{AgentStanding, Examined, Refusal, Verdict};
+use holm_cloud_sync::{AgentStanding, Examined, Objection, Question, Refusal, Verdict};
 use holm_protocol::{AgentBuild, DesiredFunction, ReasonCode};
 
 use crate::deploy::{DeployError, Deployer, SetFunction, SetOutcome, chain};
@@ -79,6 +79,10 @@ impl holm_cloud_sync::Installer for Installer {
 
     fn stage(&self, functions: &[DesiredFunction]) -> Result<(), Refusal> {
         self.runtime.block_on(self.deployer.stage(&set(functions))).map_err(refusal)
+    }
+
+    fn objection(&self, question: &Question, functions: &[DesiredFunction]) -> Option<Objection> {
+        self.runtime.block_on(self.deployer.objection(question, &set(functions)))
     }
 
     fn trial(

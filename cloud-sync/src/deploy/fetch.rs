@@ -6,7 +6,7 @@
 //! place: what has its name is what was signed. A download that was cut off goes on where it stood, after what is there was hashed
 //! again; if the whole then does not fit, it is fetched once more from its begin, because the disk may have had its say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holm_bundle::Digest;
+use holm_core::FunctionName;
 use holm_protocol::{AGENT, AgentBuild, DesiredAgent, DesiredFunction, DesiredState, ReasonCode, ThingName};
 use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
 use holm_trust::{Judge, TrustError};
@@ -47,6 +48,14 @@ pub(super) struct Fetcher {
     pub(super) writing: Arc<Mutex<()>>,
 }
 
+/// What is known once everything is here.
+pub(super) struct Fetched {
+    /// The release sequences to remember.
+    pub(super) sequences: BTreeMap<String, u64>,
+    /// Functions whose release is newer than the one that was confirmed here last.
+    pub(super) newer: BTreeSet<FunctionName>,
+}
+
 /// A file that is not here.
 struct Missing {
     name: String,
@@ -55,16 +64,16 @@ struct Missing {
 }
 
 impl Fetcher {
-    /// Gets all of it here. Returns the release sequences to remember. Cancel safe.
+    /// Gets all of it here. Cancel safe.
     pub(super) async fn fetch(
         self: Arc<Self>,
         repository: &Repository,
         keys: Option<&DeploymentKeys>,
         state: &DesiredState,
         history: &History,
-    ) -> Result<BTreeMap<String, u64>, Refusal> {
+    ) -> Result<Fetched, Refusal> {
         self.check_secrets(state).await?;
-        let mut sequences = BTreeMap::new();
+        let (mut sequences, mut newer) = (BTreeMap::new(), BTreeSet::new());
         let mut missing = Vec::new();
         let agent = match &state.agent {
             Some(wanted) => {
@@ -89,6 +98,11 @@ impl Fetcher {
             // With a permit it is this one that counts from now on; without, nothing becomes possible that was not.
             let remembered = if older { sequence } else { history.raised(named, sequence) };
             sequences.insert(function.name.to_string(), remembered);
+            // Where what runs is not listed any more, the highest that ever ran stands for it.
+            let runs = history.runs(named).and_then(|digest| sequence_of(repository, &function.name, &digest));
+            if runs.or(history.known(named)).is_none_or(|runs| sequence > runs) {
+                newer.insert(function.name.clone());
+            }
             let to = self.installer.bundle_file(&function.bundle.sha256);
             let (path, check) = (to.clone(), target.check(&name));
             if !blocking(move || is_here(&path, check)).await? {
@@ -102,7 +116,7 @@ impl Fetcher {
         let folder = self.folder.clone();
         // All that was wanted is here: what is left in there belongs to nobody.
         blocking(move || drop(fs::remove_dir_all(folder))).await?;
-        Ok(sequences)
+        Ok(Fetched { sequences, newer })
     }
 
     /// The agent that is wanted, its program if that is not here, and its release sequence.
@@ -314,6 +328,15 @@ fn vouched<'a>(repository: &'a Repository, function: &DesiredFunction) -> Result
         Some(Listing::Bundle { function: of, sequence, .. }) if of == function.name => Ok((name, target, sequence)),
         _ => Err(unlisted("is not listed as a bundle of this function")),
     }
+}
+
+/// The release sequence of a bundle that may be of another version.
+fn sequence_of(repository: &Repository, function: &FunctionName, bundle: &Digest) -> Option<u64> {
+    let mut of_it = repository.targets().filter(|(_, target)| target.sha256() == Some(*bundle));
+    of_it.find_map(|(_, target)| match Listing::of(target) {
+        Ok(Some(Listing::Bundle { function: of, sequence, .. })) if of == *function => Some(sequence),
+        _ => None,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]

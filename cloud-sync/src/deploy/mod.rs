@@ -12,6 +12,8 @@
 //! writes down that it was taken, and looks again. [`record::step`] is the whole decision, and has no I/O. Each step may be taken twice.
 //! The link sends what [`Told`] says, whenever the control plane asks for it by having the job; see [`updates`].
 //!
+//! Right before the trial functions are asked whether it may begin ([`defer`]). They can have it wait, within bounds that are the device's.
+//!
 //! A desired state that is not believed changes nothing, not even the work on the one before it: only one that is accepted takes its
 //! place. Before the trial that work ends then; a trial is stopped and goes back first.
 //!
@@ -20,17 +22,20 @@
 //! What may pass is tried again with growing waits until the policy's deadline. What goes down during a trial gets one more, and after
 //! that it is rolled back. Going back needs no network.
 
+mod defer;
 mod fetch;
 mod record;
 mod repository;
 mod task;
 pub(crate) mod updates;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holm_bundle::Digest;
+use holm_core::{FunctionName, Timestamp};
 use holm_protocol::{AgentBuild, DesiredFunction, JobId, Phase, ReasonCode};
 use holm_trust::TrustError;
 
@@ -93,6 +98,30 @@ pub enum Verdict {
     Stopped,
 }
 
+/// What functions are asked before an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Of the desired state.
+    pub generation: u64,
+    /// 1 for the first time that this update is asked about.
+    pub attempt: u32,
+    /// For how long they may still have it wait, all together.
+    pub left: Duration,
+    /// Functions of the set whose release is newer than the one that was confirmed here last.
+    pub newer: BTreeSet<FunctionName>,
+}
+
+/// A function would rather have an update wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// Which.
+    pub function: FunctionName,
+    /// In its words.
+    pub reason: String,
+    /// For how long.
+    pub wait: Duration,
+}
+
 /// How an agent stands that a desired state wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentStanding {
@@ -129,6 +158,11 @@ pub trait Installer: Send + Sync + 'static {
 
     /// Compiles what has no native code, and makes an instance of all that is new, beside what runs.
     fn stage(&self, set: &[DesiredFunction]) -> Result<(), Refusal>;
+
+    /// Asks the functions that want to be asked whether this set may take the place of what runs, and answers with the one that wants to
+    /// wait longest. Nobody is asked where something goes back, is removed or only configured anew: what may mend something must not be
+    /// held up. Who does not answer has no objection.
+    fn objection(&self, question: &Question, set: &[DesiredFunction]) -> Option<Objection>;
 
     /// Runs exactly this set, watches it for `window`, and confirms it or goes back, before it returns. When `stop` becomes true it
     /// goes back. A node that goes down meanwhile starts with the old set.
@@ -196,6 +230,8 @@ pub(crate) struct About {
     pub(crate) phase: Phase,
     pub(crate) reason: Option<ReasonCode>,
     pub(crate) message: Option<String>,
+    /// When functions are asked again, where they had it wait.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// All that there is to tell.

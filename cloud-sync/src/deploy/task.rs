@@ -1,17 +1,20 @@
 //! The task that makes what runs what shall run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use holm_core::FunctionName;
 use holm_protocol::{DesiredState, Phase, ReasonCode};
 use holm_store::CloudNotes;
 use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::fetch::Fetcher;
-use super::record::{Record, Step, View, Work, is_open, step};
+use super::defer::Asked;
+use super::fetch::{Fetched, Fetcher};
+use super::record::{Record, Step, View, Work, minutes_open, step};
 use super::repository::{Refreshed, Source, blocking, internal};
 use super::{AgentStanding, Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
 use crate::link::LinkConfig;
@@ -44,16 +47,23 @@ pub(crate) struct Parts {
 
 /// See the module.
 pub(crate) struct Reconciler {
-    fetcher: Arc<Fetcher>,
-    installer: Arc<dyn Installer>,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) installer: Arc<dyn Installer>,
     notes: CloudNotes,
     shared: Arc<Shared>,
     parts: Parts,
-    record: Record,
+    pub(super) record: Record,
     /// As of the last acceptance in this process.
     refreshed: Option<Arc<Refreshed>>,
     /// See [`View::fetched`].
     fetched: bool,
+    /// Functions whose release is newer than the one that was confirmed last, once that is known.
+    pub(super) newer: BTreeSet<FunctionName>,
+    /// See [`View::staged`].
+    staged: bool,
+    pub(super) asked: Asked,
+    /// See [`Settings::defer`](crate::Settings::defer).
+    pub(super) defer: Duration,
     /// When this began.
     begun: Instant,
     /// See [`PATIENCE`].
@@ -64,7 +74,7 @@ pub(crate) struct Reconciler {
 }
 
 /// What ends a wait.
-enum Ended<T> {
+pub(super) enum Ended<T> {
     Done(T),
     /// Something else may be wanted.
     Disturbed,
@@ -106,6 +116,10 @@ impl Reconciler {
             record,
             refreshed: None,
             fetched: false,
+            newer: BTreeSet::new(),
+            staged: false,
+            asked: Asked::Due,
+            defer: config.settings.defer,
             begun: Instant::now(),
             patience: config.settings.ack_timeout * PATIENCE,
             since: Instant::now(),
@@ -140,7 +154,7 @@ impl Reconciler {
     }
 
     /// Waits for something, unless something else is wanted or the node ends. What is waited for has to be cancel safe.
-    async fn undisturbed<T>(
+    pub(super) async fn undisturbed<T>(
         &mut self,
         work: impl Future<Output = T>,
         shutdown: &mut watch::Receiver<bool>,
@@ -186,7 +200,8 @@ impl Reconciler {
             Ok((state, last, message)) => {
                 tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
                 self.record.accept(order.key, order.document, &state, last, message);
-                (self.fetched, self.since) = (false, Instant::now());
+                (self.fetched, self.staged, self.asked) = (false, false, Asked::Due);
+                self.since = Instant::now();
             }
             Err(refusal) => {
                 tracing::warn!(job = %order.key.job, reason = %refusal.reason, error = refusal.message, "a desired state is refused");
@@ -205,15 +220,19 @@ impl Reconciler {
     async fn step(&mut self, next: &Next, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
         self.spend();
         let generation = self.installer.generation();
-        let minute = minute_of_day(self.fetcher.source.time().likely().0);
         let Some(work) = &self.record.work else { return self.rest(shutdown).await };
         let state = match work.state() {
             Ok(state) => state,
             Err(error) => return Ended::Done(self.end(Phase::Refused, internal(&error)).await),
         };
+        let minute = minute_of_day(self.fetcher.source.time().likely().0);
+        let open = state.policy.window.map(|window| minutes_open(window, minute));
+        self.asked = self.asked.at(std::time::Instant::now());
         let view = View {
             fetched: self.fetched,
-            open: is_open(state.policy.window, minute),
+            open: open.is_none_or(|minutes| minutes > 0),
+            staged: self.staged,
+            asked: self.asked,
             canceled: *next == Next::Nothing,
             confirmed: generation,
         };
@@ -226,25 +245,34 @@ impl Reconciler {
             Step::Fetch => self.fetch(&state, shutdown).await,
             Step::Wait => {
                 let closed = Refusal::new(ReasonCode::OutsideWindow, ReasonCode::OutsideWindow.explanation());
-                if work.phase != Phase::Deferred
+                if self.reason() != Some(&closed.reason)
                     && let Err(refusal) = self.reach(Phase::Deferred, Some(closed)).await
                 {
                     return Ended::Done(Err(refusal));
                 }
-                match self.undisturbed(sleep(LOOK), shutdown).await {
-                    Ended::Done(()) => Ended::Done(Ok(())),
-                    other => other.without_value(),
-                }
+                self.pause(LOOK, shutdown).await
+            }
+            Step::Ask => self.ask(&state, open, shutdown).await,
+            Step::Heed => {
+                let left = match self.asked {
+                    Asked::Waits(until) => until.saturating_duration_since(std::time::Instant::now()),
+                    Asked::Due | Asked::Agreed => Duration::ZERO,
+                };
+                self.pause(left.min(LOOK), shutdown).await
             }
             // The agent that shall run them does that.
             Step::Stage if self.standing(&state) != AgentStanding::Runs => {
+                self.staged = true;
                 Ended::Done(self.reach(Phase::Staged, None).await)
             }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
                 let staged = blocking(move || installer.stage(&functions)).await.and_then(|staged| staged);
                 Ended::Done(match staged {
-                    Ok(()) => self.reach(Phase::Staged, None).await,
+                    Ok(()) => {
+                        self.staged = true;
+                        self.reach(Phase::Staged, None).await
+                    }
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
             }
@@ -302,8 +330,8 @@ impl Reconciler {
             Ended::Stopped => return Ended::Stopped,
         };
         Ended::Done(match fetched {
-            Ok(sequences) => {
-                self.fetched = true;
+            Ok(Fetched { sequences, newer }) => {
+                (self.fetched, self.newer) = (true, newer);
                 let early = self.record.work.as_mut().is_some_and(|work| {
                     work.sequences = sequences;
                     work.phase == Phase::Downloading
@@ -313,6 +341,13 @@ impl Reconciler {
             Err(refusal) if may_pass(&refusal) => Err(refusal),
             Err(refusal) => self.end(Phase::Refused, refusal).await,
         })
+    }
+
+    async fn pause(&mut self, time: Duration, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        match self.undisturbed(sleep(time), shutdown).await {
+            Ended::Done(()) => Ended::Done(Ok(())),
+            other => other.without_value(),
+        }
     }
 
     fn standing(&self, state: &DesiredState) -> AgentStanding {
@@ -374,6 +409,11 @@ impl Reconciler {
             }
             other => other.without_value(),
         }
+    }
+
+    /// Why the work is where it is.
+    fn reason(&self) -> Option<&ReasonCode> {
+        self.record.work.as_ref()?.reason.as_ref()
     }
 
     /// The trial, which is never left in the middle.
@@ -481,7 +521,7 @@ impl Reconciler {
         self.reach(phase, Some(refusal)).await
     }
 
-    fn spend(&mut self) {
+    pub(super) fn spend(&mut self) {
         let now = Instant::now();
         if let Some(work) = &mut self.record.work {
             work.spend(now - self.since);
@@ -490,7 +530,7 @@ impl Reconciler {
     }
 
     /// Writes it down, and then says so.
-    async fn keep(&self) -> Result<(), Refusal> {
+    pub(super) async fn keep(&self) -> Result<(), Refusal> {
         let document = serde_json::to_string(&self.record).map_err(|error| internal(&error))?;
         let notes = self.notes.clone();
         blocking(move || notes.write(NOTE, document)).await?.map_err(|error| internal(&error))?;
@@ -504,6 +544,8 @@ impl Reconciler {
             let mut status = self.shared.status();
             (status.generation, status.phase) = (*generation, Some(phase.to_string()));
             status.reason = told.work.as_ref().and_then(|about| about.reason.as_ref().map(ToString::to_string));
+            status.message = told.work.as_ref().and_then(|about| about.message.clone());
+            status.deferred_until = told.work.as_ref().and_then(|about| about.until).map(|until| until.0);
         }
         self.parts.told.send_replace(told);
         self.shared.news.notify_one();

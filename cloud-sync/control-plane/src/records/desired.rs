@@ -216,7 +216,8 @@ pub(super) fn not_published(repository: &Repository, function: &FunctionName, ve
 pub(super) fn last(connection: &Connection, device: i64) -> Result<Last, CloudError> {
     let action = "read a job";
     let last = "SELECT max((SELECT coalesce(max(generation), 0) FROM job WHERE device = ?1), \
-                coalesce((SELECT min(json_extract(reported, '$.generation'), ?2) FROM device WHERE id = ?1), 0))";
+                coalesce((SELECT max(floor, coalesce(min(json_extract(reported, '$.generation'), ?2), 0)) FROM device \
+                WHERE id = ?1), 0))";
     // What is beyond the bound was stored before reports were held to it, and SQLite does not have all of it as an integer.
     let last: i64 =
         connection.query_row(last, params![device, signed(MAX_SEQUENCE)], |row| row.get(0)).map_err(sql(action))?;
