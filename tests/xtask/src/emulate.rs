@@ -46,14 +46,21 @@ pub fn run() -> anyhow::Result<(String, bool)> {
         let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
         let good = output.status.success() && skipped.is_empty();
         passed &= good;
-        lines.push(format!("{} ({:.1} MB): {}", target.triple, megabytes(&holmd), if good { "ok" } else { "FAILED" }));
+        let said = String::from_utf8_lossy(&output.stdout);
+        let verdict = if good { "ok" } else { "FAILED" };
+        lines.push(format!("{} ({:.1} MB): {verdict}{}", target.triple, megabytes(&holmd), seconds(&said)));
         if !good {
             lines.push(skipped);
-            lines.push(String::from_utf8_lossy(&output.stdout).into_owned());
+            lines.push(said.into_owned());
             lines.push(String::from_utf8_lossy(&output.stderr).into_owned());
         }
     }
     Ok((lines.join("\n"), passed))
+}
+
+/// How long the tests took, as their harness says it.
+fn seconds(said: &str) -> String {
+    said.rsplit_once("finished in ").map(|(_, rest)| format!(", in {}", rest.trim())).unwrap_or_default()
 }
 
 fn megabytes(file: &Path) -> f64 {

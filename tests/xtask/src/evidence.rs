@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::shell::{cargo, command, output, root, run as execute};
 use crate::test::{MUTANTS, need};
-use crate::{conformance, emulate, image, install};
+use crate::{conformance, emulate, guest, image, install};
 
 /// A proof: its name, the test that is it, and the variable that makes it long, or another one.
 struct Proof {
@@ -32,7 +32,7 @@ const SUITE: &str = "tuf-conformance";
 type Prove = fn() -> anyhow::Result<(String, bool)>;
 
 /// What is proven without a count: how, by its name.
-const OTHERS: [(&str, Prove); 2] = [("arm", emulate::run), ("deb", install::run)];
+const OTHERS: [(&str, Prove); 3] = [("arm", emulate::run), ("deb", install::run), ("guest", guest::run)];
 
 /// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
