@@ -15,15 +15,16 @@ use holm_cloud_sync::{
 };
 use holm_core::{FunctionName, LogLevel, Section};
 use holm_mqtt::Traffic;
-use holm_protocol::{AgentBuild, Ask, FunctionState, Health, ReportedFunction};
-use holm_runtime::Profile;
+use holm_protocol::{Ask, FunctionState, Health, ReportedFunction};
 use tokio::sync::{mpsc, watch};
 
+use crate::build::build;
 use crate::clock;
 use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::dispatch::Dispatcher;
 use crate::letters::Letters;
+use crate::upgrade::Upgrade;
 pub(crate) use asked::Answerer;
 
 /// Asks that wait: those of a few people who look at the same time.
@@ -53,6 +54,8 @@ pub struct CloudConfig {
     pub logs: Logs,
     /// Bytes of them a minute, at most.
     pub log_bytes: u64,
+    /// How long functions may have an update wait, all together.
+    pub defer: Duration,
 }
 
 /// Whether functions' logs go up, and what else is told to who asks.
@@ -78,6 +81,7 @@ impl Default for CloudConfig {
             ack_timeout: Duration::from_secs(30),
             logs: Logs::Asked,
             log_bytes: 64 << 10,
+            defer: Duration::from_secs(3_600),
         }
     }
 }
@@ -104,6 +108,7 @@ impl CloudConfig {
         ];
         self.logs = section.choice("logs", &logs).unwrap_or(self.logs);
         self.log_bytes = section.bytes("log_bytes", 1 << 10..=16 << 20).unwrap_or(self.log_bytes);
+        self.defer = section.duration_in("defer", Duration::ZERO..=86_400 * second).unwrap_or(self.defer);
         self.ack_timeout = section.duration_in("ack_timeout", second..=600 * second).unwrap_or(self.ack_timeout);
     }
 
@@ -112,6 +117,7 @@ impl CloudConfig {
             daily_bytes: self.daily_bytes.or(self.metered.then_some(METERED)),
             keep_alive: self.keep_alive,
             ack_timeout: self.ack_timeout,
+            defer: self.defer,
         }
     }
 }
@@ -122,6 +128,7 @@ pub(crate) fn link(
     dispatcher: &Arc<Dispatcher>,
     deployer: &Arc<Deployer>,
     letters: &Arc<Letters>,
+    upgrade: &Arc<Upgrade>,
 ) -> (Cloud, CloudLink, Answerer) {
     let store = &dispatcher.store;
     let (asks, asked) = mpsc::channel(ASKS);
@@ -138,6 +145,7 @@ pub(crate) fn link(
         }),
         installer: Arc::new(installer::Installer {
             deployer: deployer.clone(),
+            upgrade: upgrade.clone(),
             data: config.data.clone(),
             runtime: tokio::runtime::Handle::current(),
         }),
@@ -184,20 +192,6 @@ pub async fn enrol(data: &Path, invitation: Option<Invitation>) -> Result<Identi
 
 fn clocks() -> Clocks {
     Clocks { wall: clock::now, uptime: clock::uptime, built: clock::BUILT }
-}
-
-fn build() -> AgentBuild {
-    let profile = Profile::host();
-    let version = profile.version();
-    // `wasmtime-48.0.8-x64-v1`: the profile has a field of its own.
-    let engine = version.strip_prefix("wasmtime-").and_then(|rest| rest.strip_suffix(profile.name()));
-    let engine = engine.and_then(|rest| rest.strip_suffix('-')).unwrap_or(&version).to_owned();
-    AgentBuild {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-        engine,
-        profile: profile.name().to_owned(),
-    }
 }
 
 /// What the node tells about itself.

@@ -502,10 +502,11 @@ impl Default for Config {
     }
 }
 
-/// `holm-compile` beside this program, where packages put it.
+/// `holm-compile` beside the installed program, where packages put it.
 fn default_compiler() -> PathBuf {
-    std::env::current_exe()
-        .ok()
+    let installed = std::env::var_os(crate::upgrade::INSTALLED).map(PathBuf::from);
+    installed
+        .or_else(|| std::env::current_exe().ok())
         .and_then(|path| Some(path.parent()?.join("holm-compile")))
         .unwrap_or_else(|| PathBuf::from("holm-compile"))
 }

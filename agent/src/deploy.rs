@@ -10,6 +10,7 @@
 //! The registry is one JSON document in the store; bundles and native code are files named by digest, written whole and
 //! renamed, so that nothing that the registry names is ever half there.
 
+mod consent;
 mod error;
 mod files;
 mod registry;
@@ -25,7 +26,8 @@ use std::time::Duration;
 use holm_bundle::{Bundle, BundleLimits, Digest};
 use holm_cloud_sync::{Refusal, Secrets};
 use holm_core::{FunctionName, Manifest, Source};
-use holm_runtime::{ConfigValues, Engine, RuntimeError, SecretValues, artifact_key};
+use holm_protocol::AgentBuild;
+use holm_runtime::{ConfigValues, Engine, RuntimeError, SecretValues, artifact_key, artifact_key_of};
 use holm_store::Write;
 use tokio::sync::Mutex;
 
@@ -553,6 +555,11 @@ impl Deployer {
 
     fn bundle_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("bundles").join(format!("{digest}.holm"))
+    }
+
+    fn native_path_of(&self, component: &Digest, agent: &AgentBuild) -> PathBuf {
+        let key = artifact_key_of(component.as_bytes(), &agent.engine, &agent.profile);
+        self.folder.join("native").join(format!("{key}.cwasm"))
     }
 
     fn native_path(&self, component: &Digest) -> PathBuf {

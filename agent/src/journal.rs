@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holm_core::{FunctionName, LogLevel, Source, Timestamp};
 use tokio::sync::Notify;
 
-use crate::record::Ended;
+use crate::dispatch::Loaded;
+use crate::recordings::Recordings;
 use crate::tape::{TAPE_BYTES, Take};
 
 /// Bytes that each of the two rings may hold.
@@ -121,14 +122,14 @@ pub struct Journal {
     /// What invocations did, where that is kept.
     pub tape: Option<Ring<Take>>,
     /// Whole invocations, where they are kept: enough to run them again.
-    pub recordings: Option<Arc<Ring<Arc<Ended>>>>,
+    pub recordings: Option<Arc<Recordings<Loaded>>>,
 }
 
 impl Journal {
     /// Empty rings.
     pub fn new(tape: bool, record: usize) -> Self {
         let tape = tape.then(|| Ring::new(TAPE_BYTES));
-        let recordings = (record > 0).then(|| Arc::new(Ring::new(record)));
+        let recordings = (record > 0).then(|| Arc::new(Recordings::new(record)));
         Self { events: Ring::new(RING_BYTES), logs: Ring::new(RING_BYTES), tape, recordings }
     }
 

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use holm_agent::arguments::{Arguments, Command, Enrol, Look, Options, Replay, Run};
 use holm_agent::config::{Config, Overrides, Stage};
-use holm_agent::{board, cloud, look, node, replay};
+use holm_agent::node::Ended;
+use holm_agent::{board, cloud, look, node, replay, upgrade};
 use holm_cloud_sync::Invitation;
 use holm_core::{ErrorCode, Problems};
 
@@ -44,13 +46,19 @@ fn wrong(problems: &Problems) -> ExitCode {
 /// `holmd run`.
 fn run(config: Config) -> ExitCode {
     start_logging();
+    let data = config.data.clone();
+    let upgrade = Arc::new(upgrade::take_over(&data));
     // One thread for everything that waits: guests, the store and the feeder have their own.
     let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
-    let ended = runtime.block_on(node::run(config));
+    let ended = runtime.block_on(node::run(config, upgrade));
     // Threads that did not end in time must not keep a drained node alive.
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Replaced) => {
+            eprintln!("holmd: {:#}", upgrade::replace_by_next(&data));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             tracing::error!(error = node::describe(&error), "the node cannot go on");
             eprintln!("holmd: {}", node::describe(&error));

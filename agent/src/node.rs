@@ -34,6 +34,7 @@ use crate::rehearsal::Rehearsal;
 use crate::traps::Traps;
 use crate::triggers::file::{self, Folders};
 use crate::triggers::http::{self, Door};
+use crate::upgrade::Upgrade;
 use crate::{admin, board, clock, notify, triggers};
 
 /// After this long without a crash, whatever was running at the last ones is not to blame.
@@ -55,14 +56,23 @@ const HOST_STACK: usize = 1 << 20;
 // end of the node.
 const _: () = assert!((MAX_DEPTH + 1) * WASM_STACK + HOST_STACK <= WORKER_STACK);
 
-/// Runs the node until SIGTERM or SIGINT. `ready` is called once with what to tell the world.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Why a node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Another agent is to take over.
+    Replaced,
+}
+
+/// Runs the node until SIGTERM or SIGINT, or until another agent is to take over.
+pub async fn run(config: Config, upgrade: Arc<Upgrade>) -> anyhow::Result<Ended> {
     let (shutdown, stopped) = watch::channel(false);
     // Before anybody is told that the node is ready: who stops it at once must get a clean end.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut cut = config.stage.tether.then(tether).transpose()?;
-    let mut node = Running::start(&config, stopped).await?;
+    let mut node = Running::start(&config, &upgrade, stopped).await?;
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
     let watchdog = watchdog.into_iter().flatten().min();
@@ -70,12 +80,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);
     let mut forgiven = false;
-    loop {
+    let ended = loop {
         let look = tokio::time::sleep(look);
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            Some(_) = async { Some(cut.as_mut()?.await) } => break,
+            _ = terminate.recv() => break Ended::Stopped,
+            _ = interrupt.recv() => break Ended::Stopped,
+            Some(_) = async { Some(cut.as_mut()?.await) } => break Ended::Stopped,
+            () = upgrade.called() => break Ended::Replaced,
             () = look => {
                 // Threads end only at the end; one that ends before has panicked, and what it did nobody does any more.
                 if let Some(name) = node.ended_thread() {
@@ -98,11 +109,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 anyhow::bail!("a task of the node ended early: {cause}");
             }
         }
+    };
+    if ended == Ended::Stopped {
+        // Else it goes on, for the service manager.
+        notify::stopping();
     }
-    notify::stopping();
     tracing::info!("draining");
     let _ = shutdown.send(true);
-    node.drain().await
+    node.drain().await?;
+    Ok(ended)
 }
 
 /// Told when stdin ends. The thread that waits for it has nothing to clean up, and is left at the end.
@@ -140,7 +155,7 @@ struct Addresses {
 }
 
 impl Running {
-    async fn start(config: &Config, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+    async fn start(config: &Config, upgrade: &Arc<Upgrade>, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
         let rehearses = config.stage.clock.is_some();
         if let Some(at) = config.stage.clock {
             // Before anybody has asked what time it is.
@@ -251,7 +266,7 @@ impl Running {
         });
         let letters = Arc::new(Letters::new(dispatcher.clone()));
         let cloud = config.cloud.enabled.then(|| {
-            let (handle, link, answerer) = crate::cloud::link(config, &dispatcher, &deployer, &letters);
+            let (handle, link, answerer) = crate::cloud::link(config, &dispatcher, &deployer, &letters, upgrade);
             tasks.spawn(answerer.run(stopped.clone()));
             tasks.spawn(crate::cloud::run(link, stopped.clone()));
             handle

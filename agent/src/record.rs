@@ -29,9 +29,6 @@ const PAYLOAD: usize = 32 << 10;
 /// Bytes of a whole record. What is for people only goes when it has more.
 pub const LARGEST: usize = 90_000;
 
-/// Bytes of one end that is held in memory, beside payloads: it is of some fifteen pieces.
-const OVERHEAD: usize = 1_536;
-
 /// Calls that are shown in words. The recording has all of them.
 const CALLS: usize = 200;
 
@@ -294,18 +291,6 @@ impl Record {
 }
 
 impl Ended {
-    /// Bytes that it holds, for a bound.
-    pub fn cost(&self) -> usize {
-        let effects = |effects: &Effects| {
-            let publishes = effects.publishes.iter().map(|one| 400 + one.payload.data.len()).sum::<usize>();
-            let writes = effects.writes.iter().map(|one| 100 + one.value.as_ref().map_or(0, Bytes::len)).sum::<usize>();
-            let results = effects.results.iter().map(|one| 100 + one.json.len()).sum::<usize>();
-            publishes + writes + results + effects.enqueues.iter().map(|one| 300 + one.input.data.len()).sum::<usize>()
-        };
-        let did = self.did.as_ref().map_or(0, |did| did.effects.iter().map(effects).sum());
-        OVERHEAD + self.event.data.len() + self.event.subject.len() + self.recording.bytes.len() + did
-    }
-
     /// As the tape shows it.
     fn done(&self, did: &Did) -> serde_json::Value {
         let result = match &self.fault {

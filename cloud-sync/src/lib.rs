@@ -36,7 +36,7 @@ mod tls;
 mod upload;
 mod usage;
 
-pub use deploy::{Examined, Installer, Refusal, Verdict};
+pub use deploy::{AgentStanding, Examined, Installer, Objection, Question, Refusal, Verdict};
 pub use enrol::{Invitation, Requester, SEED};
 pub use error::SyncError;
 pub use http::CloudUrl;

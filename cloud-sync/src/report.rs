@@ -150,6 +150,7 @@ mod tests {
     fn reported(faults: u64) -> Reported {
         Reported {
             agent: "1".to_owned(),
+            build: None,
             formats: Formats { desired_state: 1, batch: 1 },
             generation: 0,
             phase: Phase::Confirmed,

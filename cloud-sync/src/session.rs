@@ -362,6 +362,9 @@ impl Work {
 
     fn heard(&mut self, heard: &Heard) {
         self.answered |= heard.answer;
+        if heard.answer {
+            self.shared.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
+        }
         if let Some(floor) = heard.time.and_then(|time| self.requester.time.told(time)) {
             self.floor = Some(floor.0);
         }
@@ -419,7 +422,8 @@ impl Work {
     fn reported(&self, health: Health) -> Reported {
         let told = self.told.borrow();
         Reported {
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: self.requester.agent.version.clone(),
+            build: Some(self.requester.agent.clone()),
             formats: Formats { desired_state: DESIRED_STATE_FORMAT, batch: BATCH_FORMAT },
             // Before the first desired state, what runs was deployed by hand, and stays.
             generation: told.work.as_ref().map_or(0, |work| work.generation),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::upload::UploadStats;
 
@@ -61,6 +61,10 @@ pub struct CloudStatus {
     pub phase: Option<String>,
     /// Why it is there, where there is a reason.
     pub reason: Option<String>,
+    /// More about that, for people.
+    pub message: Option<String>,
+    /// When functions that have an update wait are asked again, in milliseconds since 1970.
+    pub deferred_until: Option<i64>,
     /// What became of records since start.
     pub upload: UploadStats,
 }
@@ -70,6 +74,8 @@ pub(crate) struct Shared {
     status: Mutex<CloudStatus>,
     /// Something is worth a look: new rows, or what runs has changed.
     pub(crate) news: Notify,
+    /// The control plane has answered this process.
+    pub(crate) answered: watch::Sender<bool>,
 }
 
 impl Shared {

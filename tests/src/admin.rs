@@ -38,20 +38,30 @@ impl Admin {
         report
     }
 
+    /// GET of a node that may not be there at this moment.
+    pub fn try_get(&self, path: &str) -> Option<Value> {
+        self.ask("GET", path, &[]).ok().filter(|(status, _)| *status == 200).map(|(_, value)| value)
+    }
+
     /// One request on one connection.
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        self.ask(method, path, body).unwrap()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<(u16, Value)> {
+        let mut stream = UnixStream::connect(&self.socket)?;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: holm\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body).unwrap();
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
+        stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut)?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())))
+        Ok((status, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned()))))
     }
 }

@@ -64,6 +64,13 @@ impl ControlPlane {
         Self::run(folder, "127.0.0.1:0", "127.0.0.1:0", String::new(), names)
     }
 
+    /// One that listens on every address of this machine; devices are told `name`, the test speaks to it on loopback.
+    pub fn everywhere(folder: &Path, name: &str) -> Self {
+        let mut this = Self::run(folder, "0.0.0.0:0", "0.0.0.0:0", String::new(), vec![name.to_owned()]);
+        this.https = this.https.replace("0.0.0.0", "127.0.0.1");
+        this
+    }
+
     fn run(folder: &Path, https: &str, mqtt: &str, token: String, names: Vec<String>) -> Self {
         let data = folder.join("cloud");
         let mut command = Command::new(binary("holm"));

@@ -17,6 +17,7 @@ pub mod http;
 pub mod machine;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod network;
 pub mod node;
 pub mod proxy;
 pub mod publisher;

@@ -9,6 +9,8 @@ use crate::admin::Admin;
 /// A running node. Killed when dropped.
 pub struct Node {
     child: Child,
+    /// Where it says what it says after it was ready, to nobody.
+    _stdout: BufReader<std::process::ChildStdout>,
     /// `holmd` itself, which is not the child when it runs under strace.
     pub pid: u32,
     /// Where MQTT is served; empty for a node that is a client of another broker.
@@ -67,7 +69,8 @@ impl<'a> Start<'a> {
         }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
         let Ok(ready) = serde_json::from_str::<serde_json::Value>(&line) else {
             let _ = child.kill();
             let _ = child.wait();
@@ -78,6 +81,7 @@ impl<'a> Start<'a> {
         let text = |key: &str| ready[key].as_str().map(str::to_owned);
         Some(Node {
             child,
+            _stdout: stdout,
             pid,
             mqtt: text("mqtt").unwrap_or_default(),
             mqtts: text("mqtts"),

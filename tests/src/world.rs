@@ -43,15 +43,25 @@ impl World {
 
     /// The node `pi1` with more lines in its configuration, enrolled and connected.
     pub fn node(&self, config: &str) -> Node {
+        self.enrol();
+        let data = self.data();
+        let node = Start { config: &format!("{CONFIG}{config}"), ..Start::new(&data) }.run();
+        self.connected();
+        node
+    }
+
+    /// Gives `pi1` its identity.
+    pub fn enrol(&self) {
         let mut command = Command::new(binary("holmd"));
         command.args(["enrol", "--cloud", &format!("https://{}", self.cloud.https), "--ca-hash", &self.cloud.ca_hash]);
         command.args(["--token", &self.cloud.enrolment_token("greenhouse"), "--thing", "pi1", "--data"]);
         let output = command.arg(self.data()).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let data = self.data();
-        let node = Start { config: &format!("{CONFIG}{config}"), ..Start::new(&data) }.run();
+    }
+
+    /// Waits until `pi1` is connected.
+    pub fn connected(&self) {
         eventually("it is connected", || self.cloud.get("/v1/devices/pi1")["connected"].as_bool().filter(|it| *it));
-        node
     }
 
     /// The records of the log lane that came from it.

@@ -1,6 +1,7 @@
 //! A card from the first byte to the last result: made, flashed with a seed, booted in QEMU; it enrols, gets a function over the
 //! air, and answers for what it acknowledged, whenever its power is cut.
 //!
+//! `HOLM_IMAGE_BOARD` says for which board; `cargo xtask evidence raspi3b` does all of it on QEMU's Raspberry Pi 3.
 //! `HOLM_IMAGE_CUTS` says how often the power is cut; `cargo xtask evidence image-power` does it 50 times. QEMU is killed as it
 //! stands: what the guest had in memory is gone, what it had given to the disk is not, so a disk that lies about its caches is
 //! not what is tried here (`tests/tests/power.rs` does that to the store).
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use holm_tests::card::{self, Card, HOST, PATIENCE};
+use holm_tests::card::{self, Card, HOST};
 use holm_tests::control_plane::ControlPlane;
 use holm_tests::functions::example;
 use holm_tests::mqtt::{Client, Packet};
@@ -38,13 +39,13 @@ fn cuts() -> u32 {
 
 /// Waits as long as an emulated machine may take.
 fn patiently<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + card::patience();
     loop {
         if let Some(value) = condition() {
             return Ok(value);
         }
         if Instant::now() > deadline {
-            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()));
+            return Err(format!("not within {} s: {what}", card::patience().as_secs()));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -116,6 +117,20 @@ impl Field {
             }
             self.acknowledged = number;
         }
+    }
+
+    /// Publishes one more as soon as it can be reached, and says how many seconds of the machine's clock that is after init's
+    /// first word.
+    fn first_event(&mut self) -> f64 {
+        let ready = self.wait("the node is ready", || self.card.seconds_to("the node is ready"));
+        // Before it has an address, QEMU takes a connection and nobody answers.
+        let reached = self.wait("it has an address", || self.card.seconds_to("/24 for "));
+        let seen = Instant::now();
+        let mut client = self.card.client("first");
+        self.publish(&mut client, self.sent.max(self.acknowledged + 1));
+        assert_eq!(self.acknowledged, self.sent, "{}", tail(&self.card.said()));
+        println!("guest: ready {ready:.1} s after init began, with an address after {reached:.1} s");
+        ready.max(reached) + seen.elapsed().as_secs_f64()
     }
 
     /// What the counter has recorded, in order.
@@ -192,6 +207,7 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
         }
         field.card.boot();
         field.wait("it boots again", || (field.card.said().matches("the node is ready").count() > boots).then_some(()));
+        println!("guest: the first event was handled {:.1} s after init began", field.first_event());
         field.connected();
         let phase = field.ended();
         field.settle();
@@ -269,7 +285,7 @@ fn the_same_inputs_give_the_same_image() {
     let made: Vec<String> = ["first.img", "second.img"].map(|name| card::image(&folder.path().join(name))).into();
     assert_eq!(made[0], made[1]);
     let manifest: Value = serde_json::from_str(&made[0]).unwrap();
-    assert_eq!((&manifest["board"], &manifest["console"]), (&"qemu-virt".into(), &true.into()));
+    assert_eq!((&manifest["board"], &manifest["console"]), (&card::board().into(), &true.into()));
     let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
     assert!(read("first.img") == read("second.img"));
 }

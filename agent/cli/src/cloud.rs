@@ -131,14 +131,22 @@ impl Command {
                 screen.note("keep it as secret as the folder: the keys are in it");
             }
             Self::Restore { file } => {
-                let copied = restore(file, &data).map_err(|error| Failure::new(chain(&error)))?;
+                let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+                let (copied, leapt) = restore(file, &data, now).map_err(|error| Failure::new(chain(&error)))?;
                 told(&format!("{} is as {} has it", data.display(), file.display()), copied);
-                screen.note(
-                    "code that was published or signed anew since the backup is not in it. Devices that have seen that refuse this \
-                     repository (`older-metadata`) and run what they have, until its versions are above those again: `holm key status` \
-                     shows them, and each `holm key renew` and `holm publish` raises them by one",
-                );
+                if leapt.rollouts > 0 {
+                    screen.note(format_args!(
+                        "rollouts that were on their way are paused ({}): see `holm rollout list`, and what devices run by `holm fleet`",
+                        leapt.rollouts
+                    ));
+                }
                 screen.note(format_args!("next: holm cloud --data {}", data.display()));
+                if let Some(targets) = leapt.targets {
+                    screen.note(format_args!(
+                        "then, on the laptop that has published last: holm republish --restored. If it had signed more than targets {targets}, \
+                         devices have seen that, and refuse this repository (`older-metadata`) until it is back"
+                    ));
+                }
             }
             // See `Cloud::ask`.
             Self::Token(_) => {}

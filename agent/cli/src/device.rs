@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::escape;
 use crate::failure::Failure;
-use crate::look::Look;
+use crate::look::{self, Look};
 use crate::remote::Remote;
 use crate::screen::Screen;
 use crate::table::{Table, list};
@@ -261,6 +261,13 @@ fn render(device: &Value, look: &Look) -> String {
         ("shall run", desired.join(", ")),
         ("backlog", text("/reported/health/backlog")),
         ("dead letters", text("/reported/health/dead_letters")),
+        (
+            "held up",
+            match at("/held_up").and_then(Value::as_u64) {
+                None | Some(0) => String::new(),
+                Some(held) => format!("{} messages, because it sends too fast", look::count(held)),
+            },
+        ),
     ];
     list(look, &entries)
 }

@@ -58,7 +58,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         image: PathBuf,
     },
-    /// Boot a card in QEMU's virt machine, until it powers off or Ctrl-C
+    /// Boot a card in QEMU, in its virt machine or its Raspberry Pi 3, until it powers off or Ctrl-C
     Run(Run),
 }
 
@@ -104,7 +104,7 @@ struct Run {
     /// Ports of this machine's loopback that lead into it
     #[arg(long = "forward", value_parser = ports, value_name = "HOST:GUEST")]
     forward: Vec<(u16, u16)>,
-    /// MiB of memory
+    /// MiB of memory; a Raspberry Pi has what it has
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     memory: u32,
     /// Show only what the card itself says on the serial line
@@ -185,13 +185,14 @@ impl Run {
             Machine { discard: self.card.is_none(), card, memory: self.memory, forward: self.forward.clone() };
         let cannot = |error: std::io::Error| Failure::new(format!("cannot run QEMU: {error}"));
         let folder = tempfile::tempdir().map_err(cannot)?;
-        let more = if self.quiet { "" } else { "console=ttyAMA0,115200 loglevel=7" };
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let mut trial = false;
         loop {
             let taken = Taken::from(&machine.card, trial).map_err(|error| failure(&error))?;
             screen.note(format_args!("booting {}{}", taken.prefix, if trial { ", on trial" } else { "" }));
+            let console = format!("console={},115200 loglevel=7", taken.board.console);
+            let more = if self.quiet { "" } else { &console };
             let mut command = machine.command(&taken, more, folder.path()).map_err(|error| failure(&error))?;
             let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
             let mut qemu = Qemu(child);
@@ -256,7 +257,12 @@ fn show(manifest: &Manifest, as_json: bool, screen: &mut Screen) -> Result<(), F
         manifest.board,
         manifest.version,
         manifest.architecture,
-        if manifest.console { ", with a console" } else { "" }
+        match (manifest.wifi, manifest.console) {
+            (true, true) => ", with Wi-Fi and a console",
+            (true, false) => ", with Wi-Fi",
+            (false, true) => ", with a console",
+            (false, false) => "",
+        }
     );
     text.push_str(&table.render(&screen.look));
     for package in &manifest.packages {

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
 use holm_core::{ErrorCode, FunctionName, Manifest, TopicFilter};
+use holm_protocol::AGENT;
 use holm_trust::tuf::edit::NewTarget;
 use holm_trust::tuf::{Draft, Kept, Listing, Repository, RoleName};
 use serde::Deserialize;
@@ -20,6 +21,7 @@ use crate::imports::COMPILER;
 use crate::keys::{self, Keys};
 use crate::look::{self, Look, Tone};
 use crate::programs;
+use crate::publish_agent;
 use crate::remote::Remote;
 use crate::repository::{refresh, sign_targets, upload};
 use crate::screen::Screen;
@@ -29,7 +31,7 @@ use crate::tuf::refused;
 /// See `holm publish --help`.
 #[derive(clap::Args)]
 pub(crate) struct Publish {
-    /// A bundle, as `holm build` makes it
+    /// A bundle, as `holm build` makes it; or a holmd, to be sent over the air
     bundle: PathBuf,
     /// Also sign native code for this engine profile; may be given several times. Other devices compile for themselves
     #[arg(long = "profile", value_name = "NAME")]
@@ -57,7 +59,7 @@ struct Report {
 /// A file of the release.
 pub(crate) struct File {
     pub(crate) name: String,
-    listing: Listing,
+    pub(crate) listing: Listing,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -74,19 +76,26 @@ impl Publish {
             Failure::new(format!("cannot read the bundle {}: {error}", self.bundle.display()))
                 .next("make one with `holm build DIR`")
         })?;
+        let keys = Keys::open(keys::folder(self.keys.as_deref())?)?;
+        if publish_agent::is_program(&bytes) {
+            let (named, remote) = (self.bundle.display().to_string(), Remote::open()?);
+            return publish_agent::run(&named, bytes, &keys, &remote, self.json, screen).await;
+        }
         let bundle = Bundle::open(&bytes, &BundleLimits::default()).map_err(|error| {
             Failure::new(format!("{}: {}", self.bundle.display(), chain(&error)))
                 .next("make it anew with `holm build DIR`")
                 .page(ErrorCode::BundleRefused)
         })?;
-        let keys = Keys::open(keys::folder(self.keys.as_deref())?)?;
         let key = keys.targets()?;
         let remote = Remote::open()?;
         let (kept, outcome) = refresh(&remote, &keys).await?;
-        outcome.map_err(|failure| {
-            failure.next("see `holm key status`; what has expired is renewed with `holm key renew`")
-        })?;
+        outcome?;
         let (name, version) = (&bundle.manifest.name, &*bundle.manifest.version);
+        if name.as_str() == AGENT {
+            return Err(Failure::new(format!("a function cannot be called {AGENT}: that is the agent"))
+                .next("give it another name in holm.toml, and build it again")
+                .page(ErrorCode::BundleRefused));
+        }
         let before = latest(&kept, name, version)?;
         let permissions = permissions(&bundle.manifest);
         let widened = before.as_ref().map(|before| widened(&before.permissions, &permissions)).unwrap_or_default();

@@ -124,7 +124,9 @@ fn look_at(job: &Value, look: &Look) -> (String, Option<End>) {
         reason => Some(ReasonCode::parse(reason).explanation().to_owned()),
     };
     let message = Some(text("/details/message").to_owned()).filter(|message| !message.is_empty());
-    let why: Vec<String> = reason.into_iter().chain(message).collect();
+    // Devices put the sentence before what more they have to say.
+    let said = |reason: &String| message.as_ref().is_some_and(|message| message.starts_with(reason.as_str()));
+    let why: Vec<String> = reason.filter(|reason| !said(reason)).into_iter().chain(message.clone()).collect();
     let tone = match end {
         Some(End::Confirmed) => Tone::Good,
         Some(_) => Tone::Bad,
@@ -153,6 +155,13 @@ mod tests {
                 "deferred   the update window is not open",
                 None,
             ),
+            (
+                "IN_PROGRESS",
+                json!({ "phase": "deferred", "reason": "deferred-by-function",
+                    "message": "a function has asked to wait: brewer: a batch is running" }),
+                "deferred   a function has asked to wait: brewer: a batch is running",
+                None,
+            ),
             ("SUCCEEDED", json!({ "phase": "confirmed" }), "confirmed", Some(End::Confirmed)),
             (
                 "FAILED",
@@ -162,8 +171,8 @@ mod tests {
             ),
             (
                 "REJECTED",
-                json!({ "phase": "refused", "reason": "expired" }),
-                "refused    the desired state has expired",
+                json!({ "phase": "refused", "reason": "expired", "message": "the desired state has expired: in May" }),
+                "refused    the desired state has expired: in May",
                 Some(End::Failed),
             ),
             ("CANCELED", json!({ "phase": "staged" }), "canceled", Some(End::Failed)),

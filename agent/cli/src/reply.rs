@@ -47,6 +47,9 @@ pub(crate) struct Cloud {
     pub(crate) bytes_today: u64,
     pub(crate) daily_bytes: Option<u64>,
     pub(crate) next_job: Option<String>,
+    pub(crate) phase: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) deferred_until: Option<i64>,
     pub(crate) upload: Upload,
 }
 

@@ -54,7 +54,12 @@ pub(crate) async fn refresh(remote: &Remote, keys: &Keys) -> Result<(Kept, Resul
     let mut update = Update::new(before.clone(), now(), Limits::default())
         .map_err(|error| refused(&folder.display().to_string(), &error))?;
     let url = format!("{}/tuf/metadata/", remote.url());
-    let outcome = fetch(remote.http(), &url, &mut update).await;
+    let outcome = fetch(remote.http(), &url, &mut update).await.map_err(|failure| {
+        failure.next(
+            "see `holm key status`: what has expired is renewed with `holm key renew`; a control plane that came out of an older backup \
+             gets back what it lacks with `holm republish --restored`",
+        )
+    });
     files.store(&before, update.kept())?;
     Ok((update.kept().clone(), outcome))
 }

@@ -20,6 +20,7 @@ use crate::keys::{self, Keys};
 use crate::publish::{File, native};
 use crate::remote::Remote;
 use crate::repository::{refresh, sign_targets, upload};
+use crate::restored::Restored;
 use crate::screen::Screen;
 use crate::tuf::refused;
 
@@ -34,6 +35,15 @@ pub(crate) struct Republish {
     /// All versions that were ever published, and not only the latest ones and what devices run
     #[arg(long)]
     all: bool,
+    /// Put back what was published since the backup that the control plane was restored from
+    #[arg(long, conflicts_with_all = ["function", "profiles", "all"])]
+    restored: bool,
+    /// A bundle of a release that the control plane has lost; may be given several times
+    #[arg(long = "bundle", value_name = "FILE", requires = "restored")]
+    bundles: Vec<PathBuf>,
+    /// Strike releases off that nobody has any more
+    #[arg(long, requires = "restored")]
+    forget: bool,
     /// The folder of the keys [default: ~/.config/holm/keys]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
@@ -54,10 +64,14 @@ struct Release {
 impl Republish {
     pub(crate) async fn run(&self, screen: &mut Screen) -> Result<(), Failure> {
         let keys = Keys::open(keys::folder(self.keys.as_deref())?)?;
-        let key = keys.targets()?;
         let remote = Remote::open()?;
+        if self.restored {
+            let restored = Restored { bundles: &self.bundles, forget: self.forget, json: self.json };
+            return restored.run(&keys, &remote, screen).await;
+        }
+        let key = keys.targets()?;
         let (kept, outcome) = refresh(&remote, &keys).await?;
-        outcome.map_err(|failure| failure.next("see `holm key status`"))?;
+        outcome?;
         let repository = Repository::open(&kept).map_err(|error| refused("the repository", &error))?;
         let devices = fleet::all(&remote).await?;
         let profiles = match self.profiles.is_empty() {

@@ -119,6 +119,11 @@ fn link(cloud: &reply::Cloud, look: &Look) -> String {
     if let Some(job) = &cloud.next_job {
         text.push_str(&format!(", job {job} is to be done"));
     }
+    if cloud.phase.as_deref() == Some("deferred") {
+        let until = cloud.deferred_until.map_or_else(String::new, |until| format!(" until {}", look.moment(until)));
+        let why = cloud.message.as_deref().unwrap_or_default();
+        text.push_str(&format!(", an update waits{until} ({})", look::short(why, 200)));
+    }
     if let Some(expires) = cloud.certificate_expires {
         text.push_str(&format!(", certificate until {}", look.moment(expires)));
     }

@@ -21,7 +21,7 @@ use crate::http::{Got, Http, below};
 use crate::screen::Screen;
 
 /// For a file of metadata.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For a target, which may be large.
 const LONG_PATIENCE: Duration = Duration::from_secs(600);

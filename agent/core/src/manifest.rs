@@ -98,7 +98,8 @@ pub enum TriggerKind {
         /// Which end.
         on: When,
     },
-    /// `start` of the node, or `deployed`: the function became active.
+    /// `start` of the node; `deployed`: the function became active; `cloud-connected`; `update`: newer versions are about to take the
+    /// place of older ones, and a handler that answers retry has them wait.
     Lifecycle {
         /// Which.
         on: Vec<Arc<str>>,
@@ -424,7 +425,7 @@ fn triggers(section: &mut Section<'_>) -> Vec<Trigger> {
         }
     }
     for mut lifecycle in section.sections("lifecycle") {
-        let known = ["start", "deployed", "cloud-connected"];
+        let known = ["start", "deployed", "cloud-connected", "update"];
         let on = lifecycle.texts("on", |text| {
             if known.contains(&text) { Ok(Arc::from(text)) } else { Err(format!("`{text}` is not one of {known:?}")) }
         });

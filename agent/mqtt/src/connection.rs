@@ -112,12 +112,21 @@ impl Connection {
         let mut last_heard = Instant::now();
         let mut check = pin!(sleep_until(self.next_check(last_heard)));
         loop {
-            while self.may_read() {
-                let Some(packet) = decode::next(&mut stream.input, Some(self.wire.version), max_packet)? else { break };
-                self.take(packet)?;
-            }
-            while let Some(Some((result, then))) = self.settlements.next().now_or_never() {
-                self.settled(result, then)?;
+            loop {
+                while self.may_read() {
+                    let Some(packet) = decode::next(&mut stream.input, Some(self.wire.version), max_packet)? else {
+                        break;
+                    };
+                    self.take(packet)?;
+                }
+                let was_full = !self.may_read();
+                while let Some(Some((result, then))) = self.settlements.next().now_or_never() {
+                    self.settled(result, then)?;
+                }
+                // What has come already must not wait until more comes.
+                if !was_full || !self.may_read() {
+                    break;
+                }
             }
             self.write_ended();
             self.fill();

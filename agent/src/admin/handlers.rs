@@ -116,7 +116,7 @@ pub(super) async fn status(Extract(state): Extract<State>) -> Answer {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Json(json!({
         "device": &*state.device,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": crate::build::build().version,
         "uptime_s": state.started.elapsed().as_secs(),
         "time_plausible": clock::plausible(clock::now()),
         "events": {

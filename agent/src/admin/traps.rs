@@ -57,11 +57,11 @@ pub(super) async fn recordings(
     let limit = which.limit.unwrap_or(usize::MAX);
     let device = state.device.clone();
     // A record is made when its turn comes: all of them at once would be many times what the ring holds.
-    let ended = ring.since(0, usize::MAX).into_iter().filter(move |one| {
+    let ended = ring.all().filter(move |one| {
         one.time >= since && which.function.as_deref().is_none_or(|name| name == one.loaded.manifest.name.as_str())
     });
     let skip = ended.clone().count().saturating_sub(limit);
-    let lines = ended.skip(skip).map(move |one| {
+    let lines = ended.skip(skip).filter_map(|one| one.ended()).map(move |one| {
         let mut line = Record::of(&one, &device).document();
         line.push(b'\n');
         Ok::<_, std::convert::Infallible>(axum::body::Bytes::from(line))

@@ -6,14 +6,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holm_bundle::Digest;
-use holm_cloud_sync::{Examined, Refusal, Verdict};
-use holm_protocol::{DesiredFunction, ReasonCode};
+use holm_cloud_sync::{AgentStanding, Examined, Objection, Question, Refusal, Verdict};
+use holm_protocol::{AgentBuild, DesiredFunction, ReasonCode};
 
 use crate::deploy::{DeployError, Deployer, SetFunction, SetOutcome, chain};
+use crate::upgrade::Upgrade;
 
 /// See the module.
 pub(super) struct Installer {
     pub(super) deployer: Arc<Deployer>,
+    pub(super) upgrade: Arc<Upgrade>,
     pub(super) data: PathBuf,
     /// What drives the deployer's waiting: its methods are called on threads that may block.
     pub(super) runtime: tokio::runtime::Handle,
@@ -66,17 +68,21 @@ impl holm_cloud_sync::Installer for Installer {
         self.deployer.has_compiler()
     }
 
-    fn examine(&self, functions: &[DesiredFunction]) -> Result<Vec<Examined>, Refusal> {
-        let examined = self.deployer.examine(&set(functions)).map_err(refusal)?;
+    fn examine(&self, functions: &[DesiredFunction], agent: &AgentBuild) -> Result<Vec<Examined>, Refusal> {
+        let examined = self.deployer.examine(&set(functions), agent).map_err(refusal)?;
         Ok(examined.into_iter().map(|(component, native)| Examined { component, native }).collect())
     }
 
-    fn adopt_native(&self, component: &Digest, file: &Path) -> Result<(), Refusal> {
-        self.deployer.adopt_native(component, file).map_err(refusal)
+    fn adopt_native(&self, component: &Digest, agent: &AgentBuild, file: &Path) -> Result<(), Refusal> {
+        self.deployer.adopt_native(component, agent, file).map_err(refusal)
     }
 
     fn stage(&self, functions: &[DesiredFunction]) -> Result<(), Refusal> {
         self.runtime.block_on(self.deployer.stage(&set(functions))).map_err(refusal)
+    }
+
+    fn objection(&self, question: &Question, functions: &[DesiredFunction]) -> Option<Objection> {
+        self.runtime.block_on(self.deployer.objection(question, &set(functions)))
     }
 
     fn trial(
@@ -87,11 +93,41 @@ impl holm_cloud_sync::Installer for Installer {
         stop: &AtomicBool,
     ) -> Result<Verdict, Refusal> {
         let set = set(functions);
-        let trial = self.deployer.try_set(generation, &set, window, stop);
+        // A new agent has to show that it runs all of them.
+        let all = self.upgrade.trial().is_some();
+        let trial = self.deployer.try_set(generation, &set, window, all, stop);
         Ok(match self.runtime.block_on(trial).map_err(refusal)? {
             SetOutcome::Confirmed => Verdict::Confirmed,
             SetOutcome::RolledBack(words) => Verdict::RolledBack(words),
             SetOutcome::Stopped => Verdict::Stopped,
         })
     }
+
+    fn agent_file(&self, digest: &Digest) -> PathBuf {
+        self.upgrade.file(digest)
+    }
+
+    fn agent(&self, wanted: Option<&Digest>, generation: u64) -> AgentStanding {
+        self.upgrade.standing(wanted.copied(), generation)
+    }
+
+    fn agent_trial(&self) -> Option<u64> {
+        self.upgrade.trial()
+    }
+
+    fn hand_over(&self, wanted: Option<&Digest>, generation: u64) -> Result<(), Refusal> {
+        self.upgrade.hand_over(wanted.copied(), generation).map_err(internal)
+    }
+
+    fn confirm_agent(&self) -> Result<(), Refusal> {
+        self.upgrade.confirm().map_err(internal)
+    }
+
+    fn hand_back(&self) -> Result<(), Refusal> {
+        self.upgrade.hand_back().map_err(internal)
+    }
+}
+
+fn internal(error: anyhow::Error) -> Refusal {
+    Refusal::new(ReasonCode::Internal, chain(error.as_ref()))
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
 use holm_core::FunctionName;
+use holm_protocol::AgentBuild;
 
 use super::registry::{Before, Entry, Registry};
 use super::{DeployError, Deployer, FAULTS, LOOK, files, self_test};
@@ -74,11 +75,11 @@ impl Deployer {
     }
 
     /// Looks at bundles: whether they are what they should be and fit this node. Tells the component of each, and whether there is
-    /// native code for it. Blocks on the disk.
-    pub fn examine(&self, set: &[SetFunction]) -> Result<Vec<(Digest, bool)>, DeployError> {
+    /// native code for it that this agent loads, which need not be the one that runs. Blocks on the disk.
+    pub fn examine(&self, set: &[SetFunction], agent: &AgentBuild) -> Result<Vec<(Digest, bool)>, DeployError> {
         let examined = |function: &SetFunction| {
             let bundle = self.open_for(function)?;
-            let native = self.native_path(&bundle.component_digest);
+            let native = self.native_path_of(&bundle.component_digest, agent);
             Ok((bundle.component_digest, files::is_there(&native) && files::is_sound(&native)))
         };
         set.iter().map(examined).collect()
@@ -89,9 +90,9 @@ impl Deployer {
         self.settings.compiler.is_file()
     }
 
-    /// Takes native code that somebody vouched for. The file is moved. Blocks on the disk.
-    pub fn adopt_native(&self, component: &Digest, file: &Path) -> Result<(), DeployError> {
-        let native = self.native_path(component);
+    /// Takes native code for an agent, that somebody vouched for. The file is moved. Blocks on the disk.
+    pub fn adopt_native(&self, component: &Digest, agent: &AgentBuild, file: &Path) -> Result<(), DeployError> {
+        let native = self.native_path_of(component, agent);
         let failed = |action| {
             let path = native.clone();
             move |source| DeployError::File { action, path, source }
@@ -117,13 +118,14 @@ impl Deployer {
         Ok(())
     }
 
-    /// Activates a set, watches what is new in it, and confirms it or goes back. `stop` ends the watching, and goes back. The future
+    /// Activates a set, watches what is new in it (or `all`, for a new agent), and confirms it or goes back. `stop` ends the watching, and goes back. The future
     /// must be driven to its end; a node that goes down meanwhile starts with what ran before.
     pub async fn try_set(
         &self,
         generation: u64,
         set: &[SetFunction],
         window: Duration,
+        all: bool,
         stop: &AtomicBool,
     ) -> Result<SetOutcome, DeployError> {
         let mut registry = self.registry.lock().await;
@@ -139,7 +141,11 @@ impl Deployer {
         self.keep(&next)?;
         *registry = next;
         let removed = self.swap_in(&active, set, &changes);
-        let outcome = self.watch_all(&changes, window, stop).await;
+        let others = match all {
+            true => self.dispatcher.active().slots.values().cloned().collect(),
+            false => Vec::new(),
+        };
+        let outcome = self.watch_all(&changes, &others, window, stop).await;
         let failed = match outcome {
             SetOutcome::Confirmed => {
                 let mut next = registry.clone();
@@ -249,9 +255,16 @@ impl Deployer {
         }
     }
 
-    /// Each function is held to what a single one is held to. Nothing new is nothing to watch.
-    async fn watch_all(&self, changes: &[Change], window: Duration, stop: &AtomicBool) -> SetOutcome {
-        if changes.is_empty() {
+    /// Each function that is new is held to what a single one is held to. One of the `others` may fault as it did before, but not each
+    /// time. Nothing new is nothing to watch.
+    async fn watch_all(
+        &self,
+        changes: &[Change],
+        others: &[Arc<Slot>],
+        window: Duration,
+        stop: &AtomicBool,
+    ) -> SetOutcome {
+        if changes.is_empty() && others.is_empty() {
             return SetOutcome::Confirmed;
         }
         let deadline = tokio::time::Instant::now() + window;
@@ -264,6 +277,18 @@ impl Deployer {
                     let name = &change.slot.name;
                     let reason = format!("{name}: {bad} of {invocations} invocations faulted, the last: {words}");
                     tracing::error!(function = %name, reason, "a new set of functions failed its trial and was rolled back");
+                    return SetOutcome::RolledBack(reason);
+                }
+            }
+            for slot in others {
+                let (invocations, bad) = slot.stats.of_version();
+                if bad >= FAULTS && bad == invocations {
+                    let words = slot.stats.last_fault().unwrap_or_default();
+                    let reason = format!(
+                        "with the new agent, all {bad} invocations of {} faulted, the last: {words}",
+                        slot.name
+                    );
+                    tracing::error!(function = %slot.name, reason, "a new agent failed its trial");
                     return SetOutcome::RolledBack(reason);
                 }
             }

@@ -76,7 +76,8 @@ impl Dispatcher {
             Take::of(slot.name.shared(), clock::now(), &job.event, &outcome, below)
         });
         // By the source first: clients of the broker choose the ids of their events, and must not answer for a function.
-        let asked = job.event.source == Source::Http && self.asking.is_waited_for(&job.event.id);
+        let asked =
+            matches!(job.event.source, Source::Http | Source::Lifecycle) && self.asking.is_waited_for(&job.event.id);
         let told = asked.then(|| Ended { result: outcome.result.clone(), response: outcome.response.clone() });
         let Outcome { result, effects, mut reads, logs, .. } = outcome;
         let fault_words = result.as_ref().err().map(|fault| (fault.kind(), fault.message()));

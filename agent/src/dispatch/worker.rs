@@ -15,7 +15,8 @@ use super::{Dispatcher, Loaded, Slot};
 use crate::breadcrumb::Breadcrumb;
 use crate::clock;
 use crate::controls::Hands;
-use crate::record::{Did, Ended, RECORDING};
+use crate::record::{Ended, RECORDING};
+use crate::recordings::pack;
 use crate::traps::is_trap;
 
 /// Jobs of one function in a row, before other functions get their turn.
@@ -46,6 +47,8 @@ pub struct Worker {
     warm: Vec<(FunctionName, u64, Prepared)>,
     /// Buffers for what guests are told, used again and again: one for each prepared instance.
     spare: Vec<Vec<u8>>,
+    /// The last invocation, as it may be kept; used again and again too.
+    packed: Vec<u8>,
     /// What settled jobs have set free.
     held: Arc<Mutex<Vec<Held>>>,
 }
@@ -55,25 +58,21 @@ impl Dispatcher {
     pub(super) fn records(&self) -> bool {
         self.traps.keeps() || self.journal.recordings.is_some()
     }
-
-    /// Keeps an invocation that has settled.
-    pub(super) fn keep(&self, ended: Ended) {
-        let trapped = ended.fault.as_ref().is_some_and(is_trap);
-        let ended = Arc::new(ended);
-        if let Some(recordings) = &self.journal.recordings {
-            recordings.push(ended.cost(), |_| ended.clone());
-        }
-        if trapped {
-            self.traps.note(ended);
-        }
-    }
 }
 
 impl Worker {
     /// A worker with a reader of its own.
     pub fn new(dispatcher: Arc<Dispatcher>, breadcrumb: Breadcrumb) -> Result<Self, holm_store::StoreError> {
         let reader = Arc::new(Mutex::new(dispatcher.store.reader()?));
-        Ok(Self { dispatcher, reader, breadcrumb, warm: Vec::new(), spare: Vec::new(), held: Arc::default() })
+        Ok(Self {
+            dispatcher,
+            reader,
+            breadcrumb,
+            warm: Vec::new(),
+            spare: Vec::new(),
+            packed: Vec::new(),
+            held: Arc::default(),
+        })
     }
 
     /// Works until the run queue is closed and empty. Blocks.
@@ -156,13 +155,11 @@ impl Worker {
             let quick = outcome.usage.wall < QUICK;
             let Some(this) = job.take() else { return };
             let steps = std::mem::take(&mut *super::lock(&steps));
-            let ended = self.ended(loaded, &event, &mut outcome, &steps);
+            let trap = self.look(loaded, &event, &mut outcome, &steps);
             match self.dispatcher.settle(slot, loaded, this, outcome, steps, generation, &super::lock(&self.reader)) {
                 Verdict::Settled(held) => {
                     self.let_go(slot, held, quick);
-                    if let Some(ended) = ended {
-                        self.dispatcher.keep(ended);
-                    }
+                    self.keep(loaded, trap);
                     break;
                 }
                 Verdict::RunAgain(this) => job = Some(this),
@@ -172,40 +169,44 @@ impl Worker {
         self.prepare(slot, loaded);
     }
 
-    /// What is kept of an invocation: of most nothing, and then the buffer is free for the next.
-    fn ended(
+    /// What may be kept of an invocation, before it has settled: of a trap its end, and of any, packed, on a node that keeps all.
+    fn look(
         &mut self,
         loaded: &Arc<Loaded>,
         event: &Arc<Event>,
         outcome: &mut Outcome,
         steps: &[Step],
     ) -> Option<Ended> {
-        let mut recording = outcome.recording.take()?;
-        let all = self.dispatcher.journal.recordings.is_some();
+        self.packed.clear();
+        let recording = outcome.recording.take()?;
         let trapped = outcome.result.as_ref().is_err_and(is_trap);
-        if !all && !trapped {
-            self.spare(recording.bytes);
-            return None;
-        }
-        // It stays for long, and takes no more than it needs; the buffer has its size, and is used again.
-        let exact = recording.bytes.clone();
-        let buffer = std::mem::replace(&mut recording.bytes, exact);
-        self.spare(buffer);
-        let did = all.then(|| {
+        let logs = if trapped { outcome.logs.as_slice() } else { &[] };
+        if self.dispatcher.journal.recordings.is_some() {
             let own = steps.iter().filter(|step| Arc::ptr_eq(&step.loaded, loaded)).map(|step| &step.effects);
-            let effects = own.chain(std::iter::once(&outcome.effects)).cloned().collect();
-            Did { answer: outcome.result.as_ref().ok().cloned().flatten(), effects }
-        });
-        Some(Ended {
+            pack(&mut self.packed, event, outcome, own, logs, &recording);
+        }
+        let trap = trapped.then(|| Ended {
             loaded: loaded.clone(),
             event: event.clone(),
             time: clock::now(),
             fault: outcome.result.as_ref().err().cloned(),
-            did,
-            logs: if trapped { outcome.logs.clone() } else { Vec::new() },
+            did: None,
+            logs: logs.to_vec(),
             usage: outcome.usage,
-            recording,
-        })
+            recording: recording.clone(),
+        });
+        self.spare(recording.bytes);
+        trap
+    }
+
+    /// Keeps an invocation that has settled.
+    fn keep(&self, loaded: &Arc<Loaded>, trap: Option<Ended>) {
+        if let (Some(recordings), false) = (&self.dispatcher.journal.recordings, self.packed.is_empty()) {
+            recordings.push(loaded, clock::now(), &self.packed);
+        }
+        if let Some(trap) = trap {
+            self.dispatcher.traps.note(Arc::new(trap));
+        }
     }
 
     /// Takes a buffer back, unless a large answer has made it large.

@@ -200,6 +200,14 @@ pub enum ImageError {
         /// The ones there are.
         known: String,
     },
+    /// A board that QEMU has no machine for.
+    #[error("cards for the board {board} are not booted here: {known}")]
+    NoMachine {
+        /// The board.
+        board: String,
+        /// Those that are.
+        known: &'static str,
+    },
     /// A part that does not fit into its place.
     #[error("{part} has {bytes} bytes, and there is room for {most}")]
     TooLarge {

@@ -57,6 +57,21 @@ pub(crate) fn get(mut partition: impl Read + Write + Seek, path: &str) -> io::Re
     }
 }
 
+/// The names of the files in a folder, in order.
+pub(crate) fn list(mut partition: impl Read + Write + Seek, folder: &str) -> io::Result<Vec<String>> {
+    partition.rewind()?;
+    let system = FileSystem::new(partition, options())?;
+    let mut names = Vec::new();
+    for entry in system.root_dir().open_dir(folder)?.iter() {
+        let entry = entry?;
+        if entry.is_file() {
+            names.push(entry.file_name());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Bytes that are free.
 pub(crate) fn free(mut partition: impl Read + Write + Seek) -> io::Result<u64> {
     partition.rewind()?;
@@ -102,6 +117,7 @@ mod tests {
         assert_eq!(get(&mut disk, "a/vmlinuz").unwrap().unwrap(), [7; 5000]);
         assert_eq!(get(&mut disk, "a/second file.toml").unwrap().unwrap(), b"");
         assert_eq!(get(&mut disk, "b/vmlinuz").unwrap(), None);
+        assert_eq!(list(&mut disk, "a").unwrap(), ["second file.toml", "vmlinuz"]);
         assert!(make().into_inner() == make().into_inner());
     }
 }

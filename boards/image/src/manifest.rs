@@ -3,9 +3,14 @@
 //! In the gap between the partition table and the first partition: `HOLMIMG1`, the length of the JSON (32 bits, little-endian),
 //! its SHA-256, the JSON, zeros. The JSON has the SHA-256 of all other bytes of the image. So every bit of it counts.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::ImageError;
 use crate::layout::MANIFEST;
 
 const MAGIC: &[u8; 8] = b"HOLMIMG1";
@@ -92,6 +97,13 @@ impl Manifest {
             bytes.resize(room(), 0);
             bytes
         })
+    }
+
+    /// That of a card or an image which is open.
+    pub(crate) fn of(card: &File, path: &Path) -> Result<Self, ImageError> {
+        let mut place = vec![0; room()];
+        card.read_exact_at(&mut place, MANIFEST.start).map_err(ImageError::file("read", path))?;
+        Self::read(&place).map_err(|problem| ImageError::Card { path: path.to_owned(), problem })
     }
 
     /// From the place where it is; an error says what is wrong with it.

@@ -26,9 +26,7 @@ pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) ->
         Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => ImageError::InUse { path: card.to_owned() },
         _ => ImageError::File { action: "open", path: card.to_owned(), source },
     })?;
-    let mut place = vec![0; CHUNK - 4096];
-    file.read_exact_at(&mut place, 4096).map_err(failed("read"))?;
-    let old = Manifest::read(&place).map_err(wrong)?;
+    let old = Manifest::of(&file, card)?;
     image.is_for(&old.board)?;
     image.check(tell)?;
     let choice = fat::get(fat::of(&file, card)?, CHOICE).map_err(failed("read"))?.unwrap_or_default();
@@ -45,15 +43,24 @@ pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) ->
         tell(Progress { phase: Phase::Write, done: at + CHUNK as u64, total: SYSTEM });
     }
     file.sync_all().map_err(failed("sync"))?;
-    let take = |name: &str| {
-        let path = format!("{}/{name}", Slot::A);
-        let bytes =
-            fat::get(fat::of(&image.file, &image.path)?, &path).map_err(ImageError::file("read", &image.path))?;
-        bytes.ok_or_else(|| ImageError::NotAnImage { path: image.path.clone(), problem: format!("it has no {path}") })
-    };
-    let line = String::from_utf8_lossy(&take(COMMAND_LINE)?).replace("holm.slot=a", &format!("holm.slot={slot}"));
-    let files = [(KERNEL, take(KERNEL)?), (INITRAMFS, take(INITRAMFS)?), (COMMAND_LINE, line.into_bytes())];
-    let files = files.map(|(name, bytes)| (format!("{slot}/{name}"), bytes));
+    // All that the firmware takes from the folder of a slot: on a Raspberry Pi, the device trees too.
+    let from = || fat::of(&image.file, &image.path);
+    let read = || ImageError::file("read", &image.path);
+    let mut files = Vec::new();
+    for name in fat::list(from()?, Slot::A.name()).map_err(read())? {
+        let mut bytes = fat::get(from()?, &format!("{}/{name}", Slot::A)).map_err(read())?.unwrap_or_default();
+        if name == COMMAND_LINE {
+            let line = String::from_utf8_lossy(&bytes).replace("holm.slot=a", &format!("holm.slot={slot}"));
+            bytes = line.into_bytes();
+        }
+        files.push((format!("{slot}/{name}"), bytes));
+    }
+    for needed in [KERNEL, INITRAMFS, COMMAND_LINE] {
+        if !files.iter().any(|(path, _)| path.strip_suffix(needed).is_some()) {
+            let problem = format!("it has no {}/{needed}", Slot::A);
+            return Err(ImageError::NotAnImage { path: image.path.clone(), problem });
+        }
+    }
     let files = files.iter().map(|(path, bytes)| (&**path, &**bytes));
     fat::put(fat::of(&file, card)?, files).map_err(failed("write"))?;
     file.sync_all().map_err(failed("sync"))?;

@@ -7,11 +7,12 @@ use std::time::Duration;
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use crate::console::{complain, say, warn};
+use crate::led::{Led, Pattern};
 use crate::link::Links;
-use crate::mounts::{self, Card, DATA};
+use crate::mounts::{self, Card, DATA, MODULES, RADIO_MODULES};
 use crate::slots::{Decision, Slot, Slots};
 use crate::supervise::{End, Supervisor, Trial};
-use crate::{InitError, kernel, network, seed, sntp};
+use crate::{InitError, kernel, network, radio, seed, sntp};
 
 /// How long a system that is on trial must run in one piece.
 const HEALTHY_FOR: Duration = Duration::from_secs(60);
@@ -38,6 +39,8 @@ pub struct Told {
     pub slot: Slot,
     /// How long a system on trial must run in one piece.
     pub healthy_for: Duration,
+    /// Whether the board's watchdog is used. An emulator may have one that bites at once.
+    pub watchdog: bool,
 }
 
 impl Told {
@@ -46,13 +49,15 @@ impl Told {
         let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
         let slot = value("holm.slot=").and_then(|name| Slot::parse(name).ok()).unwrap_or_default();
         let healthy_for = value("holm.healthy=").and_then(|text| holm_core::parse_duration(text).ok());
-        Self { slot, healthy_for: healthy_for.unwrap_or(HEALTHY_FOR) }
+        let watchdog = value("holm.watchdog=") != Some("off");
+        Self { slot, healthy_for: healthy_for.unwrap_or(HEALTHY_FOR), watchdog }
     }
 }
 
 /// Everything. Returns only when there is nothing to return to.
 pub fn run() {
     if let Err(error) = start() {
+        Led::of_board().show(Pattern::Failed);
         complain(error.chain());
         complain(format_args!("this board cannot start; it is restarted in {} s", PAUSE.as_secs()));
         std::thread::sleep(PAUSE);
@@ -67,11 +72,17 @@ fn start() -> Result<(), InitError> {
     let path = Path::new("/proc/cmdline");
     let told = Told::parse(&fs::read_to_string(path).map_err(InitError::file("read", path))?);
     say(format_args!("holm-init {}, slot {}", env!("CARGO_PKG_VERSION"), told.slot));
-    mounts::load_modules()?;
+    mounts::load_modules(MODULES);
     let mut card = Card::wait()?;
     mounts::switch(&mut card, told.slot)?;
-    mounts::close_modules();
     let data = Path::new(DATA);
+    mounts::load_modules(MODULES);
+    if radio::is_wanted(data) {
+        mounts::load_modules(RADIO_MODULES);
+    }
+    mounts::close_modules();
+    let mut led = Led::of_board();
+    led.show(Pattern::Starting);
     sntp::raise_to_floor(data);
     let mut slots = Slots::read(data, told.slot);
     let decision = slots.at_boot(told.slot);
@@ -94,8 +105,8 @@ fn start() -> Result<(), InitError> {
     if let Err(error) = Links::open().and_then(|links| links.up(1)) {
         warn(error.chain());
     }
-    network::start(hostname, data);
-    let supervisor = Supervisor::new()?;
+    let addresses = network::start(hostname, data);
+    let supervisor = Supervisor::new(led, addresses, told.watchdog)?;
     let mut confirm = || {
         let confirmed = confirm(&card, told.slot, &mut slots, data);
         confirmed
@@ -186,9 +197,10 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read_for_what_concerns_us() {
-        let told = Told::parse("console=ttyAMA0 holm.slot=b holm.healthy=5s quiet");
-        assert_eq!(told, Told { slot: Slot::B, healthy_for: Duration::from_secs(5) });
-        assert_eq!(Told::parse("holm.slot=c").slot, Slot::A);
+        let told = Told::parse("console=ttyAMA0 holm.slot=b holm.healthy=5s holm.watchdog=off quiet");
+        assert_eq!(told, Told { slot: Slot::B, healthy_for: Duration::from_secs(5), watchdog: false });
+        let told = Told::parse("holm.slot=c");
+        assert_eq!((told.slot, told.watchdog), (Slot::A, true));
     }
 
     #[test]

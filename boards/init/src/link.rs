@@ -27,6 +27,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 
 /// A message that is being written.
 struct Message(Vec<u8>);
@@ -87,9 +88,9 @@ impl Links {
         self.ask("give up an address", address_message(DELADDR, 0, index, address, prefix))
     }
 
-    /// Makes a router the way to everywhere else.
-    pub fn gateway(&self, index: u32, router: Ipv4Addr) -> Result<(), InitError> {
-        self.ask("take a route", gateway_message(index, router))
+    /// Makes a router the way to everywhere else. Of several, the one with the least metric is taken.
+    pub fn gateway(&self, index: u32, router: Ipv4Addr, metric: u32) -> Result<(), InitError> {
+        self.ask("take a route", gateway_message(index, router, metric))
     }
 
     fn ask(&self, what: &str, message: Vec<u8>) -> Result<(), InitError> {
@@ -122,12 +123,13 @@ fn address_message(kind: u16, flags: u16, index: u32, address: Ipv4Addr, prefix:
     message.attribute(IFA_LOCAL, address.octets()).attribute(IFA_ADDRESS, address.octets()).finish()
 }
 
-fn gateway_message(index: u32, router: Ipv4Addr) -> Vec<u8> {
+fn gateway_message(index: u32, router: Ipv4Addr, metric: u32) -> Vec<u8> {
     // struct rtmsg: family, lengths, service, table, protocol, scope, type, flags.
     let mut body = vec![AF_INET, 0, 0, 0, TABLE_MAIN, FROM_DHCP, 0, UNICAST];
     body.extend([0; 4]);
     let message = Message::new(NEWROUTE, PUT, &body);
-    message.attribute(RTA_GATEWAY, router.octets()).attribute(RTA_OIF, index.to_ne_bytes()).finish()
+    let message = message.attribute(RTA_GATEWAY, router.octets()).attribute(RTA_OIF, index.to_ne_bytes());
+    message.attribute(RTA_PRIORITY, metric.to_ne_bytes()).finish()
 }
 
 /// The error of an acknowledgement: 0 is none.
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(message.len(), 40);
         assert_eq!(message[0], 40);
         assert_eq!(message[24..32], [8, 0, 2, 0, 10, 0, 2, 15]);
-        assert_eq!(gateway_message(2, Ipv4Addr::new(10, 0, 2, 2)).len(), 44);
+        assert_eq!(gateway_message(2, Ipv4Addr::new(10, 0, 2, 2), 600).len(), 52);
     }
 
     #[test]

@@ -16,8 +16,11 @@ use crate::slots::{Slot, Slots};
 use crate::table::{SECTOR, Table};
 use crate::{InitError, kernel};
 
-/// The modules to load, in their order, one path a line. Made with the initramfs.
-const MODULES: &str = "/lib/modules/load";
+/// The modules to load, in their order, one path a line: in the initramfs those that find the card, in the system the others.
+pub const MODULES: &str = "/lib/modules/load";
+
+/// Those of the radio, in the system: loaded only where there is a wireless network to join.
+pub const RADIO_MODULES: &str = "/lib/modules/load-radio";
 
 /// Where the system is mounted before it is the root.
 const SYSTEM: &str = "/system";
@@ -137,9 +140,10 @@ pub fn early() -> Result<(), InitError> {
     Ok(())
 }
 
-/// Loads what the board needs. A module that is refused is said and left out: a board without it may do.
-pub fn load_modules() -> Result<(), InitError> {
-    let list = fs::read_to_string(MODULES).map_err(InitError::file("read", Path::new(MODULES)))?;
+/// Loads what a list names. A module that is refused is said and left out: a board without it may do. So it may without a
+/// list, where there is nothing to load.
+pub fn load_modules(list: &str) {
+    let list = fs::read_to_string(list).unwrap_or_default();
     for path in list.lines().filter(|line| !line.is_empty()) {
         let loaded = File::open(path).map_err(InitError::file("open", Path::new(path))).and_then(|file| {
             match rustix::system::finit_module(&file, c"", 0) {
@@ -151,7 +155,6 @@ pub fn load_modules() -> Result<(), InitError> {
             warn(error.chain());
         }
     }
-    Ok(())
 }
 
 /// From now on the kernel takes no more modules, from anybody.

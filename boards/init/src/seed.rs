@@ -10,7 +10,7 @@ use std::path::Path;
 
 use holm_core::{Document, Problems, Section};
 
-use crate::InitError;
+use crate::{InitError, radio};
 
 /// The seed's name on the FAT partition.
 pub const FILE: &str = "holm-seed.toml";
@@ -155,7 +155,9 @@ impl Seed {
             write(&layers.join("60-card.toml"), text.as_bytes())?;
         }
         if let Some(wifi) = &self.wifi {
-            write(&config.join("wpa_supplicant.conf"), wifi.supplicant().as_bytes())?;
+            let path = data.join(radio::CONFIG);
+            path.parent().map_or(Ok(()), make)?;
+            write(&path, wifi.supplicant().as_bytes())?;
         }
         if let Some(enrol) = &self.enrol {
             write(&node.join("enrol.toml"), enrol.document().as_bytes())?;
@@ -175,11 +177,12 @@ impl Wifi {
         Some(Self { ssid: ssid?, psk, country: country? })
     }
 
-    /// The file that wpa_supplicant reads. The name goes in as hexadecimal: nothing in it can end a line.
+    /// The file that wpa_supplicant reads. The name goes in as hexadecimal: nothing in it can end a line. It is asked for by
+    /// name, too: a network that hides itself answers to nothing else.
     fn supplicant(&self) -> String {
         let ssid: String = self.ssid.bytes().map(|byte| format!("{byte:02x}")).collect();
         let key = self.psk.as_ref().map_or_else(|| "key_mgmt=NONE".to_owned(), |psk| format!("psk={psk}"));
-        format!("country={}\nnetwork={{\n\tssid={ssid}\n\t{key}\n}}\n", self.country)
+        format!("country={}\nnetwork={{\n\tssid={ssid}\n\tscan_ssid=1\n\t{key}\n}}\n", self.country)
     }
 }
 
@@ -363,7 +366,7 @@ mod tests {
             let layer = read("config/agent.d/50-mqtt.toml");
             assert!(layer.contains("name = \"field\"") && layer.contains("\"/data/config/mqtt.key\""), "{layer}");
             assert_eq!(read("config/agent.d/60-card.toml"), "[board]\nled = true\n");
-            assert!(read("config/wpa_supplicant.conf").contains("ssid=466122726d5cc3a9\n"));
+            assert!(read("network/wpa_supplicant.conf").contains("ssid=466122726d5cc3a9\n"));
         }
     }
 }

@@ -19,7 +19,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::InitError;
 use crate::console::{complain, pass_on, say, warn};
+use crate::led::{Led, Pattern};
 use crate::mounts::HOLM;
+use crate::network::Addresses;
 
 /// The program.
 const HOLMD: &str = "/usr/bin/holmd";
@@ -32,6 +34,9 @@ const CONFIG: &str = "/etc/holm/agent.toml";
 
 /// The configuration without what the card was seeded with, for when that is wrong.
 const PLAIN_CONFIG: &str = "/etc/holm/plain/agent.toml";
+
+/// How `holmd` ends when its configuration is wrong.
+const REFUSED: i32 = 2;
 
 /// `holmd` is expected to say that it is alive this often, twice.
 const ALIVE_WITHIN: Duration = Duration::from_secs(60);
@@ -54,7 +59,10 @@ const RESET_AFTER: Duration = Duration::from_secs(900);
 /// Starts that fail before the node was ever ready, until it is tried without what the card was given.
 const FAILURES_WITH_CARD: u32 = 5;
 
-/// How often the board's watchdog is fed, which waits for ten seconds or longer.
+/// Ends in a row, until the LED shows that the node does not stay alive.
+const FAILURES_SHOWN: u32 = 3;
+
+/// How often the board's watchdog is fed, which waits for ten seconds or longer, and its LED looked after.
 const FEED_EVERY: Duration = Duration::from_secs(2);
 
 /// How often everything is looked at.
@@ -99,11 +107,13 @@ pub struct Supervisor {
     restart: Arc<AtomicBool>,
     config: &'static str,
     was_ready: bool,
+    led: Led,
+    addresses: Addresses,
 }
 
 impl Supervisor {
-    /// Gets ready: the socket, the signals, the watchdog.
-    pub fn new() -> Result<Self, InitError> {
+    /// Gets ready: the socket, the signals, and the watchdog unless it is not to be used.
+    pub fn new(led: Led, addresses: Addresses, watchdog: bool) -> Result<Self, InitError> {
         let path = Path::new(SOCKET);
         let socket = UnixDatagram::bind(path).map_err(InitError::file("listen on", path))?;
         // `holmd` is not root.
@@ -120,14 +130,18 @@ impl Supervisor {
         // The kernel sends SIGINT for Ctrl-Alt-Del once it is told to.
         let (terminate, restart) = (flag(signal_hook::consts::SIGTERM)?, flag(signal_hook::consts::SIGINT)?);
         let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
-        let watchdog = File::options().write(true).open("/dev/watchdog0").ok();
-        say(if watchdog.is_some() { "the board's watchdog runs" } else { "the board has no watchdog" });
-        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false })
+        let used = watchdog;
+        let watchdog = used.then(|| File::options().write(true).open("/dev/watchdog0").ok()).flatten();
+        say(match (used, &watchdog) {
+            (true, Some(_)) => "the board's watchdog runs",
+            (true, None) => "the board has no watchdog",
+            (false, _) => "the board's watchdog is not used",
+        });
+        Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false, led, addresses })
     }
 
     /// Runs until the end.
     pub fn run(mut self, mut trial: Option<Trial<'_>>) -> End {
-        self.choose_config();
         let began = Instant::now();
         let (mut lived, mut failures) = (Instant::now(), 0_u32);
         let mut process = self.start();
@@ -135,7 +149,7 @@ impl Supervisor {
         let end = loop {
             self.listen(process.as_mut());
             let now = Instant::now();
-            for ended in reap() {
+            for (ended, code) in reap() {
                 if process.as_ref().is_some_and(|process| process.pid == ended) {
                     let ran = process.take().map_or(Duration::ZERO, |process| now - process.started);
                     failures = if ran > WELL_AFTER { 0 } else { failures.saturating_add(1) };
@@ -145,11 +159,13 @@ impl Supervisor {
                         ran.as_secs(),
                         pause.as_secs()
                     ));
-                    self.make_safe();
-                    if failures >= FAILURES_WITH_CARD && !self.was_ready && self.config == CONFIG {
+                    // What a card was seeded with must not keep its node from running.
+                    let refused = code == Some(REFUSED);
+                    if (refused || failures >= FAILURES_WITH_CARD) && !self.was_ready && self.config == CONFIG {
                         complain("the node is tried without the configuration that the card was given");
                         self.config = PLAIN_CONFIG;
                     }
+                    self.make_safe();
                     pause_until = now + pause;
                 }
             }
@@ -180,8 +196,12 @@ impl Supervisor {
                     break End::TrialFailed;
                 }
             }
-            if now - lived < RESET_AFTER && now >= feed {
-                self.feed();
+            if now >= feed {
+                if now - lived < RESET_AFTER {
+                    self.feed();
+                }
+                let ready = process.as_ref().is_some_and(|process| process.ready);
+                self.led.show(pattern(ready, failures, trial.is_some(), self.addresses.any()));
                 feed = now + FEED_EVERY;
             }
             if self.restart.load(Ordering::Relaxed) {
@@ -205,17 +225,6 @@ impl Supervisor {
             }
         }
         end
-    }
-
-    /// What a card was seeded with must not keep its node from running.
-    fn choose_config(&mut self) {
-        match self.finish(command(&["check-config", "--config", CONFIG]).stderr(Stdio::piped())) {
-            Some(true) | None => {}
-            Some(false) => {
-                complain("the node runs without the configuration that the card was given");
-                self.config = PLAIN_CONFIG;
-            }
-        }
     }
 
     /// Runs something short to its end, and feeds the watchdog meanwhile. Whether it ended well; `None` if it did not start.
@@ -323,7 +332,7 @@ impl Supervisor {
         let deadline = Instant::now() + END_WITHIN;
         while Instant::now() < deadline {
             self.feed();
-            if reap().contains(&pid) {
+            if reap().iter().any(|(ended, _)| *ended == pid) {
                 return;
             }
             std::thread::sleep(TICK);
@@ -348,19 +357,41 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// What the LED shows of a node: whether it is ready, how often in a row it has ended, whether its system is on trial, and
+/// whether it has an address.
+fn pattern(ready: bool, failures: u32, trial: bool, address: bool) -> Pattern {
+    match (ready, trial, address) {
+        (false, ..) if failures >= FAILURES_SHOWN => Pattern::Failed,
+        (false, ..) => Pattern::Starting,
+        (true, true, _) => Pattern::Trial,
+        (true, false, true) => Pattern::Healthy,
+        (true, false, false) => Pattern::NoNetwork,
+    }
+}
+
 /// Doubled with each failure, up to the longest.
 fn pause(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(5)).min(LONGEST_PAUSE)
 }
 
-/// All children that have ended, also those that somebody else left to us.
-fn reap() -> Vec<Pid> {
-    std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).map(|(pid, _)| pid).collect()
+/// All children that have ended, also those that somebody else left to us, with the code of those that ended by themselves.
+fn reap() -> Vec<(Pid, Option<i32>)> {
+    let ended = std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten());
+    ended.map(|(pid, status)| (pid, status.exit_status())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_led_shows_what_somebody_could_do_something_about() {
+        assert_eq!(pattern(false, 0, true, true), Pattern::Starting);
+        assert_eq!(pattern(false, 3, false, true), Pattern::Failed);
+        assert_eq!(pattern(true, 3, true, false), Pattern::Trial);
+        assert_eq!(pattern(true, 0, false, false), Pattern::NoNetwork);
+        assert_eq!(pattern(true, 0, false, true), Pattern::Healthy);
+    }
 
     #[test]
     fn pauses_grow_and_have_an_end() {

@@ -10,6 +10,8 @@
 //! The database is copied first, as one transaction sees it, whether a control plane is running in the folder or not. Blobs never
 //! change and come before what names them, so those that are copied after it are enough.
 //!
+//! A database that is restored is brought forward before anybody sees it ([`Leapt`]): its devices may have seen what it has not.
+//!
 //! # How it fails
 //!
 //! Both write beside what they make, and rename it when all of it lasts. What was cut off has made nothing.
@@ -20,13 +22,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use holm_bundle::Digest;
+use holm_core::Timestamp;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::CloudError;
 use crate::error::file;
-use crate::folder::sync_folder;
-use crate::records::{check_database, copy_database};
+use crate::folder::{Folder, sync_folder};
+use crate::records::{Leapt, check_database, copy_database, leap};
+use crate::signing::Signing;
 
 /// The format that is written, and the last one that is read.
 const FORMAT: u32 = 1;
@@ -169,8 +173,8 @@ fn folders(blobs: &Path) -> Result<Vec<String>, CloudError> {
     Ok(found)
 }
 
-/// Makes a control plane in `data`, which must be empty or not there, out of a file that [`backup`] has written. Blocks.
-pub fn restore(from: &Path, data: &Path) -> Result<Copied, CloudError> {
+/// Makes a control plane in `data`, which must be empty or not there, out of a file that [`backup`] has written. `now` is when. Blocks.
+pub fn restore(from: &Path, data: &Path, now: Timestamp) -> Result<(Copied, Leapt), CloudError> {
     let empty = match fs::read_dir(data) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
@@ -184,17 +188,22 @@ pub fn restore(from: &Path, data: &Path) -> Result<Copied, CloudError> {
     if part.exists() {
         fs::remove_dir_all(&part).map_err(file("remove", &part))?;
     }
-    let read = unpack(from, &part);
+    let read = unpack(from, &part).and_then(|copied| Ok((copied, bring_forward(&part, now)?)));
     if read.is_err() {
         let _ = fs::remove_dir_all(&part);
     }
-    let copied = read?;
+    let restored = read?;
     if data.exists() {
         fs::remove_dir(data).map_err(file("replace", data))?;
     }
     fs::rename(&part, data).map_err(file("make", data))?;
     sync_folder(data)?;
-    Ok(copied)
+    Ok(restored)
+}
+
+fn bring_forward(part: &Path, now: Timestamp) -> Result<Leapt, CloudError> {
+    let folder = Folder::open(part)?;
+    leap(&folder.database(), &Signing::open(&folder)?, now)
 }
 
 fn unpack(from: &Path, part: &Path) -> Result<Copied, CloudError> {
@@ -339,7 +348,7 @@ mod tests {
         assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
         let restored = folder.path().join("restored");
         fs::create_dir(&restored).unwrap();
-        restore(&to, &restored.join("")).unwrap();
+        restore(&to, &restored.join(""), Timestamp(1)).unwrap();
         assert_eq!(fs::read(restored.join(&path)).unwrap(), blob);
         let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
         names.sort();
@@ -348,7 +357,7 @@ mod tests {
         fs::write(data.join(&path), b"other").unwrap();
         fs::remove_file(&to).unwrap();
         backup(&data, &to).unwrap();
-        let error = restore(&to, &folder.path().join("damaged")).unwrap_err().to_string();
+        let error = restore(&to, &folder.path().join("damaged"), Timestamp(1)).unwrap_err().to_string();
         assert!(error.contains("is not what its name says"), "{error}");
     }
 }

@@ -4,12 +4,14 @@
 //!
 //! 1. A device is who its certificate says, and speaks and hears of itself alone.
 //! 2. A message up is acknowledged when its [`Uplink`] has settled it, and never before.
-//! 3. No message goes from one device to another: what comes up ends here.
+//! 3. A device that sends faster than it may waits by itself ([`Pace`]).
+//! 4. No message goes from one device to another: what comes up ends here.
 //!
 //! It is the broker of `holm-mqtt` in this process; another kind of bus replaces this file and no other.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use holm_core::{ClientId, Message, Payload, Qos, SessionWrite, StoredBroker, TopicFilter, TopicName};
@@ -22,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::CloudError;
 use crate::authority::Live;
+use crate::pace::Pace;
 use crate::uplink::Uplink;
 
 /// Connections at once. The process's limit of open files is raised for them as far as the system allows.
@@ -41,6 +44,7 @@ const MAX_WAITING: usize = 512 << 10;
 pub(crate) struct Bus {
     broker: Broker,
     clock: Clock,
+    pace: Arc<Pace>,
 }
 
 impl Bus {
@@ -73,7 +77,7 @@ impl Bus {
             ..BrokerConfig::default()
         };
         let broker = Broker::new(config, StoredBroker::default(), clock.clone());
-        Ok(Self { broker, clock })
+        Ok(Self { broker, clock, pace: Arc::default() })
     }
 
     /// Serves devices until `shutdown`. Cancel safe, but says goodbye to nobody then.
@@ -84,7 +88,7 @@ impl Bus {
         uplink: Uplink,
         shutdown: watch::Receiver<bool>,
     ) {
-        let backend = Arc::new(Door { uplink, clock: self.clock.clone() });
+        let backend = Arc::new(Door { uplink, clock: self.clock.clone(), pace: self.pace.clone() });
         self.broker.serve(listener, Some(tls), backend, shutdown).await;
     }
 
@@ -118,6 +122,16 @@ impl Bus {
         self.broker.is_connected(&client(thing))
     }
 
+    /// Messages of a device that had to wait since start because it sent too fast.
+    pub(crate) fn held(&self, thing: &str) -> u64 {
+        self.pace.held(thing)
+    }
+
+    /// The same of all devices, and how many those are.
+    pub(crate) fn all_held(&self) -> (u64, usize) {
+        self.pace.all()
+    }
+
     /// How many devices are connected.
     pub(crate) fn connected(&self) -> usize {
         self.broker.stats().clients
@@ -132,6 +146,26 @@ fn client(thing: &str) -> ClientId {
 struct Door {
     uplink: Uplink,
     clock: Clock,
+    pace: Arc<Pace>,
+}
+
+impl Door {
+    /// Gives a message to the uplink, when its device may send it.
+    fn take(&self, address: Address, payload: Bytes, done: impl FnOnce(Result<(), CloudError>) + Send + 'static) {
+        let wait = self.pace.wait(address.thing.as_str(), Instant::now());
+        if wait.is_zero() {
+            return self.uplink.take(address, payload, (self.clock)(), done);
+        }
+        let (uplink, clock) = (self.uplink.clone(), self.clock.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends after the wait, and a device has MAX_PENDING of them at most"
+        )]
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            uplink.take(address, payload, clock(), done);
+        });
+    }
 }
 
 impl Backend for Door {
@@ -148,7 +182,7 @@ impl Backend for Door {
                     // Who has gone will send it again.
                     let _ = done.send(stored.map_err(|_| Refusal::Unavailable));
                 };
-                self.uplink.take(address, payload, (self.clock)(), done);
+                self.take(address, payload, done);
                 Settled::Waiting(settled)
             }
             Err(error) => {

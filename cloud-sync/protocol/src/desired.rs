@@ -76,13 +76,16 @@ pub struct DesiredFunction {
     pub permit: Option<Envelope>,
 }
 
+/// What the agent is called where functions have their names: no function can have it.
+pub const AGENT: &str = "holmd";
+
 /// The agent that shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredAgent {
     /// Its version.
     pub version: String,
-    /// The binary or package for this device.
+    /// The program for this device's processor.
     pub artifact: Artifact,
 }
 
@@ -160,7 +163,7 @@ pub struct DesiredState {
     pub expires: Timestamp,
     /// How to go about it.
     pub policy: DeploymentPolicy,
-    /// The agent, if it shall be another one.
+    /// The agent, if it shall be another one than the installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<DesiredAgent>,
     /// The functions, each name once. All that there shall be: an empty list removes everything.
@@ -232,6 +235,9 @@ impl DesiredState {
                 return invalid(format!("{} comes twice", function.name));
             }
             function.check()?;
+        }
+        if names.iter().any(|name| name.as_str() == AGENT) {
+            return invalid(format!("{AGENT} is the agent, and no function"));
         }
         Ok(())
     }

@@ -23,6 +23,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -47,6 +48,9 @@ pub struct AgentBuild {
     /// The name of the engine profile.
     pub profile: String,
 }
+
+/// What a program begins to say its build with: `holm-agent-build 0.2.0 aarch64 48.0.8 a64-small-v1`, and a line feed.
+pub const BUILD_MARK: &str = "holm-agent-build ";
 
 /// `GET /v1/ca`: the root that signs everything of this control plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,7 +320,22 @@ impl ApiError {
 }
 
 impl AgentBuild {
-    fn check(&self) -> Result<(), ProtocolError> {
+    /// What a program for whichever processor says about itself; `None` if it is no agent.
+    pub fn in_program(program: &[u8]) -> Option<Self> {
+        let mut marks = memmem::find_iter(program, BUILD_MARK);
+        // The mark by itself is in the programs that look for it.
+        marks.find_map(|at| Self::said(program.get(at + BUILD_MARK.len()..)?))
+    }
+
+    fn said(rest: &[u8]) -> Option<Self> {
+        let end = rest.iter().take(4 * (MAX_BUILD_WORD + 1)).position(|byte| *byte == b'\n')?;
+        let mut words = std::str::from_utf8(rest.get(..end)?).ok()?.split(' ').map(str::to_owned);
+        let (version, arch, engine, profile) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let build = Self { version, arch, engine, profile };
+        (words.next().is_none() && build.check().is_ok()).then_some(build)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ProtocolError> {
         for word in [&self.version, &self.arch, &self.engine, &self.profile] {
             if !(1..=MAX_BUILD_WORD).contains(&word.len()) || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(ProtocolError::Name {

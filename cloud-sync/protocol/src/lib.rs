@@ -56,11 +56,12 @@ pub use batch::{
     BATCH_FORMAT, Batch, BatchBuilder, BatchHeader, BatchLimits, BatchStart, Gap, GapReason, Line, Push, Record,
 };
 pub use desired::{
-    Artifact, DESIRED_STATE_FORMAT, DeploymentPolicy, DesiredAgent, DesiredFunction, DesiredState,
+    AGENT, Artifact, DESIRED_STATE_FORMAT, DeploymentPolicy, DesiredAgent, DesiredFunction, DesiredState,
     ROLLBACK_PERMIT_FORMAT, RollbackPermit, UpdateWindow,
 };
 pub use enrol::{
-    AgentBuild, ApiError, ApiErrorCode, EnrolRequest, Enrolled, MqttAddress, RenewRequest, TrustAnchor, TufAddress,
+    AgentBuild, ApiError, ApiErrorCode, BUILD_MARK, EnrolRequest, Enrolled, MqttAddress, RenewRequest, TrustAnchor,
+    TufAddress,
 };
 pub use envelope::{DESIRED_STATE_TYPE, Envelope, ROLLBACK_PERMIT_TYPE, Signature, SignatureAlgorithm, pae};
 pub use error::ProtocolError;

@@ -104,6 +104,7 @@ reasons! {
         Trapped = "trapped", "a function failed too often in its health window";
         SelfTestFailed = "self-test-failed", "a function's self-test failed";
         CrashLoop = "crash-loop", "the agent went down during the trial";
+        AgentFailed = "agent-failed", "the new agent did not prove itself, and the one before runs again";
         Superseded = "superseded", "a newer desired state took its place";
         Canceled = "canceled", "an operator took it back";
         RolledBackByOperator = "rolled-back-by-operator", "an operator rolled it back";

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use crate::code::codes;
 use crate::limits::{MAX_SEQUENCE, MAX_SHADOW_BYTES};
 use crate::wire::{from_json, text, to_json};
-use crate::{ClientToken, Phase, ProtocolError, ReasonCode, WireTime};
+use crate::{AgentBuild, ClientToken, Phase, ProtocolError, ReasonCode, WireTime};
 
 /// The shadow's name.
 pub const SHADOW_NAME: &str = "holm";
@@ -105,6 +105,9 @@ pub struct Formats {
 pub struct Reported {
     /// The agent's version.
     pub agent: String,
+    /// What it runs on. Agents of before do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<AgentBuild>,
     /// What it reads and writes.
     pub formats: Formats,
     /// The last desired state that was for it and in time, whatever became of it; 0 before the first.
@@ -166,6 +169,7 @@ impl ShadowUpdate {
             let problem = format!("generation {generation} is above {MAX_SEQUENCE}");
             return Err(ProtocolError::invalid("the shadow's update", problem));
         }
+        update.reported().build.as_ref().map_or(Ok(()), AgentBuild::check)?;
         Ok(update)
     }
 

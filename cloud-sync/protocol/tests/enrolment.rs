@@ -131,3 +131,23 @@ fn what_is_out_of_bounds_is_refused_in_both_directions() {
 fn a_token_is_not_shown() {
     assert!(!format!("{:?}", enrol()).contains("hZ3uJ0nO"));
 }
+
+#[test]
+fn a_program_says_what_it_is_and_the_mark_alone_is_not_enough() {
+    let said =
+        format!("..{BUILD_MARK}\0..{BUILD_MARK}0.2.0 aarch64\n..{BUILD_MARK}0.2.0 aarch64 48.0.8 a64-small-v1\n..");
+    let build = AgentBuild::in_program(said.as_bytes()).unwrap();
+    let words = [build.version, build.arch, build.engine, build.profile];
+    assert_eq!(words, ["0.2.0", "aarch64", "48.0.8", "a64-small-v1"]);
+    for other in [
+        "",
+        BUILD_MARK,
+        "0.2.0 aarch64 48.0.8 a64-small-v1\n",
+        &format!("{BUILD_MARK}0.2.0 aarch64 48.0.8 a64-small-v1"),
+        &format!("{BUILD_MARK}0.2.0 aarch64 48.0.8 a64-small-v1 more\n"),
+        &format!("{BUILD_MARK}0.2.0  48.0.8 a64-small-v1\n"),
+        &format!("{BUILD_MARK}{} aarch64 48.0.8 a64-small-v1\n", "0".repeat(65)),
+    ] {
+        assert_eq!(AgentBuild::in_program(other.as_bytes()), None, "{other:?}");
+    }
+}

@@ -6,7 +6,7 @@
 //! place: what has its name is what was signed. A download that was cut off goes on where it stood, after what is there was hashed
 //! again; if the whole then does not fit, it is fetched once more from its begin, because the disk may have had its say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holm_bundle::Digest;
-use holm_protocol::{AgentBuild, DesiredFunction, DesiredState, ReasonCode, ThingName};
+use holm_core::FunctionName;
+use holm_protocol::{AGENT, AgentBuild, DesiredAgent, DesiredFunction, DesiredState, ReasonCode, ThingName};
 use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
 use holm_trust::{Judge, TrustError};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::record::History;
 use super::repository::{Source, blocking};
-use super::{Installer, Refusal};
+use super::{AgentStanding, Installer, Refusal};
 use crate::{Secrets, SyncError};
 
 /// Beyond twice of what comes: the node needs room for its own work.
@@ -47,6 +48,14 @@ pub(super) struct Fetcher {
     pub(super) writing: Arc<Mutex<()>>,
 }
 
+/// What is known once everything is here.
+pub(super) struct Fetched {
+    /// The release sequences to remember.
+    pub(super) sequences: BTreeMap<String, u64>,
+    /// Functions whose release is newer than the one that was confirmed here last.
+    pub(super) newer: BTreeSet<FunctionName>,
+}
+
 /// A file that is not here.
 struct Missing {
     name: String,
@@ -55,18 +64,26 @@ struct Missing {
 }
 
 impl Fetcher {
-    /// Gets all of it here. Returns the release sequences to remember. Cancel safe.
+    /// Gets all of it here. Cancel safe.
     pub(super) async fn fetch(
         self: Arc<Self>,
         repository: &Repository,
         keys: Option<&DeploymentKeys>,
         state: &DesiredState,
         history: &History,
-    ) -> Result<BTreeMap<String, u64>, Refusal> {
-        self.check_agent(state)?;
+    ) -> Result<Fetched, Refusal> {
         self.check_secrets(state).await?;
-        let mut sequences = BTreeMap::new();
+        let (mut sequences, mut newer) = (BTreeMap::new(), BTreeSet::new());
         let mut missing = Vec::new();
+        let agent = match &state.agent {
+            Some(wanted) => {
+                let (agent, program, sequence) = self.agent(repository, wanted, state.generation, history).await?;
+                sequences.insert(AGENT.to_owned(), sequence);
+                missing.extend(program);
+                agent
+            }
+            None => self.agent.clone(),
+        };
         for function in &state.functions {
             let (name, target, sequence) = vouched(repository, function)?;
             let named = function.name.as_str();
@@ -81,6 +98,11 @@ impl Fetcher {
             // With a permit it is this one that counts from now on; without, nothing becomes possible that was not.
             let remembered = if older { sequence } else { history.raised(named, sequence) };
             sequences.insert(function.name.to_string(), remembered);
+            // Where what runs is not listed any more, the highest that ever ran stands for it.
+            let runs = history.runs(named).and_then(|digest| sequence_of(repository, &function.name, &digest));
+            if runs.or(history.known(named)).is_none_or(|runs| sequence > runs) {
+                newer.insert(function.name.clone());
+            }
             let to = self.installer.bundle_file(&function.bundle.sha256);
             let (path, check) = (to.clone(), target.check(&name));
             if !blocking(move || is_here(&path, check)).await? {
@@ -90,23 +112,55 @@ impl Fetcher {
             }
         }
         self.get(repository, &missing).await?;
-        self.get_native(repository, state).await?;
+        self.get_native(repository, state, agent).await?;
         let folder = self.folder.clone();
         // All that was wanted is here: what is left in there belongs to nobody.
         blocking(move || drop(fs::remove_dir_all(folder))).await?;
-        Ok(sequences)
+        Ok(Fetched { sequences, newer })
     }
 
-    /// What this release cannot do is refused, not left out.
-    fn check_agent(&self, state: &DesiredState) -> Result<(), Refusal> {
-        if let Some(agent) = state.agent.as_ref().filter(|agent| agent.version != self.agent.version) {
-            let what = format!(
-                "it wants agent {}, and this one, {}, does not replace itself",
-                agent.version, self.agent.version
-            );
-            return Err(Refusal::new(ReasonCode::Incompatible, what));
+    /// The agent that is wanted, its program if that is not here, and its release sequence.
+    async fn agent(
+        &self,
+        repository: &Repository,
+        wanted: &DesiredAgent,
+        generation: u64,
+        history: &History,
+    ) -> Result<(AgentBuild, Option<Missing>, u64), Refusal> {
+        let name = Listing::agent_name(&wanted.version, &self.agent.arch);
+        let target = repository.peek(&name).ok_or_else(|| TrustError::UnknownTarget { name: name.clone() })?;
+        let unlisted = |what: &str| Refusal::new(ReasonCode::UnknownTarget, format!("{name} {what}"));
+        let digest = wanted.artifact.sha256;
+        if target.sha256() != Some(digest) || target.length != wanted.artifact.length {
+            return Err(unlisted("is listed with another digest than is wanted"));
         }
-        Ok(())
+        let (agent, sequence) = match Listing::of(target)? {
+            Some(Listing::Agent { version, arch, engine, profile, sequence }) if arch == self.agent.arch => {
+                (AgentBuild { version, arch, engine, profile }, sequence)
+            }
+            _ => return Err(unlisted("is not listed as an agent for this processor")),
+        };
+        // There is no permit for it: what is older than what was confirmed here is one step back, or none.
+        if history.floor(AGENT, &digest).is_some_and(|floor| sequence < floor) {
+            let what = format!("agent {} is older than what ran here", wanted.version);
+            return Err(Refusal::new(ReasonCode::OlderVersion, what));
+        }
+        let standing = self.installer.agent(Some(&digest), generation);
+        let to = self.installer.agent_file(&digest);
+        let (path, check) = (to.clone(), target.check(&name));
+        let here = matches!(standing, AgentStanding::Runs | AgentStanding::OnTrial)
+            || blocking(move || is_here(&path, check)).await?;
+        let program = match here {
+            true => None,
+            false => {
+                let folder = to.parent().map(Path::to_path_buf).unwrap_or_default();
+                let made = blocking(move || fs::create_dir_all(folder)).await?;
+                made.map_err(|source| SyncError::File { action: "create the folder of", path: to.clone(), source })?;
+                let target = repository.target(&name, self.source.time().moment())?.clone();
+                Some(Missing { name, target, to })
+            }
+        };
+        Ok((agent, program, history.raised(AGENT, sequence)))
     }
 
     /// Opens all of them once: what does not open now, never will.
@@ -209,17 +263,25 @@ impl Fetcher {
     }
 
     /// Native code for components that have none here: from the repository, or from the compiler later.
-    async fn get_native(&self, repository: &Repository, state: &DesiredState) -> Result<(), Refusal> {
-        let (installer, functions) = (self.installer.clone(), state.functions.clone());
-        let examined = blocking(move || installer.examine(&functions)).await??;
+    async fn get_native(
+        &self,
+        repository: &Repository,
+        state: &DesiredState,
+        agent: AgentBuild,
+    ) -> Result<(), Refusal> {
+        // The compiler that is here belongs to the agent that runs.
+        let same = (&agent.engine, &agent.profile) == (&self.agent.engine, &self.agent.profile);
+        let compiles = same && self.installer.has_compiler();
+        let (installer, functions, build) = (self.installer.clone(), state.functions.clone(), agent.clone());
+        let examined = blocking(move || installer.examine(&functions, &build)).await??;
         for (function, examined) in state.functions.iter().zip(examined).filter(|(_, examined)| !examined.native) {
-            let Some((name, target)) = self.native_of(repository, function, &examined.component) else {
-                if self.installer.has_compiler() {
+            let Some((name, target)) = native_of(repository, function, &examined.component, &agent) else {
+                if compiles {
                     continue;
                 }
-                let AgentBuild { engine, profile, .. } = &self.agent;
+                let AgentBuild { engine, profile, .. } = &agent;
                 let what = format!(
-                    "the repository has no native code of {} {} for engine {engine} {profile}, and this device has no compiler",
+                    "the repository has no native code of {} {} for engine {engine} {profile}, and this device has no compiler for it",
                     function.name, function.version
                 );
                 return Err(Refusal::new(ReasonCode::CompileFailed, what));
@@ -227,31 +289,31 @@ impl Fetcher {
             let target = match repository.target(name, self.source.time().moment()) {
                 Ok(_) => target.clone(),
                 // The bundle is here already, so it can be compiled.
-                Err(_) if self.installer.has_compiler() => continue,
+                Err(_) if compiles => continue,
                 Err(error) => return Err(error.into()),
             };
             let to = self.folder.join("native.cwasm");
             self.get(repository, &[Missing { name: name.to_owned(), target, to: to.clone() }]).await?;
-            let (installer, component) = (self.installer.clone(), examined.component);
-            blocking(move || installer.adopt_native(&component, &to)).await??;
+            let (installer, component, build) = (self.installer.clone(), examined.component, agent.clone());
+            blocking(move || installer.adopt_native(&component, &build, &to)).await??;
         }
         Ok(())
     }
+}
 
-    /// By what is said of it under the targets key, not by its name.
-    fn native_of<'a>(
-        &self,
-        repository: &'a Repository,
-        function: &DesiredFunction,
-        component: &Digest,
-    ) -> Option<(&'a str, &'a Target)> {
-        let folder = format!("functions/{}/{}/", function.name, function.version);
-        let fits = |target: &Target| {
-            matches!(Listing::of(target), Ok(Some(Listing::Native { component: of, engine, profile }))
-                if of == *component && engine == self.agent.engine && profile == self.agent.profile)
-        };
-        repository.targets().find(|(name, target)| name.starts_with(&folder) && fits(target))
-    }
+/// Native code by what is said of it under the targets key, not by its name.
+fn native_of<'a>(
+    repository: &'a Repository,
+    function: &DesiredFunction,
+    component: &Digest,
+    agent: &AgentBuild,
+) -> Option<(&'a str, &'a Target)> {
+    let folder = format!("functions/{}/{}/", function.name, function.version);
+    let fits = |target: &Target| {
+        matches!(Listing::of(target), Ok(Some(Listing::Native { component: of, engine, profile }))
+            if of == *component && engine == agent.engine && profile == agent.profile)
+    };
+    repository.targets().find(|(name, target)| name.starts_with(&folder) && fits(target))
 }
 
 /// The target of a function's bundle, and its release sequence.
@@ -266,6 +328,15 @@ fn vouched<'a>(repository: &'a Repository, function: &DesiredFunction) -> Result
         Some(Listing::Bundle { function: of, sequence, .. }) if of == function.name => Ok((name, target, sequence)),
         _ => Err(unlisted("is not listed as a bundle of this function")),
     }
+}
+
+/// The release sequence of a bundle that may be of another version.
+fn sequence_of(repository: &Repository, function: &FunctionName, bundle: &Digest) -> Option<u64> {
+    let mut of_it = repository.targets().filter(|(_, target)| target.sha256() == Some(*bundle));
+    of_it.find_map(|(_, target)| match Listing::of(target) {
+        Ok(Some(Listing::Bundle { function: of, sequence, .. })) if of == *function => Some(sequence),
+        _ => None,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -12,6 +12,8 @@
 //! writes down that it was taken, and looks again. [`record::step`] is the whole decision, and has no I/O. Each step may be taken twice.
 //! The link sends what [`Told`] says, whenever the control plane asks for it by having the job; see [`updates`].
 //!
+//! Right before the trial functions are asked whether it may begin ([`defer`]). They can have it wait, within bounds that are the device's.
+//!
 //! A desired state that is not believed changes nothing, not even the work on the one before it: only one that is accepted takes its
 //! place. Before the trial that work ends then; a trial is stopped and goes back first.
 //!
@@ -20,18 +22,21 @@
 //! What may pass is tried again with growing waits until the policy's deadline. What goes down during a trial gets one more, and after
 //! that it is rolled back. Going back needs no network.
 
+mod defer;
 mod fetch;
 mod record;
 mod repository;
 mod task;
 pub(crate) mod updates;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holm_bundle::Digest;
-use holm_protocol::{DesiredFunction, JobId, Phase, ReasonCode};
+use holm_core::{FunctionName, Timestamp};
+use holm_protocol::{AgentBuild, DesiredFunction, JobId, Phase, ReasonCode};
 use holm_trust::TrustError;
 
 pub(crate) use task::{Parts, Reconciler, key_of};
@@ -93,6 +98,43 @@ pub enum Verdict {
     Stopped,
 }
 
+/// What functions are asked before an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Of the desired state.
+    pub generation: u64,
+    /// 1 for the first time that this update is asked about.
+    pub attempt: u32,
+    /// For how long they may still have it wait, all together.
+    pub left: Duration,
+    /// Functions of the set whose release is newer than the one that was confirmed here last.
+    pub newer: BTreeSet<FunctionName>,
+}
+
+/// A function would rather have an update wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// Which.
+    pub function: FunctionName,
+    /// In its words.
+    pub reason: String,
+    /// For how long.
+    pub wait: Duration,
+}
+
+/// How an agent stands that a desired state wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentStanding {
+    /// It runs.
+    Runs,
+    /// It runs, and has to show that it can.
+    OnTrial,
+    /// Another one runs.
+    Other,
+    /// Another one runs: it was started for this desired state, and why it is not any more.
+    Failed(String),
+}
+
 /// Who runs functions. The agent implements it, and so do test doubles. Every method but the first two may block.
 pub trait Installer: Send + Sync + 'static {
     /// The generation of the set that was confirmed last; 0 if none was. Written down together with that set.
@@ -107,14 +149,20 @@ pub trait Installer: Send + Sync + 'static {
     /// Whether components can be compiled here.
     fn has_compiler(&self) -> bool;
 
-    /// Opens the bundles of a set, all of which are there, and refuses what does not fit this node. In the same order.
-    fn examine(&self, set: &[DesiredFunction]) -> Result<Vec<Examined>, Refusal>;
+    /// Opens the bundles of a set, all of which are there, and refuses what does not fit this node. In the same order. `agent` is
+    /// who shall run them.
+    fn examine(&self, set: &[DesiredFunction], agent: &AgentBuild) -> Result<Vec<Examined>, Refusal>;
 
-    /// Takes over a file with native code of a component that the repository vouches for. Moves the file.
-    fn adopt_native(&self, component: &Digest, file: &Path) -> Result<(), Refusal>;
+    /// Takes over a file with native code of a component, for `agent`, that the repository vouches for. Moves the file.
+    fn adopt_native(&self, component: &Digest, agent: &AgentBuild, file: &Path) -> Result<(), Refusal>;
 
     /// Compiles what has no native code, and makes an instance of all that is new, beside what runs.
     fn stage(&self, set: &[DesiredFunction]) -> Result<(), Refusal>;
+
+    /// Asks the functions that want to be asked whether this set may take the place of what runs, and answers with the one that wants to
+    /// wait longest. Nobody is asked where something goes back, is removed or only configured anew: what may mend something must not be
+    /// held up. Who does not answer has no objection.
+    fn objection(&self, question: &Question, set: &[DesiredFunction]) -> Option<Objection>;
 
     /// Runs exactly this set, watches it for `window`, and confirms it or goes back, before it returns. When `stop` becomes true it
     /// goes back. A node that goes down meanwhile starts with the old set.
@@ -125,6 +173,25 @@ pub trait Installer: Send + Sync + 'static {
         window: Duration,
         stop: &AtomicBool,
     ) -> Result<Verdict, Refusal>;
+
+    /// Where the program of an agent is, or is to be.
+    fn agent_file(&self, digest: &Digest) -> PathBuf;
+
+    /// How the agent stands that the desired state of this generation wants. One that names none wants the installed.
+    fn agent(&self, wanted: Option<&Digest>, generation: u64) -> AgentStanding;
+
+    /// The generation of the desired state for which this agent is on trial.
+    fn agent_trial(&self) -> Option<u64>;
+
+    /// Ends this agent, in order, and starts another on trial. One that cannot be started, or goes down again and again, is
+    /// followed by this one.
+    fn hand_over(&self, wanted: Option<&Digest>, generation: u64) -> Result<(), Refusal>;
+
+    /// Ends the trial of this agent, which stays.
+    fn confirm_agent(&self) -> Result<(), Refusal>;
+
+    /// Ends the trial of this agent, and the agent itself, in order: the one before runs again.
+    fn hand_back(&self) -> Result<(), Refusal>;
 }
 
 /// A job to do.
@@ -163,6 +230,8 @@ pub(crate) struct About {
     pub(crate) phase: Phase,
     pub(crate) reason: Option<ReasonCode>,
     pub(crate) message: Option<String>,
+    /// When functions are asked again, where they had it wait.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// All that there is to tell.

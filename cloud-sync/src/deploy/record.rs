@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holm_bundle::Digest;
-use holm_protocol::{DesiredState, Envelope, Phase, ProtocolError, ReasonCode, UpdateWindow};
+use holm_core::Timestamp;
+use holm_protocol::{AGENT, DesiredState, Envelope, Phase, ProtocolError, ReasonCode, UpdateWindow};
 use holm_trust::LastAccepted;
 use serde::{Deserialize, Serialize};
 
+use super::defer::Asked;
 use super::{About, OrderKey, Refusal, Told};
 
 /// A set gets so many trials if the node goes down during them: a power cut is not its fault, and twice is.
@@ -55,6 +57,16 @@ impl History {
         self.sequences.get(function).copied().filter(|_| !own)
     }
 
+    /// The bundle of a function that was confirmed last.
+    pub(super) fn runs(&self, function: &str) -> Option<Digest> {
+        self.ran.get(function).map(|ran| ran.now)
+    }
+
+    /// The highest release sequence of a function, or the one that a permit went back to.
+    pub(super) fn known(&self, function: &str) -> Option<u64> {
+        self.sequences.get(function).copied()
+    }
+
     /// What is remembered of a function that runs without a permit to be older: never less than before.
     pub(super) fn raised(&self, function: &str, sequence: u64) -> u64 {
         self.sequences.get(function).map_or(sequence, |known| sequence.max(*known))
@@ -83,6 +95,15 @@ pub(super) struct Work {
     pub(super) trials: u32,
     /// Release sequences of its functions, once they are known.
     pub(super) sequences: BTreeMap<String, u64>,
+    /// How long functions may still have it wait, once one has: see [`super::defer`].
+    #[serde(default)]
+    pub(super) patience_ms: Option<u64>,
+    /// Waits that were given.
+    #[serde(default)]
+    pub(super) asked: u32,
+    /// When the last of them ends.
+    #[serde(default)]
+    pub(super) until: Option<Timestamp>,
 }
 
 /// A job whose document is not believed.
@@ -116,6 +137,10 @@ impl Record {
         if let Some(last) = last {
             self.accepted = Some(Accepted { generation: last.generation, payload: last.payload });
         }
+        let left_ms = u64::from(state.policy.deadline_s) * 1_000;
+        let replaced = self.work.as_ref().filter(|work| !work.phase.is_final());
+        let patience_ms = replaced.and_then(|work| work.patience_ms).map(|patience| patience.min(left_ms / 2));
+        let asked = replaced.map_or(0, |work| work.asked);
         self.work = Some(Work {
             key,
             generation: state.generation,
@@ -123,9 +148,12 @@ impl Record {
             phase: Phase::Queued,
             reason: None,
             message,
-            left_ms: u64::from(state.policy.deadline_s) * 1_000,
+            left_ms,
             trials: 0,
             sequences: BTreeMap::new(),
+            patience_ms,
+            asked,
+            until: None,
         });
     }
 
@@ -139,8 +167,10 @@ impl Record {
         work.to(Phase::Confirmed, None);
         self.sequences.extend(std::mem::take(&mut work.sequences));
         // It was read when it was accepted.
-        for function in work.state().map(|state| state.functions).unwrap_or_default() {
-            let (name, now) = (function.name.to_string(), function.bundle.sha256);
+        let (agent, functions) = work.state().map(|state| (state.agent, state.functions)).unwrap_or_default();
+        let functions = functions.into_iter().map(|function| (function.name.to_string(), function.bundle.sha256));
+        let agent = agent.map(|agent| (AGENT.to_owned(), agent.artifact.sha256));
+        for (name, now) in functions.chain(agent) {
             let before = match self.ran.remove(&name) {
                 Some(ran) if ran.now == now => ran.before,
                 Some(ran) => Some(ran.now),
@@ -167,6 +197,7 @@ impl Record {
             phase: work.phase.clone(),
             reason: work.reason.clone(),
             message: work.message.clone(),
+            until: work.until,
         });
         let refused = self.refused.as_ref().map(|refused| About {
             key: refused.key.clone(),
@@ -174,6 +205,7 @@ impl Record {
             phase: Phase::Refused,
             reason: Some(refused.reason.clone()),
             message: Some(refused.message.clone()),
+            until: None,
         });
         Told { work, refused }
     }
@@ -186,7 +218,7 @@ impl Work {
 
     /// The next phase, and why if there is something to say.
     pub(super) fn to(&mut self, phase: Phase, refusal: Option<Refusal>) {
-        self.phase = phase;
+        (self.phase, self.until) = (phase, None);
         if let Some(Refusal { reason, message }) = refusal {
             (self.reason, self.message) = (Some(reason), Some(message));
         } else if self.reason.is_some() {
@@ -206,6 +238,10 @@ pub(super) struct View {
     pub(super) fetched: bool,
     /// An update may begin now.
     pub(super) open: bool,
+    /// Since this process began the work: it was made ready.
+    pub(super) staged: bool,
+    /// What functions say to it.
+    pub(super) asked: Asked,
     /// The control plane has nothing for this device any more.
     pub(super) canceled: bool,
     /// What the installer says.
@@ -223,6 +259,10 @@ pub(super) enum Step {
     Wait,
     /// Make it ready.
     Stage,
+    /// Ask functions whether it may begin.
+    Ask,
+    /// Wait because one of them wants that.
+    Heed,
     /// Run it and watch.
     Try,
     /// It was confirmed, and the node went down before that was written here.
@@ -241,29 +281,40 @@ pub(super) fn step(work: &Work, view: View) -> Step {
         _ if view.canceled => Step::End(Phase::Refused, ReasonCode::Canceled),
         _ if work.left_ms == 0 => Step::End(Phase::Refused, ReasonCode::Deadline),
         _ if !view.fetched => Step::Fetch,
-        Phase::Staged => Step::Try,
-        _ if view.open => Step::Stage,
-        _ => Step::Wait,
+        Phase::Staged => ask(view.asked),
+        _ if !view.open => Step::Wait,
+        Phase::Deferred if view.staged => ask(view.asked),
+        _ => Step::Stage,
     }
 }
 
-/// Whether an update may begin at this minute of the day, UTC.
-pub(super) fn is_open(window: Option<UpdateWindow>, minute: u16) -> bool {
-    let Some(window) = window else { return true };
+fn ask(asked: Asked) -> Step {
+    match asked {
+        Asked::Due => Step::Ask,
+        Asked::Waits(_) => Step::Heed,
+        Asked::Agreed => Step::Try,
+    }
+}
+
+/// How many minutes an update may begin in still, this one of the day (UTC) included; 0 if it may not now.
+pub(super) fn minutes_open(window: UpdateWindow, minute: u16) -> u32 {
     let since = (u32::from(minute) + 1440 - u32::from(window.start_minute)) % 1440;
-    since < u32::from(window.minutes)
+    u32::from(window.minutes).saturating_sub(since)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
     use holm_protocol::JobId;
 
     use super::*;
 
-    const NOW: View = View { fetched: true, open: true, canceled: false, confirmed: 4 };
+    const NOW: View =
+        View { fetched: true, open: true, staged: false, asked: Asked::Agreed, canceled: false, confirmed: 4 };
 
-    fn work(phase: Phase, trials: u32, left_ms: u64) -> Work {
+    pub(in super::super) fn work(phase: Phase, trials: u32, left_ms: u64) -> Work {
         Work {
             key: OrderKey { job: JobId::new("j").unwrap(), execution: None },
             generation: 5,
@@ -274,6 +325,9 @@ mod tests {
             left_ms,
             trials,
             sequences: BTreeMap::new(),
+            patience_ms: None,
+            asked: 0,
+            until: None,
         }
     }
 
@@ -283,6 +337,8 @@ mod tests {
         let closed = View { open: false, ..NOW };
         let canceled = View { canceled: true, ..NOW };
         let done = View { confirmed: 5, fetched: false, ..NOW };
+        let due = View { asked: Asked::Due, ..NOW };
+        let waits = View { asked: Asked::Waits(Instant::now()), staged: true, ..NOW };
         let deadline = Step::End(Phase::Refused, ReasonCode::Deadline);
         let taken_back = Step::End(Phase::Refused, ReasonCode::Canceled);
         let crashed = Step::End(Phase::RolledBack, ReasonCode::CrashLoop);
@@ -298,6 +354,16 @@ mod tests {
             (Phase::Deferred, 0, 1, NOW, Step::Stage),
             // It has begun, and the window may close.
             (Phase::Staged, 0, 1, closed, Step::Try),
+            (Phase::Staged, 0, 1, due, Step::Ask),
+            (Phase::Deferred, 0, 1, waits, Step::Heed),
+            (Phase::Deferred, 0, 1, View { asked: Asked::Due, ..waits }, Step::Ask),
+            (Phase::Deferred, 0, 1, View { asked: Asked::Agreed, ..waits }, Step::Try),
+            // After a restart it is made ready and they are asked again.
+            (Phase::Deferred, 0, 1, due, Step::Stage),
+            // The clock was set: the window counts for what waits.
+            (Phase::Deferred, 0, 1, View { open: false, ..waits }, Step::Wait),
+            (Phase::Deferred, 0, 0, waits, deadline.clone()),
+            (Phase::Deferred, 0, 1, View { canceled: true, ..waits }, taken_back.clone()),
             (Phase::Queued, 0, 0, afresh, deadline.clone()),
             (Phase::Deferred, 0, 0, closed, deadline.clone()),
             (Phase::Staged, 0, 0, NOW, deadline),
@@ -341,19 +407,48 @@ mod tests {
 
     #[test]
     fn a_window_may_reach_past_midnight() {
-        let window = |start_minute, minutes| Some(UpdateWindow { start_minute, minutes });
+        let window = |start_minute, minutes| UpdateWindow { start_minute, minutes };
         for (window, minute, expected) in [
-            (None, 0, true),
-            (window(120, 60), 119, false),
-            (window(120, 60), 120, true),
-            (window(120, 60), 179, true),
-            (window(120, 60), 180, false),
-            (window(1_430, 20), 1_439, true),
-            (window(1_430, 20), 9, true),
-            (window(1_430, 20), 10, false),
-            (window(5, 1_440), 4, true),
+            (window(120, 60), 119, 0),
+            (window(120, 60), 120, 60),
+            (window(120, 60), 179, 1),
+            (window(120, 60), 180, 0),
+            (window(1_430, 20), 1_439, 11),
+            (window(1_430, 20), 9, 1),
+            (window(1_430, 20), 10, 0),
+            (window(5, 1_440), 4, 1),
         ] {
-            assert_eq!(is_open(window, minute), expected, "{window:?} {minute}");
+            assert_eq!(minutes_open(window, minute), expected, "{window:?} {minute}");
+        }
+    }
+
+    #[test]
+    fn what_takes_the_place_of_an_update_that_waits_has_no_more_patience_than_is_left() {
+        let state = |generation| DesiredState {
+            format: holm_protocol::DESIRED_STATE_FORMAT,
+            device: holm_protocol::ThingName::new("pi3").unwrap(),
+            generation,
+            rollout: None,
+            issued: Timestamp(1),
+            expires: Timestamp(2),
+            policy: holm_protocol::DeploymentPolicy { health_window_s: 0, deadline_s: 100, window: None },
+            agent: None,
+            functions: Vec::new(),
+        };
+        for (phase, left, expected) in [
+            (Phase::Deferred, Some(7_000), (Some(7_000), 3)),
+            (Phase::Staged, Some(90_000), (Some(50_000), 3)),
+            (Phase::Deferred, None, (None, 3)),
+            // It ended, and this is another update.
+            (Phase::Confirmed, Some(0), (None, 0)),
+            (Phase::Refused, Some(0), (None, 0)),
+        ] {
+            let waiting = Work { patience_ms: left, asked: 3, ..work(phase.clone(), 0, 1) };
+            let mut record = Record { work: Some(waiting), ..Record::default() };
+            let key = OrderKey { job: JobId::new("k").unwrap(), execution: None };
+            record.accept(key, String::new(), &state(6), None, None);
+            let work = record.work.unwrap();
+            assert_eq!((work.patience_ms, work.asked), expected, "{phase}");
         }
     }
 

@@ -1,19 +1,22 @@
 //! The task that makes what runs what shall run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use holm_core::FunctionName;
 use holm_protocol::{DesiredState, Phase, ReasonCode};
 use holm_store::CloudNotes;
 use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::fetch::Fetcher;
-use super::record::{Record, Step, View, Work, is_open, step};
+use super::defer::Asked;
+use super::fetch::{Fetched, Fetcher};
+use super::record::{Record, Step, View, Work, minutes_open, step};
 use super::repository::{Refreshed, Source, blocking, internal};
-use super::{Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
+use super::{AgentStanding, Installer, Next, Order, OrderKey, Refusal, Told, Verdict};
 use crate::link::LinkConfig;
 use crate::status::Shared;
 use crate::{Identity, Requester, Secrets, SyncError};
@@ -33,6 +36,9 @@ const JUDGE_PATIENCE: Duration = Duration::from_secs(1_800);
 /// How often the update window is looked at.
 const LOOK: Duration = Duration::from_secs(20);
 
+/// A new agent that no control plane has answered for so many times of what counts as gone goes back.
+const PATIENCE: u32 = 4;
+
 /// Where orders come from, and where what there is to tell goes.
 pub(crate) struct Parts {
     pub(crate) orders: watch::Receiver<Next>,
@@ -41,23 +47,34 @@ pub(crate) struct Parts {
 
 /// See the module.
 pub(crate) struct Reconciler {
-    fetcher: Arc<Fetcher>,
-    installer: Arc<dyn Installer>,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) installer: Arc<dyn Installer>,
     notes: CloudNotes,
     shared: Arc<Shared>,
     parts: Parts,
-    record: Record,
+    pub(super) record: Record,
     /// As of the last acceptance in this process.
     refreshed: Option<Arc<Refreshed>>,
     /// See [`View::fetched`].
     fetched: bool,
+    /// Functions whose release is newer than the one that was confirmed last, once that is known.
+    pub(super) newer: BTreeSet<FunctionName>,
+    /// See [`View::staged`].
+    staged: bool,
+    pub(super) asked: Asked,
+    /// See [`Settings::defer`](crate::Settings::defer).
+    pub(super) defer: Duration,
+    /// When this began.
+    begun: Instant,
+    /// See [`PATIENCE`].
+    patience: Duration,
     /// Since when time was not yet taken off the work's.
     since: Instant,
     wait: Duration,
 }
 
 /// What ends a wait.
-enum Ended<T> {
+pub(super) enum Ended<T> {
     Done(T),
     /// Something else may be wanted.
     Disturbed,
@@ -99,6 +116,12 @@ impl Reconciler {
             record,
             refreshed: None,
             fetched: false,
+            newer: BTreeSet::new(),
+            staged: false,
+            asked: Asked::Due,
+            defer: config.settings.defer,
+            begun: Instant::now(),
+            patience: config.settings.ack_timeout * PATIENCE,
             since: Instant::now(),
             wait: FIRST_WAIT,
         })
@@ -110,6 +133,7 @@ impl Reconciler {
         while !*shutdown.borrow() {
             let next = self.parts.orders.borrow_and_update().clone();
             let ended = match next {
+                _ if self.outstays() => self.hand_back(&mut shutdown).await,
                 Next::Job(order) if !self.record.knows(&order.key) => self.judge(order, &mut shutdown).await,
                 next => self.step(&next, &mut shutdown).await,
             };
@@ -130,7 +154,7 @@ impl Reconciler {
     }
 
     /// Waits for something, unless something else is wanted or the node ends. What is waited for has to be cancel safe.
-    async fn undisturbed<T>(
+    pub(super) async fn undisturbed<T>(
         &mut self,
         work: impl Future<Output = T>,
         shutdown: &mut watch::Receiver<bool>,
@@ -176,7 +200,8 @@ impl Reconciler {
             Ok((state, last, message)) => {
                 tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
                 self.record.accept(order.key, order.document, &state, last, message);
-                (self.fetched, self.since) = (false, Instant::now());
+                (self.fetched, self.staged, self.asked) = (false, false, Asked::Due);
+                self.since = Instant::now();
             }
             Err(refusal) => {
                 tracing::warn!(job = %order.key.job, reason = %refusal.reason, error = refusal.message, "a desired state is refused");
@@ -195,15 +220,19 @@ impl Reconciler {
     async fn step(&mut self, next: &Next, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
         self.spend();
         let generation = self.installer.generation();
-        let minute = minute_of_day(self.fetcher.source.time().likely().0);
         let Some(work) = &self.record.work else { return self.rest(shutdown).await };
         let state = match work.state() {
             Ok(state) => state,
             Err(error) => return Ended::Done(self.end(Phase::Refused, internal(&error)).await),
         };
+        let minute = minute_of_day(self.fetcher.source.time().likely().0);
+        let open = state.policy.window.map(|window| minutes_open(window, minute));
+        self.asked = self.asked.at(std::time::Instant::now());
         let view = View {
             fetched: self.fetched,
-            open: is_open(state.policy.window, minute),
+            open: open.is_none_or(|minutes| minutes > 0),
+            staged: self.staged,
+            asked: self.asked,
             canceled: *next == Next::Nothing,
             confirmed: generation,
         };
@@ -216,26 +245,49 @@ impl Reconciler {
             Step::Fetch => self.fetch(&state, shutdown).await,
             Step::Wait => {
                 let closed = Refusal::new(ReasonCode::OutsideWindow, ReasonCode::OutsideWindow.explanation());
-                if work.phase != Phase::Deferred
+                if self.reason() != Some(&closed.reason)
                     && let Err(refusal) = self.reach(Phase::Deferred, Some(closed)).await
                 {
                     return Ended::Done(Err(refusal));
                 }
-                match self.undisturbed(sleep(LOOK), shutdown).await {
-                    Ended::Done(()) => Ended::Done(Ok(())),
-                    other => other.without_value(),
-                }
+                self.pause(LOOK, shutdown).await
+            }
+            Step::Ask => self.ask(&state, open, shutdown).await,
+            Step::Heed => {
+                let left = match self.asked {
+                    Asked::Waits(until) => until.saturating_duration_since(std::time::Instant::now()),
+                    Asked::Due | Asked::Agreed => Duration::ZERO,
+                };
+                self.pause(left.min(LOOK), shutdown).await
+            }
+            // The agent that shall run them does that.
+            Step::Stage if self.standing(&state) != AgentStanding::Runs => {
+                self.staged = true;
+                Ended::Done(self.reach(Phase::Staged, None).await)
             }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
                 let staged = blocking(move || installer.stage(&functions)).await.and_then(|staged| staged);
                 Ended::Done(match staged {
-                    Ok(()) => self.reach(Phase::Staged, None).await,
+                    Ok(()) => {
+                        self.staged = true;
+                        self.reach(Phase::Staged, None).await
+                    }
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
             }
-            Step::Try => self.try_it(state, shutdown).await,
-            Step::Confirm => Ended::Done(self.confirm().await),
+            Step::Try => match self.standing(&state) {
+                AgentStanding::Runs => self.try_it(state, shutdown).await,
+                AgentStanding::OnTrial => match self.prove(shutdown).await {
+                    Ended::Done(Ok(())) => self.try_it(state, shutdown).await,
+                    other => other,
+                },
+                AgentStanding::Other => self.hand_over(&state, shutdown).await,
+                AgentStanding::Failed(why) => {
+                    Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, why)).await)
+                }
+            },
+            Step::Confirm => Ended::Done(self.confirm(&state).await),
             Step::End(phase, reason) => {
                 let sentence = reason.explanation().to_owned();
                 Ended::Done(self.end(phase, Refusal::new(reason, sentence)).await)
@@ -278,8 +330,8 @@ impl Reconciler {
             Ended::Stopped => return Ended::Stopped,
         };
         Ended::Done(match fetched {
-            Ok(sequences) => {
-                self.fetched = true;
+            Ok(Fetched { sequences, newer }) => {
+                (self.fetched, self.newer) = (true, newer);
                 let early = self.record.work.as_mut().is_some_and(|work| {
                     work.sequences = sequences;
                     work.phase == Phase::Downloading
@@ -289,6 +341,79 @@ impl Reconciler {
             Err(refusal) if may_pass(&refusal) => Err(refusal),
             Err(refusal) => self.end(Phase::Refused, refusal).await,
         })
+    }
+
+    async fn pause(&mut self, time: Duration, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        match self.undisturbed(sleep(time), shutdown).await {
+            Ended::Done(()) => Ended::Done(Ok(())),
+            other => other.without_value(),
+        }
+    }
+
+    fn standing(&self, state: &DesiredState) -> AgentStanding {
+        let wanted = state.agent.as_ref().map(|agent| &agent.artifact.sha256);
+        self.installer.agent(wanted, state.generation)
+    }
+
+    /// Whether this agent is on trial for what is over.
+    fn outstays(&self) -> bool {
+        let work = self.record.work.as_ref().filter(|work| work.phase == Phase::Trial);
+        self.installer.agent_trial().is_some_and(|trial| work.is_none_or(|work| work.generation != trial))
+    }
+
+    /// Has the agent of the work take over, which goes on from here.
+    async fn hand_over(
+        &mut self,
+        state: &DesiredState,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
+        if let Err(refusal) = self.reach(Phase::Trial, None).await {
+            return Ended::Done(Err(refusal));
+        }
+        let (installer, generation) = (self.installer.clone(), state.generation);
+        let wanted = state.agent.as_ref().map(|agent| agent.artifact.sha256);
+        match blocking(move || installer.hand_over(wanted.as_ref(), generation)).await.and_then(|done| done) {
+            Ok(()) => Self::ending(shutdown).await,
+            Err(refusal) => Ended::Done(self.end(Phase::RolledBack, refusal).await),
+        }
+    }
+
+    /// Has the agent before this one take over, which ends the work, or begins the next.
+    async fn hand_back(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        tracing::warn!("this agent was on trial for what is over: the one before takes over");
+        let installer = self.installer.clone();
+        match blocking(move || installer.hand_back()).await.and_then(|done| done) {
+            Ok(()) => Self::ending(shutdown).await,
+            Err(refusal) => Ended::Done(Err(refusal)),
+        }
+    }
+
+    async fn ending(shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+        Ended::Stopped
+    }
+
+    /// A new agent has to be heard by the control plane, or nobody could ever tell it to go.
+    async fn prove(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+        let mut answered = self.shared.answered.subscribe();
+        let answered = async move { answered.wait_for(|answered| *answered).await.is_ok() };
+        match self.undisturbed(tokio::time::timeout_at(self.begun + self.patience, answered), shutdown).await {
+            Ended::Done(Ok(true)) => Ended::Done(Ok(())),
+            Ended::Done(_) => {
+                let what = format!("no control plane has answered it within {} s", self.patience.as_secs());
+                match self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await {
+                    // The next look hands back.
+                    Ok(()) => Ended::Disturbed,
+                    Err(refusal) => Ended::Done(Err(refusal)),
+                }
+            }
+            other => other.without_value(),
+        }
+    }
+
+    /// Why the work is where it is.
+    fn reason(&self) -> Option<&ReasonCode> {
+        self.record.work.as_ref()?.reason.as_ref()
     }
 
     /// The trial, which is never left in the middle.
@@ -310,9 +435,8 @@ impl Reconciler {
         let stop = Arc::new(AtomicBool::new(false));
         let (installer, stopped) = (self.installer.clone(), stop.clone());
         let window = Duration::from_secs(u64::from(state.policy.health_window_s));
-        let generation = state.generation;
-        let mut trial =
-            std::pin::pin!(blocking(move || { installer.trial(generation, &state.functions, window, &stopped) }));
+        let (generation, functions) = (state.generation, state.functions.clone());
+        let mut trial = std::pin::pin!(blocking(move || installer.trial(generation, &functions, window, &stopped)));
         let mut ending = false;
         let tried = loop {
             tokio::select! {
@@ -337,7 +461,7 @@ impl Reconciler {
         match tried {
             Ok(Verdict::Confirmed) => {
                 tracing::info!(generation, "a desired state is confirmed");
-                Ended::Done(self.confirm().await)
+                Ended::Done(self.confirm(&state).await)
             }
             Ok(Verdict::RolledBack(words)) => {
                 Ended::Done(self.end(Phase::RolledBack, Refusal::new(ReasonCode::Trapped, words)).await)
@@ -369,7 +493,19 @@ impl Reconciler {
         kept
     }
 
-    async fn confirm(&mut self) -> Result<(), Refusal> {
+    async fn confirm(&mut self, state: &DesiredState) -> Result<(), Refusal> {
+        match self.standing(state) {
+            AgentStanding::Runs => {}
+            AgentStanding::OnTrial => {
+                let installer = self.installer.clone();
+                blocking(move || installer.confirm_agent()).await.and_then(|done| done)?;
+            }
+            AgentStanding::Other | AgentStanding::Failed(_) => {
+                // It went down between the two confirmations, more than once. The next desired state finds what is.
+                let what = "it went down after its functions were confirmed, and before it was itself";
+                return self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await;
+            }
+        }
         let before = self.record.clone();
         self.record.confirmed();
         let kept = self.keep().await;
@@ -385,7 +521,7 @@ impl Reconciler {
         self.reach(phase, Some(refusal)).await
     }
 
-    fn spend(&mut self) {
+    pub(super) fn spend(&mut self) {
         let now = Instant::now();
         if let Some(work) = &mut self.record.work {
             work.spend(now - self.since);
@@ -394,7 +530,7 @@ impl Reconciler {
     }
 
     /// Writes it down, and then says so.
-    async fn keep(&self) -> Result<(), Refusal> {
+    pub(super) async fn keep(&self) -> Result<(), Refusal> {
         let document = serde_json::to_string(&self.record).map_err(|error| internal(&error))?;
         let notes = self.notes.clone();
         blocking(move || notes.write(NOTE, document)).await?.map_err(|error| internal(&error))?;
@@ -408,6 +544,8 @@ impl Reconciler {
             let mut status = self.shared.status();
             (status.generation, status.phase) = (*generation, Some(phase.to_string()));
             status.reason = told.work.as_ref().and_then(|about| about.reason.as_ref().map(ToString::to_string));
+            status.message = told.work.as_ref().and_then(|about| about.message.clone());
+            status.deferred_until = told.work.as_ref().and_then(|about| about.until).map(|until| until.0);
         }
         self.parts.told.send_replace(told);
         self.shared.news.notify_one();

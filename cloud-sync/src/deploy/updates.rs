@@ -171,7 +171,14 @@ fn details(about: &About) -> StatusDetails {
         _ => reason.explanation().to_owned(),
     });
     let message = sentence.or_else(|| about.message.clone());
-    StatusDetails::of_deployment(about.generation, &about.phase, about.reason.as_ref(), message.as_deref())
+    let reason = about.reason.as_ref();
+    let mut details = StatusDetails::of_deployment(about.generation, &about.phase, reason, message.as_deref());
+    if let Some(until) = about.until
+        && let Err(error) = details.insert(StatusDetails::UNTIL, &until.0.to_string())
+    {
+        tracing::debug!(%error, "the end of a wait cannot be told");
+    }
+    details
 }
 
 #[cfg(test)]
@@ -190,7 +197,7 @@ mod tests {
 
     fn about(phase: Phase, reason: Option<ReasonCode>) -> Told {
         let key = OrderKey { job: JobId::new("j").unwrap(), execution: Some(1) };
-        Told { work: Some(About { key, generation: 7, phase, reason, message: None }), refused: None }
+        Told { work: Some(About { key, generation: 7, phase, reason, message: None, until: None }), refused: None }
     }
 
     impl Told1 {

@@ -83,6 +83,8 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// A batch that was not acknowledged for this long is sent again, and a server that does not answer for this long is gone.
     pub ack_timeout: Duration,
+    /// How long functions may have an update wait, all together.
+    pub defer: Duration,
 }
 
 /// What one lane does.

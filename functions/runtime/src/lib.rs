@@ -55,7 +55,7 @@ pub use function::{Frame, Function, Prepared, Replayed, thread_time};
 pub use hardware::{Hardware, HardwareError};
 pub use host::{Host, HostError, InvokeError};
 pub use linker::offered_imports;
-pub use profile::{Profile, WASM_STACK, WASMTIME_VERSION, artifact_key};
+pub use profile::{Profile, WASM_STACK, WASMTIME_VERSION, artifact_key, artifact_key_of};
 pub use recorder::Recorder;
 pub use secret::SecretValues;
 pub use ticker::{Ticker, TickerHandle};

@@ -132,14 +132,18 @@ impl Profile {
 
 /// The name of a component's native code: what it was made from, by what, for what.
 pub fn artifact_key(component_sha256: &[u8; 32], profile: &Profile) -> String {
+    artifact_key_of(component_sha256, WASMTIME_VERSION, profile.name())
+}
+
+/// The same for an engine that may be another one.
+pub fn artifact_key_of(component_sha256: &[u8; 32], engine: &str, profile: &str) -> String {
     use std::fmt::Write;
     let mut key = String::with_capacity(96);
     for byte in component_sha256 {
         // Writing to a String cannot fail.
         let _ = write!(key, "{byte:02x}");
     }
-    key.push('-');
-    key.push_str(&profile.version());
+    let _ = write!(key, "-wasmtime-{engine}-{profile}");
     key
 }
 

@@ -11,6 +11,9 @@ use crate::{Scale, node, process};
 /// Bytes of recordings that the last node keeps.
 const KEPT: &str = "8MiB";
 
+/// The usual rounds so many times: what is asked about is smaller than what two rounds of the same node may be apart.
+const MORE: usize = 3;
+
 /// The part of the throughput that must be left.
 const LEFT: f64 = 0.95;
 
@@ -32,8 +35,9 @@ fn one(folder: &Path, qos: u8, scale: Scale, report: &mut Report) -> anyhow::Res
         let side = Side::new(&holmd.mqtt, qos, vec![holmd.pid])?;
         nodes.push((holmd, side));
     }
-    for round in 0..scale.rounds {
-        eprintln!("recording at QoS {qos}, round {} of {}", round + 1, scale.rounds);
+    let rounds = scale.rounds * MORE;
+    for round in 0..rounds {
+        eprintln!("recording at QoS {qos}, round {} of {rounds}", round + 1);
         // Each of them begins in its turn: who follows whom must not matter.
         for turn in 0..nodes.len() {
             let at = (turn + round) % nodes.len();

@@ -19,6 +19,39 @@ const STEPS: &str = "boards/packaging/debian/tested.sh";
 
 /// Runs the steps. What there is to say, and whether all went well.
 pub fn run() -> anyhow::Result<(String, bool)> {
+    need_root()?;
+    let folder = root().join("target/dist/install");
+    let system = folder.join("system");
+    let _ = std::fs::remove_dir_all(&system);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    execute(command("cp").arg("-a").arg(pristine(&folder, RELEASE, WITH)?).arg(&system))?;
+
+    let packages = system.join("packages");
+    pack(&folder, &packages)?;
+    let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
+    write_program(&packages.join("steps"), &steps)?;
+    // In name spaces of its own: what is mounted there is gone with the last process, and so are the processes.
+    let enter = "mount -t proc proc \"$0/proc\" && mount -t tmpfs tmp \"$0/tmp\" && mount --rbind /dev \"$0/dev\" && \
+                 exec chroot \"$0\" /packages/steps";
+    let mut enter_it = command("unshare");
+    enter_it.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", enter]).arg(&system);
+    enter_it.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
+    let said = enter_it.output().context("cannot run unshare")?;
+    let mut lines = vec![String::from_utf8_lossy(&said.stdout).trim_end().to_owned()];
+    if !said.status.success() {
+        lines.push(String::from_utf8_lossy(&said.stderr).into_owned());
+    }
+    Ok((lines.join("\n"), said.status.success()))
+}
+
+/// Who may make a system in a folder, and with what.
+pub fn need_root() -> anyhow::Result<()> {
+    ensure!(output(command("id").arg("-u"))?.trim() == "0", "a system in a folder is entered by root");
+    need(&[("debootstrap", "debootstrap"), ("dpkg-deb", "dpkg")])
+}
+
+/// Two versions of the packages, and a function. The programs are those that the tests have built anyway.
+pub fn pack(folder: &Path, packages: &Path) -> anyhow::Result<()> {
     let mut target = None;
     for kind in &TARGETS {
         if kind.is_host()? {
@@ -26,15 +59,6 @@ pub fn run() -> anyhow::Result<(String, bool)> {
         }
     }
     let target = target.context("nothing is packed for machines like this one")?;
-    ensure!(output(command("id").arg("-u"))?.trim() == "0", "a system in a folder is entered by root");
-    need(&[("debootstrap", "debootstrap"), ("dpkg-deb", "dpkg")])?;
-    let folder = root().join("target/dist/install");
-    let system = folder.join("system");
-    let _ = std::fs::remove_dir_all(&system);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    execute(command("cp").arg("-a").arg(pristine(&folder)?).arg(&system))?;
-
-    // The steps are about packages: the programs are those that the tests have built anyway.
     deb::programs_of_tests()?;
     let stripped = |name: &str| -> anyhow::Result<PathBuf> {
         let to = folder.join(name);
@@ -43,38 +67,23 @@ pub fn run() -> anyhow::Result<(String, bool)> {
     };
     let programs =
         Programs { agent: stripped("holmd")?, command: stripped("holm")?, compiler: stripped("holm-compile")? };
-    let mut lines = Vec::new();
     for (name, version) in [("old", "0.1.0~1"), ("new", "0.1.0~2")] {
-        let to = system.join("packages").join(name);
+        let to = packages.join(name);
         std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
         for package in deb::pack(target, &programs, version, "-Znone")? {
             execute(command("mv").arg(&package).arg(&to))?;
         }
     }
-    bundle(&system.join("packages/counter.holm"))?;
-    let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
-    write_program(&system.join("packages/steps"), &steps)?;
-    // In name spaces of its own: what is mounted there is gone with the last process, and so are the processes.
-    let enter = "mount -t proc proc \"$0/proc\" && mount -t tmpfs tmp \"$0/tmp\" && mount --rbind /dev \"$0/dev\" && \
-                 exec chroot \"$0\" /packages/steps";
-    let mut enter_it = command("unshare");
-    enter_it.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", enter]).arg(&system);
-    enter_it.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
-    let said = enter_it.output().context("cannot run unshare")?;
-    lines.push(String::from_utf8_lossy(&said.stdout).trim_end().to_owned());
-    if !said.status.success() {
-        lines.push(String::from_utf8_lossy(&said.stderr).into_owned());
-    }
-    Ok((lines.join("\n"), said.status.success()))
+    bundle(&packages.join("counter.holm"))
 }
 
 /// A system that nothing was installed in yet; made once.
-fn pristine(folder: &Path) -> anyhow::Result<PathBuf> {
-    let system = folder.join(RELEASE);
+pub fn pristine(folder: &Path, name: &str, with: &str) -> anyhow::Result<PathBuf> {
+    let system = folder.join(name);
     if !system.is_dir() {
         let partial = folder.join("partial");
         let _ = std::fs::remove_dir_all(&partial);
-        execute(command("debootstrap").args(["--variant=minbase", WITH, RELEASE]).arg(&partial))?;
+        execute(command("debootstrap").args(["--variant=minbase", with, RELEASE]).arg(&partial))?;
         std::fs::rename(&partial, &system).context("cannot keep what debootstrap has made")?;
     }
     Ok(system)

@@ -12,6 +12,7 @@ mod dist;
 mod emulate;
 mod evidence;
 mod flags;
+mod guest;
 mod image;
 mod install;
 mod layers;

@@ -13,7 +13,7 @@ use crate::shell::{WASM, cargo, cargo_in, command, host, need_wasm, output, root
 use crate::{emulate, image};
 
 /// Programs that tests use, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("strace", "strace"),
@@ -25,6 +25,8 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("xz", "xz-utils"),
     // By the path of its module: what cloud-init would read is read by it.
     ("/usr/lib/python3/dist-packages/yaml/__init__.py", "python3-yaml"),
+    // Devices that are cut off are in a network of their own.
+    ("ip", "iproute2"),
     ("kill", "procps"),
     // Makes a terminal for the screen of `holm dev`.
     ("script", "bsdutils"),

@@ -80,7 +80,8 @@ impl Flash {
         }
         let path = self.image();
         let mut image = Image::open(&path).map_err(|error| {
-            failure(&error).next("holm image build --board BOARD makes one; --image FILE names another")
+            let board = self.board.as_deref().unwrap_or("BOARD");
+            failure(&error).next(format!("holm image build --board {board} makes one; --image FILE names another"))
         })?;
         if let Some(board) = &self.board {
             image.is_for(board).map_err(|error| failure(&error).next("name its own board, or another image"))?;

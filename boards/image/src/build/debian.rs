@@ -15,6 +15,9 @@ use crate::{ImageError, Package, hex};
 /// The release of Debian that images are made of.
 const SUITE: &str = "bookworm";
 
+/// What is taken from it: firmware of boards and of their radios is not free.
+const COMPONENTS: [&str; 2] = ["main", "non-free-firmware"];
+
 /// What its archives are signed with; Debian and Ubuntu have it as a package.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -48,7 +51,8 @@ impl Debian {
             fs::write(&path, text).map_err(ImageError::file("write", &path)).map(|()| path)
         };
         write("status", String::new())?;
-        let archive = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} main\n");
+        let components = COMPONENTS.join(" ");
+        let archive = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} {components}\n");
         let sources = archive("http://deb.debian.org/debian", SUITE)
             + &archive("http://deb.debian.org/debian-security", &format!("{SUITE}-security"));
         write("sources.list", sources)?;
@@ -70,7 +74,8 @@ impl Debian {
         let lists = self.folder.join("apt/lists");
         let there = fs::read_dir(&lists).map_err(ImageError::file("list", &lists))?.flatten();
         let there = there.filter(|entry| entry.file_name().to_string_lossy().ends_with("_Packages")).count();
-        if there >= 2 && !fresh {
+        // Of the release and of its security fixes.
+        if there >= 2 * COMPONENTS.len() && !fresh {
             return Ok(());
         }
         self.run("apt-get", &["-q", "-y", "-o", "APT::Update::Error-Mode=any", "update"]).map(drop)
@@ -83,8 +88,23 @@ impl Debian {
         found.ok_or_else(|| ImageError::Missing { package: package.to_owned(), what: "kernel to depend on".to_owned() })
     }
 
+    /// All packages that a package needs, the first where there is a choice.
+    pub(crate) fn needs(&self, package: &str) -> Result<Vec<String>, ImageError> {
+        let shown = self.run("apt-cache", &["show", "--no-all-versions", package])?;
+        let lists = ["Pre-Depends", "Depends"].map(|key| field(&shown, key).unwrap_or_default());
+        let names = lists.iter().flat_map(|list| list.split(','));
+        Ok(names.filter_map(|name| name.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// A package and the folder with its files.
+    pub(crate) fn files(&self, name: &str) -> Result<(Package, PathBuf), ImageError> {
+        let (package, deb) = self.get(name)?;
+        let folder = self.unpack(&package, &deb)?;
+        Ok((package, folder))
+    }
+
     /// A package, and where its `.deb` is.
-    pub(crate) fn get(&self, name: &str) -> Result<(Package, PathBuf), ImageError> {
+    fn get(&self, name: &str) -> Result<(Package, PathBuf), ImageError> {
         let shown = self.run("apt-cache", &["show", "--no-all-versions", name])?;
         let value = |key: &str| {
             field(&shown, key)
@@ -112,7 +132,7 @@ impl Debian {
     }
 
     /// A package's files, in a folder that is kept. Without root: owners are not kept, and do not matter here.
-    pub(crate) fn unpack(&self, package: &Package, deb: &Path) -> Result<PathBuf, ImageError> {
+    fn unpack(&self, package: &Package, deb: &Path) -> Result<PathBuf, ImageError> {
         let folder = self.folder.join(format!("{}_{}", package.name, package.sha256.get(..16).unwrap_or_default()));
         if folder.exists() {
             return Ok(folder);

@@ -8,8 +8,11 @@
 mod board;
 mod cpio;
 mod debian;
+mod linked;
 mod modules;
+mod raspberry;
 mod system;
+mod tryboot;
 
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -17,13 +20,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use holm_init::boot::{CHOICE, TRIAL_CHOICE};
+use holm_init::mounts::{MODULES, RADIO_MODULES};
 use holm_init::slots::Slot;
 
 pub use self::board::Board;
 use self::cpio::Archive;
 use self::debian::Debian;
 pub(crate) use self::debian::need;
-use self::modules::Modules;
+use self::modules::{Module, Modules};
+use self::raspberry::{Named, Parts};
+use self::system::Put;
 use crate::image::{CHUNK, Digest};
 use crate::layout::{BOOT, DATA, MANIFEST, SYSTEM, TOTAL, table};
 use crate::{ImageError, Manifest, Package, Part, fat};
@@ -64,55 +70,88 @@ impl Recipe {
             check_program(program, of, &self.board)?;
         }
         say("packages of Debian");
-        let (package, kernel) = self.kernel()?;
-        let modules = Modules::of(&kernel, &package.name)?.closure(self.board.all_modules())?;
+        let taken = self.packages()?;
         say("initramfs");
-        let (initramfs, module_bytes) = self.initramfs(&modules)?;
-        let vmlinuz = read_kernel(&kernel, &package.name)?;
+        let (initramfs, module_bytes) = self.initramfs(&taken.modules)?;
         say("system");
         let work = tempfile::tempdir().map_err(ImageError::file("make a folder in", &std::env::temp_dir()))?;
-        let system = system::squashfs(self, work.path())?;
+        let system = system::squashfs(self, work.path(), taken.later.iter().chain(taken.parts.system()))?;
         fits("the system", system.len() as u64, SYSTEM)?;
         say("data");
         let data = system::ext4(work.path(), DATA)?;
         say("image");
         let size = |path: &Path| fs::metadata(path).map(|meta| meta.len()).map_err(ImageError::file("look at", path));
-        let part = |name: &str, bytes: u64| Part { name: name.to_owned(), bytes };
-        manifest.parts = vec![
-            part("kernel", vmlinuz.len() as u64),
-            part("initramfs", initramfs.len() as u64),
-            part("initramfs: modules, unpacked", module_bytes),
-            part("initramfs: holm-init, unpacked", size(&self.init)?),
-            part("system", system.len() as u64),
-            part("system: holmd, unpacked", size(&self.holmd)?),
+        let put = |files: &[Put]| files.iter().map(|file| file.bytes.len() as u64).sum();
+        let named = |files: &Named| files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let parts = [
+            ("kernel", taken.kernel.len() as u64),
+            ("firmware of the board", named(&taken.parts.firmware)),
+            ("device trees", named(&taken.parts.trees)),
+            ("initramfs", initramfs.len() as u64),
+            ("initramfs: modules, unpacked", module_bytes),
+            ("initramfs: holm-init, unpacked", size(&self.init)?),
+            ("system", system.len() as u64),
+            ("system: holmd, unpacked", size(&self.holmd)?),
+            ("system: modules, unpacked", put(&taken.later)),
+            ("system: the radio's firmware, unpacked", put(&taken.parts.radio)),
+            ("system: wpa_supplicant and its libraries, unpacked", put(&taken.parts.supplicant)),
         ];
-        manifest.packages = vec![package];
-        let boot = self.boot(&vmlinuz, &initramfs)?;
+        let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
+        manifest.parts = parts.map(|(name, bytes)| Part { name: name.to_owned(), bytes }).collect();
+        manifest.wifi = self.board.radio.is_some();
+        let boot = self.boot(&taken, &initramfs)?;
+        manifest.packages = taken.packages;
         assemble(output, &mut manifest, &boot, &system, &data)?;
         Ok(manifest)
     }
 
-    fn kernel(&self) -> Result<(Package, PathBuf), ImageError> {
+    /// Everything that comes from Debian. Its folder is free for others afterwards.
+    fn packages(&self) -> Result<Taken, ImageError> {
         let debian = Debian::new(&self.packages, self.board.debian)?;
         debian.index(self.fresh)?;
         let name = debian.depends(&format!("linux-image-{}", self.board.debian))?;
-        let (package, deb) = debian.get(&name)?;
-        let folder = debian.unpack(&package, &deb)?;
-        Ok((package, folder))
+        let (package, folder) = debian.files(&name)?;
+        let all = Modules::of(&folder, &package.name)?;
+        let modules = all.closure(self.board.all_modules())?;
+        let (mut later, mut there, mut headers) = (Vec::new(), modules.clone(), Vec::new());
+        let radio = self.board.radio.map(|radio| radio.modules).unwrap_or_default();
+        for (list, wanted) in [(MODULES, self.board.later), (RADIO_MODULES, radio)] {
+            let mut found = all.closure(wanted.iter().copied())?;
+            found.retain(|module| !there.contains(module));
+            if list == MODULES && self.board.raspberry.is_some() {
+                let (module, from) = tryboot::module(&debian, &package.name)?;
+                found.push(module);
+                headers = from;
+            }
+            if found.is_empty() {
+                continue;
+            }
+            let plain = |path: &str, bytes| Put { path: format!("usr{path}"), bytes, program: false };
+            later.push(plain(list, load(&found).into_bytes()));
+            later.extend(found.iter().map(|module| plain(&path(module), module.bytes.clone())));
+            there.extend(found);
+        }
+        let mut parts = Parts::default();
+        if let Some(raspberry) = &self.board.raspberry {
+            parts.boot(raspberry, &debian, &folder, &package.name)?;
+        }
+        if let Some(radio) = &self.board.radio {
+            parts.radio(radio, &debian, self.board.architecture)?;
+        }
+        let kernel = read_kernel(&folder, &package.name)?;
+        let packages = [package].into_iter().chain(headers).chain(std::mem::take(&mut parts.packages)).collect();
+        Ok(Taken { packages, kernel, modules, later, parts })
     }
 
     /// The first root, and how many bytes of it are modules.
-    fn initramfs(&self, modules: &[modules::Module]) -> Result<(Vec<u8>, u64), ImageError> {
+    fn initramfs(&self, modules: &[Module]) -> Result<(Vec<u8>, u64), ImageError> {
         let mut archive = Archive::default();
         for folder in ["dev", "proc", "sys", "run", "system", "lib", "lib/modules"] {
             archive.folder(folder);
         }
-        // The kernel opens it before anything is mounted; without it, the first words would be lost.
-        let path = |module: &modules::Module| format!("lib/modules/{}.ko", module.name);
-        let list: String = modules.iter().map(|module| format!("/{}\n", path(module))).collect();
-        archive.file("lib/modules/load", list.as_bytes());
+        archive.file(MODULES.trim_start_matches('/'), load(modules).as_bytes());
         for module in modules {
-            archive.file(&path(module), &module.bytes);
+            archive.file(path(module).trim_start_matches('/'), &module.bytes);
         }
         archive.program("init", &fs::read(&self.init).map_err(ImageError::file("read", &self.init))?);
         let packed = zstd::bulk::compress(&archive.finish(), LEVEL);
@@ -121,22 +160,22 @@ impl Recipe {
     }
 
     /// The FAT partition.
-    fn boot(&self, vmlinuz: &[u8], initramfs: &[u8]) -> Result<Vec<u8>, ImageError> {
+    fn boot(&self, taken: &Taken, initramfs: &[u8]) -> Result<Vec<u8>, ImageError> {
         let failed = || ImageError::file("make", Path::new("the FAT partition"));
         let mut partition = Cursor::new(vec![0; usize::try_from(BOOT).unwrap_or_default()]);
         fat::format(&mut partition).map_err(failed())?;
-        let (choice, trial) = (choice(Slot::A), choice(Slot::B));
         let slot = Slot::A;
-        let (kernel, archive, line) =
-            (format!("{slot}/{KERNEL}"), format!("{slot}/{INITRAMFS}"), format!("{slot}/{COMMAND_LINE}"));
-        let command_line = self.command_line(slot);
-        let files = [
-            (CHOICE, choice.as_bytes()),
-            (TRIAL_CHOICE, trial.as_bytes()),
-            (&*kernel, vmlinuz),
-            (&*archive, initramfs),
-            (&*line, command_line.as_bytes()),
-        ];
+        let choices = [(CHOICE, slot), (TRIAL_CHOICE, slot.other())];
+        let choices = choices.map(|(name, slot)| (name.to_owned(), self.board.choice(slot, self.console)));
+        let line = self.command_line(slot);
+        let in_slot = |name: &str| format!("{slot}/{name}");
+        let own = [(KERNEL, &*taken.kernel), (INITRAMFS, initramfs), (COMMAND_LINE, line.as_bytes())];
+        let own = own.map(|(name, bytes)| (in_slot(name), bytes));
+        let choices = choices.iter().map(|(name, text)| (name.clone(), text.as_bytes()));
+        let firmware = taken.parts.firmware.iter().map(|(name, bytes)| (name.clone(), &**bytes));
+        let trees = taken.parts.trees.iter().map(|(name, bytes)| (in_slot(name), &**bytes));
+        let files: Vec<(String, &[u8])> = choices.chain(firmware).chain(own).chain(trees).collect();
+        let files = files.iter().map(|(name, bytes)| (&**name, *bytes));
         fat::put(&mut partition, files).map_err(failed())?;
         Ok(partition.into_inner())
     }
@@ -148,7 +187,7 @@ impl Recipe {
             false => "console=tty0 quiet loglevel=3".to_owned(),
         };
         let healthy = self.healthy_for.as_ref().map(|time| format!(" holm.healthy={time}")).unwrap_or_default();
-        format!("{console} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n")
+        format!("{console}{} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n", self.board.told)
     }
 }
 
@@ -157,7 +196,7 @@ impl Recipe {
 pub fn small(output: &Path, board: &str) -> Result<Manifest, ImageError> {
     let mut manifest = Manifest::new(board, "aarch64");
     let mut partition = Cursor::new(vec![0; usize::try_from(BOOT).unwrap_or_default()]);
-    let choice = choice(Slot::A);
+    let choice = self::board::VIRT.choice(Slot::A, false);
     fat::format(&mut partition)
         .and_then(|()| fat::put(&mut partition, [(CHOICE, choice.as_bytes())]))
         .map_err(ImageError::file("make", output))?;
@@ -165,12 +204,24 @@ pub fn small(output: &Path, board: &str) -> Result<Manifest, ImageError> {
     Ok(manifest)
 }
 
-/// What the firmware of a Raspberry Pi reads, and QEMU's harness in its place.
-fn choice(slot: Slot) -> String {
-    format!(
-        "# Which system is booted; holm-init changes it when one on trial is confirmed.\narm_64bit=1\nos_prefix={slot}/\n\
-         kernel={KERNEL}\ninitramfs {INITRAMFS} followkernel\ncmdline={COMMAND_LINE}\n"
-    )
+/// What an image takes from Debian.
+struct Taken {
+    packages: Vec<Package>,
+    kernel: Vec<u8>,
+    modules: Vec<Module>,
+    /// Modules in the system, with the lists of them.
+    later: Vec<Put>,
+    parts: Parts,
+}
+
+/// Where a module is, in the initramfs and in the system alike.
+fn path(module: &Module) -> String {
+    format!("/lib/modules/{}.ko", module.name)
+}
+
+/// The list of them, in their order.
+fn load(modules: &[Module]) -> String {
+    modules.iter().map(|module| format!("{}\n", path(module))).collect()
 }
 
 /// That a program is there, and for this kind of machine.

@@ -22,8 +22,22 @@ const MOST_BLOCKS: u64 = 1 << 28;
 const FEATURES: &str = "has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,\
                         huge_file,dir_nlink,extra_isize,metadata_csum";
 
-/// The read-only system: `holmd`, its configuration, and places to mount things on.
-pub(super) fn squashfs(recipe: &Recipe, work: &Path) -> Result<Vec<u8>, ImageError> {
+/// A file of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Put {
+    /// Where, from its root.
+    pub(super) path: String,
+    pub(super) bytes: Vec<u8>,
+    /// Whether it can be executed.
+    pub(super) program: bool,
+}
+
+/// The read-only system: `holmd`, its configuration, places to mount things on, and what else the board needs.
+pub(super) fn squashfs<'a>(
+    recipe: &Recipe,
+    work: &Path,
+    more: impl Iterator<Item = &'a Put>,
+) -> Result<Vec<u8>, ImageError> {
     let program = need("mksquashfs", "squashfs-tools")?;
     let root = work.join("system");
     for folder in
@@ -54,6 +68,23 @@ pub(super) fn squashfs(recipe: &Recipe, work: &Path) -> Result<Vec<u8>, ImageErr
     let holmd = root.join("usr/bin/holmd");
     fs::copy(&recipe.holmd, &holmd).map_err(ImageError::file("copy", &recipe.holmd))?;
     mode(&holmd, 0o755)?;
+    for file in more {
+        let path = root.join(&file.path);
+        for folder in Path::new(&file.path).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            let folder = root.join(folder);
+            if !folder.exists() {
+                fs::create_dir(&folder).map_err(ImageError::file("make the folder", &folder))?;
+                mode(&folder, 0o755)?;
+            }
+        }
+        fs::write(&path, &file.bytes).map_err(ImageError::file("write", &path))?;
+        mode(&path, if file.program { 0o755 } else { 0o644 })?;
+    }
+    // The kernel looks for firmware in /lib, and programs look for their loader there.
+    if root.join("usr/lib").exists() {
+        let link = root.join("lib");
+        symlink("usr/lib", &link).map_err(ImageError::file("link", &link))?;
+    }
     let output = work.join("system.squashfs");
     let mut command = Command::new(program);
     command.arg(&root).arg(&output).args([

@@ -138,6 +138,7 @@ fn shown(plane: &Plane, device: Device) -> Value {
     let connected = device.status == DeviceStatus::Active && plane.bus.is_connected(&device.thing);
     json!({
         "connected": connected,
+        "held_up": plane.bus.held(&device.thing),
         "thing": device.thing,
         "status": device.status,
         "groups": device.groups,

@@ -186,10 +186,12 @@ impl FromRequestParts<Arc<Plane>> for Operator {
 
 /// Figures for whoever looks after it.
 async fn status(_: Operator, State(plane): State<Arc<Plane>>) -> Response {
+    let (messages, devices) = plane.bus.all_held();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": (plane.clock)().0,
         "connected": plane.bus.connected(),
+        "held_up": { "messages": messages, "devices": devices },
         "ca_hash": plane.authority.root_hash().hex(),
     }))
     .into_response()

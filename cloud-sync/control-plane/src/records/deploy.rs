@@ -90,6 +90,10 @@ fn queue(connection: &Connection, deploy: Deploy, signing: &Signing) -> Result<R
         return Ok(Err(Refused::Conflict(desired::not_published(&repository, &function, &version))));
     };
     let last = desired::last(connection, device)?;
+    let bundle = match desired::for_device(&desired::builds_of(&repository, &function, &version), bundle, &last) {
+        Ok(bundle) => bundle,
+        Err(problem) => return Ok(Err(Refused::Conflict(format!("{thing}: {problem}")))),
+    };
     if !desired::confirmed(connection, device, &function, Some(&repository))?.admits(&bundle, sequence) {
         let has = last.function(&function).map_or("what it had", |function| &function.version);
         let sentence = format!(

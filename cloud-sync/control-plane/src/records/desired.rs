@@ -2,14 +2,17 @@
 //!
 //! A desired state is everything that shall run, so the next one is made from the one before: the last that the device has
 //! confirmed or is at work on. What was refused, rolled back or taken back is no part of it.
+//!
+//! The agent goes the way of functions: here it is one of them, called [`AGENT`], and only a desired state has a place of its own
+//! for it. Without it devices run the agent that is installed.
 
 use std::collections::BTreeMap;
 
 use holm_core::{FunctionName, Timestamp};
 use holm_protocol::limits::MAX_SEQUENCE;
 use holm_protocol::{
-    Artifact, DESIRED_STATE_FORMAT, DESIRED_STATE_TYPE, DeploymentPolicy, DesiredFunction, DesiredState, Envelope,
-    JobId, NextJob, ThingName,
+    AGENT, Artifact, DESIRED_STATE_FORMAT, DESIRED_STATE_TYPE, DeploymentPolicy, DesiredAgent, DesiredFunction,
+    DesiredState, Envelope, JobId, NextJob, ThingName,
 };
 use holm_trust::tuf::{Listing, Repository};
 use holm_trust::{Moment, sign};
@@ -38,6 +41,8 @@ pub(super) struct Last {
     /// The last generation that the device may have seen.
     pub(super) generation: u64,
     pub(super) functions: Vec<DesiredFunction>,
+    /// The device's processor: what an agent has to be for.
+    pub(super) arch: String,
 }
 
 impl Last {
@@ -72,7 +77,7 @@ impl Records {
     pub(crate) async fn desired(&self, thing: ThingName) -> Result<Option<Desired>, CloudError> {
         self.read(move |connection| {
             let Some(device) = devices::find(connection, &thing)? else { return Ok(None) };
-            let Last { generation, functions } = last(connection, device.id)?;
+            let Last { generation, functions, .. } = last(connection, device.id)?;
             let shown = |function: DesiredFunction| Shown {
                 name: function.name.to_string(),
                 version: function.version,
@@ -139,8 +144,48 @@ pub(super) fn releases(connection: &Connection, now: Timestamp) -> Result<Result
     Ok(Ok(repository))
 }
 
-/// The bundle of a release, and its place in the order of releases.
+/// The programs of an agent by processor, with its place in the order of releases; empty if there is none.
+pub(super) fn builds(repository: &Repository, version: &str) -> BTreeMap<String, (Artifact, u64)> {
+    let found = repository.targets().filter_map(|(name, target)| match Listing::of(target) {
+        Ok(Some(Listing::Agent { version: named, arch, sequence, .. }))
+            if named == version && name == Listing::agent_name(version, &arch) =>
+        {
+            Some((arch, (Artifact { sha256: target.sha256()?, length: target.length }, sequence)))
+        }
+        _ => None,
+    });
+    found.collect()
+}
+
+/// The same of whatever is released; functions have none.
+pub(super) fn builds_of(repository: &Repository, name: &FunctionName, version: &str) -> BTreeMap<String, Artifact> {
+    match name.as_str() {
+        AGENT => builds(repository, version).into_iter().map(|(arch, (artifact, _))| (arch, artifact)).collect(),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// What a device gets of a release: its bundle, or the build for its processor.
+pub(super) fn for_device(
+    builds: &BTreeMap<String, Artifact>,
+    bundle: Artifact,
+    last: &Last,
+) -> Result<Artifact, String> {
+    match builds.get(&last.arch) {
+        Some(build) => Ok(*build),
+        None if builds.is_empty() => Ok(bundle),
+        None => {
+            let others = builds.keys().cloned().collect::<Vec<_>>().join(", ");
+            Err(format!("there is no build for {} of it, only for {others}", last.arch))
+        }
+    }
+}
+
+/// The bundle of a release, and its place in the order of releases. Of an agent, the program for any processor.
 pub(super) fn release(repository: &Repository, function: &FunctionName, version: &str) -> Option<(Artifact, u64)> {
+    if function.as_str() == AGENT {
+        return builds(repository, version).into_values().next();
+    }
     let target = repository.peek(&Listing::bundle_name(function, version))?;
     match Listing::of(target) {
         Ok(Some(Listing::Bundle { function: named, sequence, .. })) if named == *function => {
@@ -153,12 +198,17 @@ pub(super) fn release(repository: &Repository, function: &FunctionName, version:
 pub(super) fn not_published(repository: &Repository, function: &FunctionName, version: &str) -> String {
     let listing = |target| match Listing::of(target) {
         Ok(Some(Listing::Bundle { function: named, version, .. })) if named == *function => Some(version),
+        Ok(Some(Listing::Agent { version, .. })) if function.as_str() == AGENT => Some(version),
         _ => None,
     };
-    let known: Vec<String> = repository.targets().filter_map(|(_, target)| listing(target)).collect();
+    let known: std::collections::BTreeSet<String> =
+        repository.targets().filter_map(|(_, target)| listing(target)).collect();
     match known.is_empty() {
         true => format!("{function} was never published"),
-        false => format!("{function} {version} is not published; there is {}", known.join(", ")),
+        false => format!(
+            "{function} {version} is not published; there is {}",
+            known.into_iter().collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -166,7 +216,8 @@ pub(super) fn not_published(repository: &Repository, function: &FunctionName, ve
 pub(super) fn last(connection: &Connection, device: i64) -> Result<Last, CloudError> {
     let action = "read a job";
     let last = "SELECT max((SELECT coalesce(max(generation), 0) FROM job WHERE device = ?1), \
-                coalesce((SELECT min(json_extract(reported, '$.generation'), ?2) FROM device WHERE id = ?1), 0))";
+                coalesce((SELECT max(floor, coalesce(min(json_extract(reported, '$.generation'), ?2), 0)) FROM device \
+                WHERE id = ?1), 0))";
     // What is beyond the bound was stored before reports were held to it, and SQLite does not have all of it as an integer.
     let last: i64 =
         connection.query_row(last, params![device, signed(MAX_SEQUENCE)], |row| row.get(0)).map_err(sql(action))?;
@@ -175,7 +226,9 @@ pub(super) fn last(connection: &Connection, device: i64) -> Result<Last, CloudEr
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let document: Option<String> = statement.query_row([device], |row| row.get(0)).optional().map_err(sql(action))?;
     let functions = document.map(|document| functions(&document)).transpose()?.unwrap_or_default();
-    Ok(Last { generation: unsigned(last), functions })
+    let arch = "SELECT arch FROM device WHERE id = ?1";
+    let arch = connection.query_row(arch, [device], |row| row.get(0)).map_err(sql(action))?;
+    Ok(Last { generation: unsigned(last), functions, arch })
 }
 
 /// What a device has confirmed of one function. Without a repository, every release counts as old enough.
@@ -225,8 +278,20 @@ pub(super) fn confirmed(
 
 /// The functions of a job's document, without secrets: which are with it is decided anew each time a state is made.
 pub(super) fn functions(document: &str) -> Result<Vec<DesiredFunction>, CloudError> {
-    let functions = DesiredState::read(&Envelope::read(document)?)?.functions;
-    Ok(functions.into_iter().map(|function| DesiredFunction { secrets: BTreeMap::new(), ..function }).collect())
+    let DesiredState { functions, agent, .. } = DesiredState::read(&Envelope::read(document)?)?;
+    let name = || FunctionName::new(AGENT).map_err(|error| CloudError::Row { what: "job", problem: error.to_string() });
+    let agent = agent.map(|DesiredAgent { version, artifact }| {
+        Ok::<_, CloudError>(DesiredFunction {
+            name: name()?,
+            version,
+            bundle: artifact,
+            config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            permit: None,
+        })
+    });
+    let functions = functions.into_iter().map(|function| DesiredFunction { secrets: BTreeMap::new(), ..function });
+    Ok(functions.chain(agent.transpose()?).collect())
 }
 
 /// Signs the next state of a device, and queues it.
@@ -237,6 +302,9 @@ pub(super) fn put(
 ) -> Result<Result<Queued, Refused>, CloudError> {
     let NextState { thing, generation, functions, policy, rollout, operator, now } = next;
     let generation = generation.saturating_add(1);
+    let (agent, functions): (Vec<_>, Vec<_>) =
+        functions.into_iter().partition(|function| function.name.as_str() == AGENT);
+    let agent = agent.into_iter().next().map(|agent| DesiredAgent { version: agent.version, artifact: agent.bundle });
     let functions = secrets::fill(connection, &thing, functions)?;
     let id = JobId::new(&format!("generation-{generation}"))?;
     let state = DesiredState {
@@ -247,7 +315,7 @@ pub(super) fn put(
         issued: now,
         expires: Timestamp(now.0.saturating_add(TERM)),
         policy,
-        agent: None,
+        agent,
         functions,
     };
     let payload = match state.write() {

@@ -175,9 +175,7 @@ impl Records {
                 .map_err(sql(action))?;
             insert_certificate(connection, device, &certificate, now)?;
             if let Some(agent) = agent {
-                let statement = "UPDATE device SET version = ?2, arch = ?3, engine = ?4, profile = ?5 WHERE id = ?1";
-                let AgentBuild { version, arch, engine, profile } = agent;
-                connection.execute(statement, params![device, version, arch, engine, profile]).map_err(sql(action))?;
+                note_build(connection, device, &agent)?;
             }
             audit(connection, now, "", "renew", thing.as_str())?;
             Ok(Ok(Renewed { groups: groups(connection, device)?, ended }))
@@ -329,6 +327,16 @@ pub(super) fn insert(
         .execute(statement, params![thing.as_str(), now.0, version, arch, engine, profile])
         .map_err(sql("add a device"))?;
     Ok((rows > 0).then(|| connection.last_insert_rowid()))
+}
+
+/// What a device runs on, as it says.
+pub(super) fn note_build(connection: &Connection, device: i64, agent: &AgentBuild) -> Result<(), CloudError> {
+    let statement = "UPDATE device SET version = ?2, arch = ?3, engine = ?4, profile = ?5 \
+                     WHERE id = ?1 AND (version, arch, engine, profile) != (?2, ?3, ?4, ?5)";
+    let mut statement = connection.prepare_cached(statement).map_err(sql("keep a device's build"))?;
+    let AgentBuild { version, arch, engine, profile } = agent;
+    statement.execute(params![device, version, arch, engine, profile]).map_err(sql("keep a device's build"))?;
+    Ok(())
 }
 
 pub(super) fn insert_certificate(

@@ -26,6 +26,7 @@ const STEPS: &[(i64, &str)] = &[
     (1003, include_str!("schema/1003.sql")),
     (1004, include_str!("schema/1004.sql")),
     (1005, include_str!("schema/1005.sql")),
+    (1006, include_str!("schema/1006.sql")),
 ];
 
 /// Connections that read at the same time. Each costs its cache.
@@ -85,14 +86,14 @@ pub(crate) fn check_database(path: &Path) -> Result<(), CloudError> {
     }
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, CloudError> {
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, CloudError> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sql("open the database"))?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(sql("set up the database"))?;
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CloudError> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CloudError> {
     let action = "read the database's format";
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql(action));
     let (found, application) = (pragma("user_version")?, pragma("application_id")?);

@@ -257,7 +257,7 @@ pub(super) fn load(connection: &Connection) -> Result<Option<Held>, CloudError> 
     held.optional().map_err(sql(action))
 }
 
-fn store(connection: &Connection, (kept, files): Next, now: Timestamp) -> Result<Held, CloudError> {
+pub(super) fn store(connection: &Connection, (kept, files): Next, now: Timestamp) -> Result<Held, CloudError> {
     let action = "keep the repository";
     let statement = "INSERT OR REPLACE INTO repository (id, root, timestamp, snapshot, targets, signed) \
                      VALUES (1, ?1, ?2, ?3, ?4, ?5)";

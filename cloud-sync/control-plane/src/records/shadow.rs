@@ -28,6 +28,7 @@ impl Records {
     ) -> Result<(), CloudError> {
         let bad = |error: serde_json::Error| CloudError::Row { what: "report", problem: error.to_string() };
         let reported = serde_json::value::to_raw_value(update.reported()).map_err(bad)?;
+        let build = update.reported().build.clone();
         let change = move |connection: &rusqlite::Connection| {
             let action = "keep a report";
             let device = devices::find(connection, &thing)?.filter(|device| device.status == DeviceStatus::Active);
@@ -38,6 +39,9 @@ impl Records {
             let version = statement
                 .query_row(params![device.id, reported.get(), now.0], |row| row.get(0))
                 .map_err(sql(action))?;
+            if let Some(build) = &build {
+                devices::note_build(connection, device.id, build)?;
+            }
             Ok(Some(ShadowAnswer { reported, version: unsigned(version) }))
         };
         self.offer(0, change, done)

@@ -130,6 +130,8 @@ pub(super) fn vitals(plane: &Plane, device: &Device, now: Timestamp) -> Markup {
             (fact("Agent", &html! { (device.agent.version) " on " (device.agent.arch) ", engine " (device.agent.engine) ", profile " (device.agent.profile) }))
             (fact("Enrolled", &ago(device.enrolled, now)))
             @if !plane.bus.is_connected(&device.thing) { (fact("Last heard of", &ago(device.seen, now))) }
+            @let held = plane.bus.held(&device.thing);
+            @if held > 0 { (fact("Held up", &html! { (counted(held, "message", "messages")) ", because it sends too fast" })) }
             @if let Some(reported) = &reported {
                 @let health = &reported.health;
                 (fact("Deployment", &html! { "generation " (reported.generation) ", " (reported.phase.as_str()) }))

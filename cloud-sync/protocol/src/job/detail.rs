@@ -19,6 +19,8 @@ impl StatusDetails {
     pub const REASON: &'static str = "reason";
     /// The key of the sentence for the operator.
     pub const MESSAGE: &'static str = "message";
+    /// The key of the time, in milliseconds since 1970, when functions that have a deployment wait are asked again.
+    pub const UNTIL: &'static str = "until";
     /// The key of the generation that is spoken of.
     pub const GENERATION: &'static str = "generation";
 

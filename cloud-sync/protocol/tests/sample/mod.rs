@@ -96,6 +96,7 @@ pub fn reported(functions: usize) -> Reported {
     };
     Reported {
         agent: "0.1.0".to_owned(),
+        build: None,
         formats: Formats { desired_state: DESIRED_STATE_FORMAT, batch: BATCH_FORMAT },
         generation: 42,
         phase: Phase::RolledBack,

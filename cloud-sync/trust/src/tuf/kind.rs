@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `functions/{function}/{version}/{function}.holm` | a bundle |
 //! | `functions/{function}/{version}/{engine key}.cwasm` | native code of its component |
+//! | `agents/{version}/{arch}` | the agent's program for a processor |
 //! | `deployment-keys.json` | whose desired states devices accept |
 //!
 //! The last one is how the online deployment key is vouched for by the offline targets key: a target like any other, fetched and
@@ -52,6 +53,19 @@ pub enum Listing {
         /// The engine profile's name.
         profile: String,
     },
+    /// An agent.
+    Agent {
+        /// Its version.
+        version: String,
+        /// The processor, in Rust's word.
+        arch: String,
+        /// The full version of wasmtime in it.
+        engine: String,
+        /// The name of its engine profile.
+        profile: String,
+        /// As for bundles, and the same for all processors.
+        sequence: u64,
+    },
     /// Of a kind that this agent does not know.
     #[serde(other)]
     Unknown,
@@ -73,6 +87,11 @@ impl Listing {
     /// The name of a bundle's target.
     pub fn bundle_name(function: &FunctionName, version: &str) -> String {
         format!("functions/{function}/{version}/{function}.holm")
+    }
+
+    /// The name of an agent's target.
+    pub fn agent_name(version: &str, arch: &str) -> String {
+        format!("agents/{version}/{arch}")
     }
 
     /// The name of native code's target.

@@ -136,8 +136,8 @@ fn work(connection: &Connection, begin: Begin, blobs: &Blobs) -> Result<Result<B
         let from = last.function(&function).map(|function| shown(&change, function));
         let to = match &change {
             // Told, not refused: who asks what would be can make a permit.
-            Change::Release { version, bundle, sequence, permit: None }
-                if preview && !confirmed.admits(bundle, *sequence) =>
+            Change::Release { version, bundle, builds, sequence, permit: None }
+                if preview && builds.is_empty() && !confirmed.admits(bundle, *sequence) =>
             {
                 permit = Some(*bundle);
                 Ok(Some(version.clone()))
@@ -225,7 +225,8 @@ fn change_of(
             {
                 problems.push(format!("`permit`: {problem}"));
             }
-            Some(Change::Release { version, bundle, sequence, permit })
+            let builds = desired::builds_of(repository, function, &version);
+            Some(Change::Release { version, bundle, builds, sequence, permit })
         }
     }
 }

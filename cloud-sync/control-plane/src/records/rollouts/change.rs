@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use holm_core::FunctionName;
-use holm_protocol::{Artifact, DesiredFunction, Envelope};
+use holm_protocol::{AGENT, Artifact, DesiredFunction, Envelope};
 use serde::{Deserialize, Serialize};
 
-use super::super::desired::{Confirmed, Last};
+use super::super::desired::{self, Confirmed, Last};
 
 /// See the module. Written down with its rollout: what a version is does not change while it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,12 +16,16 @@ pub(crate) enum Change {
     Release {
         version: String,
         bundle: Artifact,
+        /// Of an agent, by processor.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        builds: BTreeMap<String, Artifact>,
         sequence: u64,
         /// To be older than what devices have, signed by the targets keys.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         permit: Option<Envelope>,
     },
-    /// The bundle that the device had confirmed before the one that it has, with the configuration of that time.
+    /// The bundle that the device had confirmed before the one that it has, with the configuration of that time. Before an agent there is
+    /// always one: the installed.
     Back,
     /// Values of its configuration. `None`: the manifest's default.
     Config { values: BTreeMap<String, Option<String>> },
@@ -39,12 +43,16 @@ impl Change {
     ) -> Result<Option<DesiredFunction>, String> {
         let current = last.function(name);
         match self {
-            Self::Release { version, bundle, sequence, permit } => {
-                if permit.is_none() && !confirmed.admits(bundle, *sequence) {
+            Self::Release { version, bundle, builds, sequence, permit } => {
+                let bundle = desired::for_device(builds, *bundle, last)?;
+                if permit.is_none() && !confirmed.admits(&bundle, *sequence) {
                     let has = current.map_or("what it had", |current| &current.version);
+                    if !builds.is_empty() {
+                        return Err(format!("{version} is older than {has}, and an agent goes back one step only"));
+                    }
                     return Err(format!("{version} is older than {has}: going back needs a permit of the targets key"));
                 }
-                let (version, bundle, permit) = (version.clone(), *bundle, permit.clone());
+                let (version, permit) = (version.clone(), permit.clone());
                 Ok(Some(match current {
                     Some(old) => DesiredFunction { version, bundle, permit, ..old.clone() },
                     None => DesiredFunction {
@@ -64,8 +72,12 @@ impl Change {
                     "what it had confirmed before, {}, is not older than what it has: name a version",
                     before.version
                 )),
+                None if name.as_str() == AGENT && confirmed.now.is_some() => Ok(None),
                 None => Err(format!("there is no version of {name} before that it has confirmed")),
             },
+            Self::Config { .. } if name.as_str() == AGENT => {
+                Err("an agent takes no parameters from here: it has its agent.toml".to_owned())
+            }
             Self::Config { values } => {
                 let Some(current) = current else { return Err(format!("it does not run {name}")) };
                 let mut wanted = current.clone();

@@ -202,6 +202,20 @@ fn turn(connection: &Connection, id: RolloutId, to: State, reason: &str, now: Ti
     event(connection, id, reason, now)
 }
 
+/// Pauses all that go on. Returns how many.
+pub(super) fn pause_all(connection: &Connection, now: Timestamp) -> Result<u64, CloudError> {
+    let action = "find rollouts that go on";
+    let statement = "SELECT number FROM rollout WHERE state = ?1";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let running = statement.query_map([State::Running.as_str()], |row| row.get::<_, i64>(0)).map_err(sql(action))?;
+    let running: Vec<i64> = running.collect::<Result<_, _>>().map_err(sql(action))?;
+    for number in &running {
+        let reason = "paused: this control plane came out of a backup; see what devices run, then resume or abort it";
+        turn(connection, RolloutId(unsigned(*number)), State::Paused, reason, now)?;
+    }
+    Ok(running.len() as u64)
+}
+
 /// Notes what happened, for people. Part of the change's transaction.
 fn event(connection: &Connection, id: RolloutId, text: &str, now: Timestamp) -> Result<(), CloudError> {
     let action = "note what happened to a rollout";

@@ -11,13 +11,14 @@ use super::*;
 use crate::folder::Folder;
 use crate::signing::Signing;
 
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 7] = [
     include_str!("../schema/1000.sql"),
     include_str!("../schema/1001.sql"),
     include_str!("../schema/1002.sql"),
     include_str!("../schema/1003.sql"),
     include_str!("../schema/1004.sql"),
     include_str!("../schema/1005.sql"),
+    include_str!("../schema/1006.sql"),
 ];
 
 /// Records without a task, and devices without a network.

@@ -12,4 +12,4 @@ mod online;
 
 pub use draft::Draft;
 pub use offline::{NewTarget, RoleSet, Terms, accept_root, accept_targets, next_root, root, targets};
-pub use online::{OnlineKeys, Published, publish};
+pub use online::{OnlineKeys, Published, advance, publish};

@@ -82,6 +82,36 @@ pub fn publish(
     Ok(Published { kept, files })
 }
 
+/// Signs snapshot and timestamp anew, with versions that are `by` higher, for a repository out of a backup: clients who have seen what came
+/// after that backup took what follows for older, and refused it. Roots and targets stay; of those that are missing, only who has signed
+/// them can put others in their place.
+pub fn advance(
+    current: &Kept,
+    by: u64,
+    keys: OnlineKeys<'_>,
+    now: Timestamp,
+    terms: &Terms,
+) -> Result<Published, TrustError> {
+    let root = current.root()?;
+    let mut kept = current.clone();
+    let (mut snapshot, mut timestamp) = (
+        Draft::follow(RoleName::Snapshot, kept.snapshot.as_deref(), now, terms.snapshot)?,
+        Draft::follow(RoleName::Timestamp, kept.timestamp.as_deref(), now, terms.timestamp)?,
+    );
+    for draft in [&mut snapshot, &mut timestamp] {
+        let version = draft.version()?.checked_add(by).ok_or_else(|| nonsense("no version can follow"))?;
+        draft.set("version", json!(version));
+    }
+    let (version, bytes) = signed::<Snapshot>(&root, snapshot, keys.snapshot)?;
+    timestamp.set("meta", json!({ RoleName::Snapshot.file(): describe(version, &bytes) }));
+    let mut files = vec![(RoleName::Snapshot.versioned(version), bytes.clone())];
+    kept.snapshot = Some(bytes);
+    let (_, bytes) = signed::<TimestampFile>(&root, timestamp, keys.timestamp)?;
+    files.push((RoleName::Timestamp.file(), bytes.clone()));
+    kept.timestamp = Some(bytes);
+    Ok(Published { kept, files })
+}
+
 /// A new snapshot, unless the one that is there leads to these targets, is believed, and is valid for half its term yet.
 fn snapshot(
     root: &Root,
