@@ -35,6 +35,9 @@ const CONFIG: &str = "/etc/holm/agent.toml";
 /// The configuration without what the card was seeded with, for when that is wrong.
 const PLAIN_CONFIG: &str = "/etc/holm/plain/agent.toml";
 
+/// How `holmd` ends when its configuration is wrong.
+const REFUSED: i32 = 2;
+
 /// `holmd` is expected to say that it is alive this often, twice.
 const ALIVE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -139,7 +142,6 @@ impl Supervisor {
 
     /// Runs until the end.
     pub fn run(mut self, mut trial: Option<Trial<'_>>) -> End {
-        self.choose_config();
         let began = Instant::now();
         let (mut lived, mut failures) = (Instant::now(), 0_u32);
         let mut process = self.start();
@@ -147,7 +149,7 @@ impl Supervisor {
         let end = loop {
             self.listen(process.as_mut());
             let now = Instant::now();
-            for ended in reap() {
+            for (ended, code) in reap() {
                 if process.as_ref().is_some_and(|process| process.pid == ended) {
                     let ran = process.take().map_or(Duration::ZERO, |process| now - process.started);
                     failures = if ran > WELL_AFTER { 0 } else { failures.saturating_add(1) };
@@ -157,11 +159,13 @@ impl Supervisor {
                         ran.as_secs(),
                         pause.as_secs()
                     ));
-                    self.make_safe();
-                    if failures >= FAILURES_WITH_CARD && !self.was_ready && self.config == CONFIG {
+                    // What a card was seeded with must not keep its node from running.
+                    let refused = code == Some(REFUSED);
+                    if (refused || failures >= FAILURES_WITH_CARD) && !self.was_ready && self.config == CONFIG {
                         complain("the node is tried without the configuration that the card was given");
                         self.config = PLAIN_CONFIG;
                     }
+                    self.make_safe();
                     pause_until = now + pause;
                 }
             }
@@ -221,17 +225,6 @@ impl Supervisor {
             }
         }
         end
-    }
-
-    /// What a card was seeded with must not keep its node from running.
-    fn choose_config(&mut self) {
-        match self.finish(command(&["check-config", "--config", CONFIG]).stderr(Stdio::piped())) {
-            Some(true) | None => {}
-            Some(false) => {
-                complain("the node runs without the configuration that the card was given");
-                self.config = PLAIN_CONFIG;
-            }
-        }
     }
 
     /// Runs something short to its end, and feeds the watchdog meanwhile. Whether it ended well; `None` if it did not start.
@@ -339,7 +332,7 @@ impl Supervisor {
         let deadline = Instant::now() + END_WITHIN;
         while Instant::now() < deadline {
             self.feed();
-            if reap().contains(&pid) {
+            if reap().iter().any(|(ended, _)| *ended == pid) {
                 return;
             }
             std::thread::sleep(TICK);
@@ -381,9 +374,10 @@ fn pause(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(5)).min(LONGEST_PAUSE)
 }
 
-/// All children that have ended, also those that somebody else left to us.
-fn reap() -> Vec<Pid> {
-    std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).map(|(pid, _)| pid).collect()
+/// All children that have ended, also those that somebody else left to us, with the code of those that ended by themselves.
+fn reap() -> Vec<(Pid, Option<i32>)> {
+    let ended = std::iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten());
+    ended.map(|(pid, status)| (pid, status.exit_status())).collect()
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ breaks() { if deploy "$1" >/tmp/said 2>&1; then cat /tmp/said && return 1; else 
 # A copy of the agent that says that it is another version; the rest is for sed as well.
 copy() { sed "s/holm-agent-build 0\.1\.0 /holm-agent-build $1 /; $2" /usr/bin/holmd >"/tmp/holmd-$1"; }
 
+echo '127.0.0.1 localhost' >/etc/hosts
 echo "# systemd, with $(uname -srm)"
 step "the packages install" sh_ 'dpkg --install /packages/old/*.deb'
 printf '[cloud]\nkeep_alive = "2s"\nack_timeout = "5s"\n' >/etc/holm/agent.d/proof.toml

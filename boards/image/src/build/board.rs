@@ -16,6 +16,8 @@ pub struct Board {
     pub architecture: &'static str,
     /// The serial line.
     pub console: &'static str,
+    /// What else its kernel is told.
+    pub told: &'static str,
     /// Modules that it needs to find its card, in the initramfs; what those need comes along.
     pub modules: &'static [&'static str],
     /// Modules for all the rest, in the system: what the firmware has to load before the kernel begins stays small.
@@ -47,11 +49,16 @@ pub struct Radio {
 /// What every board needs: the filesystems of the card, with what ext4 and vfat ask for by themselves.
 const FILESYSTEMS: [&str; 6] = ["crc32c_generic", "squashfs", "ext4", "vfat", "nls_cp437", "nls_ascii"];
 
+/// Linux 6.2 and later take the board's random numbers for what they are; 6.1 waits for others, and everything that needs some
+/// waits with it.
+const TRUST_RANDOM: &str = " rng_core.default_quality=1024";
+
 pub(super) const VIRT: Board = Board {
     name: "qemu-virt",
     debian: "arm64",
     architecture: "aarch64",
     console: "ttyAMA0",
+    told: "",
     modules: &["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "i6300esb"],
     later: &[],
     raspberry: None,
@@ -64,6 +71,7 @@ const RPI3: Board = Board {
     debian: "arm64",
     architecture: "aarch64",
     console: "ttyS1",
+    told: TRUST_RANDOM,
     modules: &["bcm2835"],
     later: &[
         // The watchdog first: what hangs afterwards is reset.
@@ -109,6 +117,7 @@ const RPI4: Board = Board {
     debian: "arm64",
     architecture: "aarch64",
     console: "ttyS1",
+    told: TRUST_RANDOM,
     // The card's power and its voltage are regulators.
     modules: &["fixed", "gpio_regulator", "sdhci_iproc"],
     later: &[

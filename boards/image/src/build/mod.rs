@@ -187,7 +187,7 @@ impl Recipe {
             false => "console=tty0 quiet loglevel=3".to_owned(),
         };
         let healthy = self.healthy_for.as_ref().map(|time| format!(" holm.healthy={time}")).unwrap_or_default();
-        format!("{console} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n")
+        format!("{console}{} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n", self.board.told)
     }
 }
 
