@@ -73,7 +73,7 @@ fn a_device_that_is_cut_off_works_on_and_nothing_is_lost_doubled_or_out_of_order
         assert!(left(&node) >= 20, "{cut:?}: nothing waits on the device");
         if cut == Cut::Loud {
             let why = || node.admin.get("/v1/status")["cloud"]["last_error"].to_string();
-            within(BACK, "it says why", || why().contains("route to host").then_some(()));
+            within(BACK, "it says why", || why().contains("unreachable").then_some(()));
         }
         counted += 50;
         network.heal();
