@@ -85,8 +85,10 @@ fn a_function_has_an_update_wait_and_everybody_sees_why_and_until_when() {
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("an update waits until "), "{shown}");
     let rollout = world.cloud.get("/v1/rollouts?limit=1")["rollouts"][0]["id"].as_str().unwrap().to_owned();
-    let device = world.cloud.get(&format!("/v1/rollouts/{rollout}/devices"))["devices"][0].clone();
-    assert_eq!((&device["standing"], &device["reason"]), (&json!("working"), &json!("deferred-by-function")));
+    patiently("the rollout knows", || {
+        let device = world.cloud.get(&format!("/v1/rollouts/{rollout}/devices"))["devices"][0].clone();
+        (device["standing"] == "working" && device["reason"] == "deferred-by-function").then_some(())
+    });
     // What it said is not forgotten: after a restart it is asked for the second time.
     assert_eq!(version(&node), "1.0.0");
     node.kill();

@@ -70,6 +70,20 @@ async fn fifty_commits_of_20_ms_take_nowhere_near_a_second() {
 }
 
 #[tokio::test]
+async fn what_came_at_once_is_settled_to_its_end_though_nothing_comes_after_it() {
+    let node = Node::start().await;
+    // Three times the limit of pending commits, each of which is done a moment later.
+    node.double.set(Mode::After(Duration::ZERO));
+    let mut peer = Peer::connect(node.address, V3, "p", true).await;
+    let burst: Vec<u8> = (1..=768).flat_map(|id| publish(V3, "a", 2, id, b"x")).collect();
+    peer.send(&burst).await;
+    for id in 1..=768 {
+        assert_eq!(peer.receive().await.id(), id);
+    }
+    node.stopped().await;
+}
+
+#[tokio::test]
 async fn reading_stops_at_the_limit_of_pending_commits() {
     let node = Node::start().await;
     node.double.set(Mode::Held);
