@@ -11,6 +11,9 @@ use super::debian::Debian;
 use super::system::Put;
 use crate::{ImageError, Package};
 
+/// Packages, and where they lie.
+type Sources = Vec<(Package, PathBuf)>;
+
 /// The packages that were looked into so far.
 struct Shelf<'a> {
     debian: &'a Debian,
@@ -27,7 +30,7 @@ pub(super) fn program(
     package: &str,
     program: &str,
     to: &str,
-) -> Result<(Vec<Put>, Vec<(Package, PathBuf)>), ImageError> {
+) -> Result<(Vec<Put>, Sources), ImageError> {
     let mut shelf = Shelf { debian, triplet: format!("{architecture}-linux-gnu"), packages: BTreeMap::new() };
     let folder = shelf.open(package)?;
     let path = folder.join(program);
