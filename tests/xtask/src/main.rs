@@ -50,6 +50,8 @@ cargo xtask <chore>
            the node's way on every kind of ARM, under qemu's user mode
   evidence deb
            the packages in a Debian system of their own: installed, run, upgraded, removed, purged; as root
+  evidence guest
+           the packages in a Debian that is booted in QEMU, under its systemd
   evidence tuf-conformance DIR
            the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
