@@ -110,10 +110,7 @@ pub fn take_over(data: &Path) -> Upgrade {
     }
     // A trial that cannot be started leaves what was confirmed, and that may be gone as well.
     for _ in 0..3 {
-        let (program, counted) = next(&mut standing, own);
-        if counted {
-            keep_or_say(&folder, &standing);
-        }
+        let program = choose(&mut standing, own, |standing| write(&folder, standing));
         if program == own {
             break;
         }
@@ -140,6 +137,17 @@ pub fn replace_by_next(data: &Path) -> anyhow::Error {
         }
         Err(error) => anyhow::Error::from(error).context("cannot find the program that runs"),
     }
+}
+
+/// What is to be started. A start that cannot be counted is not made: a program that goes down would be started for ever.
+fn choose(standing: &mut Standing, own: Program, keep: impl FnOnce(&Standing) -> anyhow::Result<()>) -> Program {
+    let (program, changed) = next(standing, own);
+    let Err(error) = (if changed { keep(standing) } else { Ok(()) }) else { return program };
+    tracing::error!(error = format!("{error:#}"), "it could not be written down which agent is tried: it is not");
+    if let Some(trial) = standing.trial.take() {
+        standing.failed = Some(trial.failed(format!("its start could not be counted: {error:#}")));
+    }
+    standing.confirmed
 }
 
 /// What is to be started, and whether the standing has changed over it.
@@ -388,6 +396,19 @@ mod tests {
         let mut standing = Standing { confirmed: old, trial: trial(None, 0), ..Standing::default() };
         assert_eq!((next(&mut standing, old), next(&mut standing, None)), ((None, true), (None, true)));
         assert_eq!(next(&mut standing, None), (old, true));
+    }
+
+    #[test]
+    fn a_start_that_cannot_be_counted_is_not_made() {
+        for confirmed in [None, program('a')] {
+            let mut standing = Standing { confirmed, trial: trial(program('b'), 0), ..Standing::default() };
+            let full = |_: &Standing| Err(anyhow::anyhow!("no space left"));
+            assert_eq!(choose(&mut standing, None, full), confirmed);
+            let why = standing.failed.map(|failed| failed.why).unwrap_or_default();
+            assert!(standing.trial.is_none() && why.contains("no space left"), "{why}");
+        }
+        let mut standing = Standing { trial: trial(program('b'), 0), ..Standing::default() };
+        assert_eq!(choose(&mut standing, None, |_| Ok(())), program('b'));
     }
 
     #[test]
