@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use holm_core::Timestamp;
+use holm_store::{InboxId, OpenOptions};
 use holm_tests::card::{self, Card, HOST};
 use holm_tests::control_plane::ControlPlane;
 use holm_tests::functions::example;
@@ -158,6 +160,13 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
+/// The names of the events in the inbox of a node's data folder.
+fn parked(data: &Path) -> Vec<String> {
+    let opened = OpenOptions::new(data).open().unwrap();
+    let rows = opened.store.due(Timestamp(i64::MAX), InboxId(0), 1000).unwrap();
+    opened.store.parked(&rows).unwrap().iter().map(|row| row.event.id.to_string()).collect()
+}
+
 #[test]
 fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
     if let Some(why) = card::missing() {
@@ -229,16 +238,21 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
     assert_eq!(field.acknowledged, first + 9, "{}", tail(&field.card.said()));
     field.card.cut();
     let mut command = Command::new(binary("holm"));
-    command.args(["buffer", "open"]).arg(&path).args(["export", "--stream", "result.counter.n"]);
+    let kept = folder.path().join("kept");
+    command.args(["buffer", "open", "--out"]).arg(&kept).arg(&path).args(["export", "--stream", "result.counter.n"]);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let rows: Vec<Value> =
         String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let numbers: Vec<u16> = rows.iter().filter_map(|row| row["data"].as_str()?.parse().ok()).collect();
-    let missing: Vec<u16> = (first..=field.acknowledged).filter(|number| !numbers.contains(number)).collect();
-    assert!(missing.is_empty(), "{missing:?} are not on the card: {rows:?}\n{said}");
-    println!("{} rows were read from the card: {}", rows.len(), said.lines().nth(1).unwrap_or("it was clean"));
+    let recorded: Vec<u16> = rows.iter().filter_map(|row| row["data"].as_str()?.parse().ok()).collect();
+    // One whose function had not come to its end is in the inbox instead: a slow machine parks it, and acknowledges that.
+    let parked = parked(&kept);
+    let missing: Vec<u16> = (first..=field.acknowledged)
+        .filter(|number| !recorded.contains(number) && !parked.contains(&format!("event-{number}")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} are not on the card: {rows:?}, {parked:?}\n{said}");
+    println!("read after the last cut: {} results, {} events in the inbox", rows.len(), parked.len());
 }
 
 #[test]
