@@ -57,7 +57,7 @@ impl Tally {
         *self.kills.entry(site.kind()).or_default() += 1;
     }
 
-    /// Fails if hardly anything was killed.
+    /// Fails if hardly anything was killed. Commits may come together that did not when it was recorded.
     fn told(&self, whose: &str, sites: usize) {
         let (kills, missed) = (self.kills.values().sum::<u32>(), self.missed.len());
         let Self { old, new, .. } = self;
@@ -68,7 +68,7 @@ impl Tally {
         for site in &self.missed {
             println!("{whose}: a run without {site:?}, by call site");
         }
-        assert!(kills > 0 && missed * 10 <= sites, "{missed} of {sites} were missed: {:?}", self.missed);
+        assert!(kills > 0 && missed <= (sites / 10).max(1), "{missed} of {sites} were missed: {:?}", self.missed);
     }
 }
 
