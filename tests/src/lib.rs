@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod browser;
 pub mod card;
+pub mod clock;
 pub mod cloud;
 pub mod command;
 pub mod control_plane;
@@ -19,8 +20,10 @@ pub mod mosquitto;
 pub mod mqtt;
 pub mod network;
 pub mod node;
+pub mod outbox;
 pub mod proxy;
 pub mod publisher;
+pub mod sites;
 pub mod tls;
 pub mod trace;
 pub mod watcher;

@@ -17,8 +17,10 @@ struct Proof {
     count: &'static str,
 }
 
-const PROOFS: [Proof; 4] = [
+const PROOFS: [Proof; 5] = [
     Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000" },
+    // More than there are: at every commit and every rename.
+    Proof { name: "deploy-kills", test: "deploy_kills", variable: "HOLM_DEPLOY_KILLS", count: "1000" },
     Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000" },
     Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50" },
     // All that is tried with cards, on what QEMU has for a Raspberry Pi 3.
