@@ -207,6 +207,23 @@ fn a_kill_in_any_phase_leaves_the_old_or_the_new_set_and_it_goes_on() {
     node.stop();
 }
 
+#[test]
+fn what_does_not_come_in_time_is_given_up_and_the_old_set_runs_on() {
+    let mut world = World::new();
+    let node = world.start();
+    let one = world.release(&teller("1.0.0", "one"));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![one]));
+    world.check_end(&job, "SUCCEEDED", None);
+    let two = world.release(&teller("2.0.0", "two"));
+    world.plane.https.desk().withheld = true;
+    let mut desired = world.repository.desired(2, 0, vec![two]);
+    desired.policy.deadline_s = 3;
+    let job = world.deploy(&desired);
+    world.check_end(&job, "FAILED", Some("deadline"));
+    assert_eq!(runs(&node), ["teller 1.0.0"]);
+    node.stop();
+}
+
 /// The same function, with so many bytes more that say nothing: a custom section of its component.
 fn padded(version: &str, bytes: u32) -> Vec<u8> {
     let leb = |number: u32| (0..5).map(move |at| (number >> (7 * at)) as u8 & 0x7f | if at < 4 { 0x80 } else { 0 });
