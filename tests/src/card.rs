@@ -82,6 +82,17 @@ pub fn image(output: &Path) -> String {
     String::from_utf8(made.stdout).unwrap()
 }
 
+/// The node's program for cards, which says that it is another version of as many letters.
+pub fn agent(folder: &Path, version: &str) -> PathBuf {
+    let mut program = std::fs::read(program_for("holmd")).unwrap();
+    let (said, says) = (b"holm-agent-build 0.1.0 ", format!("holm-agent-build {version} "));
+    let at = memchr::memmem::find(&program, said).unwrap();
+    program[at..at + said.len()].copy_from_slice(says.as_bytes());
+    let path = folder.join(format!("holmd-{version}"));
+    std::fs::write(&path, program).unwrap();
+    path
+}
+
 impl Card {
     /// Flashes a card that enrols as `thing` in the group `greenhouse`.
     pub fn flash(folder: &Path, image: &Path, laptop: &Publisher, cloud: &ControlPlane, thing: &str) -> Self {

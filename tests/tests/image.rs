@@ -229,6 +229,17 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
         // What is reported by now is not from before the cut.
         field.ended();
     }
+    // The node itself is replaced, by the same way; what its card has of functions and results stays.
+    let begin = Instant::now();
+    let agent = card::agent(folder.path(), "0.1.9");
+    field.laptop.ok(&field.cloud, &["publish", agent.to_str().unwrap()]);
+    let words = ["deploy", "holmd@0.1.9", "--device", "pi3", "--health-window", "1s", "--watch", "--timeout", "15m"];
+    let told = field.laptop.run(&field.cloud, &words);
+    assert!(told.status.success(), "{told:?}\n{}", tail(&field.card.said()));
+    field.wait("the new agent says so", || {
+        (field.cloud.get("/v1/devices/pi3")["agent"]["version"] == "0.1.9").then_some(())
+    });
+    println!("another agent over the air in {} ms", begin.elapsed().as_millis());
     // Nobody takes its results any more: what it acknowledges now is on its card, and nowhere else.
     let stopped = Command::new("kill").args(["-STOP", &field.cloud.pid().to_string()]).status().unwrap();
     assert!(stopped.success());
