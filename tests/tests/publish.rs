@@ -223,6 +223,49 @@ fn keys_are_renewed_and_told_about() {
 }
 
 #[test]
+fn root_keys_and_those_of_the_control_plane_are_replaced_and_everybody_comes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cloud, laptop) = begun(folder.path());
+    let bundle = flow("1.0.0", "");
+    laptop.publish(&cloud, &laptop.bundle("flow.holm", &bundle), &[]);
+    laptop.believe(&cloud);
+    let told = laptop.fails(&cloud, 1, &["key", "rotate", "--root-threshold", "2"]);
+    assert!(told.contains("2 of 1 root keys cannot be"), "{told}");
+    let told = laptop.ok(&cloud, &["key", "rotate", "--root-keys", "3", "--root-threshold", "2"]);
+    assert!(told.contains("3 other root key(s) sign from now on, 2 together"), "{told}");
+    assert!(told.contains("2 of 3 keys sign, 3 here"), "{told}");
+    // Who has seen the first root follows, and so does who signs.
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    let keys = laptop.folder.join("holm/keys");
+    std::fs::rename(keys.join("root-3.key"), folder.path().join("root-3.key")).unwrap();
+    let told = laptop.ok(&cloud, &["key", "renew"]);
+    assert!(told.starts_with("root       3, until"), "{told}");
+    // The old one alone signs nothing any more, and one of three is not enough.
+    for left in ["root-1.key.old", "root-2.key"] {
+        let thief = Publisher::new(&folder.path().join(left));
+        let own = thief.folder.join("holm/keys");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::copy(keys.join(left), own.join("root-1.key")).unwrap();
+        let told =
+            thief.fails(&cloud, 1, &["key", "recover", "--root", laptop.folder.join("1.root.json").to_str().unwrap()]);
+        assert!(told.contains("the keys that are here do not make a root"), "{told}");
+    }
+    // All that the control plane signs with is made anew.
+    let cloud = cloud.replace(|data| {
+        for name in ["snapshot", "timestamp", "deployment"] {
+            std::fs::remove_file(data.join(format!("keys/{name}.key"))).unwrap();
+        }
+    });
+    let told = laptop.ok(&cloud, &["key", "renew"]);
+    assert!(told.starts_with("root       4, until"), "{told}");
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    let online = cloud.get("/v1/repository")["keys"]["deployment"].as_str().unwrap().to_owned();
+    let listed = String::from_utf8(laptop.download(&cloud, "deployment-keys.json").unwrap()).unwrap();
+    assert!(listed.contains(&online), "{listed} {online}");
+    cloud.stop();
+}
+
+#[test]
 fn a_targets_key_that_is_lost_is_replaced_with_the_root_keys() {
     let folder = tempfile::tempdir().unwrap();
     let (cloud, laptop) = begun(folder.path());

@@ -33,7 +33,7 @@ event() { mosquitto_pub -V mqttv5 -q 1 -t count/x -m "{\"id\":\"$1\"}"; }
 agent() { holm status --json | grep -q "\"version\":\"$1\""; }
 running() { shows ActiveState active && agent "$1"; }
 came() { holm results counter.n --cloud --json | grep -q "\"value\":$1"; }
-deploy() { holm deploy "$1" --device pi1 --watch --timeout 3m --health-window 2s; }
+deploy() { holm deploy "$1" --device pi1 --watch --timeout 12m --health-window 2s; }
 breaks() { if deploy "$1" >/tmp/said 2>&1; then cat /tmp/said && return 1; else cat /tmp/said && grep -q rolled-back /tmp/said; fi; }
 # A copy of the agent that says that it is another version; the rest is for sed as well.
 copy() { sed "s/holm-agent-build 0\.1\.0 /holm-agent-build $1 /; $2" /usr/bin/holmd >"/tmp/holmd-$1"; }

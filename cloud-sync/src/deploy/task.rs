@@ -9,9 +9,11 @@ use holm_core::FunctionName;
 use holm_protocol::{DesiredState, Phase, ReasonCode};
 use holm_store::CloudNotes;
 use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::agent::PATIENCE;
+use super::carried::Carried;
 use super::defer::Asked;
 use super::fetch::{Fetched, Fetcher};
 use super::record::{Record, Step, View, Work, minutes_open, step};
@@ -36,12 +38,10 @@ const JUDGE_PATIENCE: Duration = Duration::from_secs(1_800);
 /// How often the update window is looked at.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// A new agent that no control plane has answered for so many times of what counts as gone goes back.
-const PATIENCE: u32 = 4;
-
 /// Where orders come from, and where what there is to tell goes.
 pub(crate) struct Parts {
     pub(crate) orders: watch::Receiver<Next>,
+    pub(crate) carried: mpsc::Receiver<Carried>,
     pub(crate) told: watch::Sender<Told>,
 }
 
@@ -50,8 +50,10 @@ pub(crate) struct Reconciler {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) installer: Arc<dyn Installer>,
     notes: CloudNotes,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     parts: Parts,
+    /// What somebody has carried here, until it is judged.
+    pub(super) carried: Option<Carried>,
     pub(super) record: Record,
     /// As of the last acceptance in this process.
     refreshed: Option<Arc<Refreshed>>,
@@ -65,9 +67,9 @@ pub(crate) struct Reconciler {
     /// See [`Settings::defer`](crate::Settings::defer).
     pub(super) defer: Duration,
     /// When this began.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// See [`PATIENCE`].
-    patience: Duration,
+    pub(super) patience: Duration,
     /// Since when time was not yet taken off the work's.
     since: Instant,
     wait: Duration,
@@ -106,6 +108,7 @@ impl Reconciler {
             folder: config.data.join("downloads"),
             secrets: Secrets::of(&config.data),
             writing: Arc::default(),
+            arrived: Arc::default(),
         };
         Ok(Self {
             fetcher: Arc::new(fetcher),
@@ -113,6 +116,7 @@ impl Reconciler {
             notes,
             shared: shared.clone(),
             parts,
+            carried: None,
             record,
             refreshed: None,
             fetched: false,
@@ -132,14 +136,20 @@ impl Reconciler {
         self.tell();
         while !*shutdown.borrow() {
             let next = self.parts.orders.borrow_and_update().clone();
+            let arrived = self.fetcher.arrived.load(Ordering::Relaxed);
             let ended = match next {
                 _ if self.outstays() => self.hand_back(&mut shutdown).await,
+                _ if self.carried.is_some() => self.look_into(&mut shutdown).await,
                 Next::Job(order) if !self.record.knows(&order.key) => self.judge(order, &mut shutdown).await,
                 next => self.step(&next, &mut shutdown).await,
             };
             match ended {
                 Ended::Done(Ok(())) => self.wait = FIRST_WAIT,
                 Ended::Done(Err(refusal)) => {
+                    // A line that breaks again and again, and brings something each time, gets it done.
+                    if self.fetcher.arrived.load(Ordering::Relaxed) > arrived {
+                        self.wait = FIRST_WAIT;
+                    }
                     tracing::warn!(reason = %refusal.reason, error = refusal.message, wait = ?self.wait, "a deployment does not get on; trying again");
                     let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
                     self.wait = (self.wait * 2).min(LAST_WAIT);
@@ -162,14 +172,22 @@ impl Reconciler {
         tokio::select! {
             done = work => Ended::Done(done),
             changed = self.parts.orders.changed() => if changed.is_ok() { Ended::Disturbed } else { Ended::Stopped },
+            Some(carried) = self.parts.carried.recv(), if self.carried.is_none() => {
+                self.carried = Some(carried);
+                Ended::Disturbed
+            }
             _ = shutdown.wait_for(|stop| *stop) => Ended::Stopped,
         }
     }
 
     /// Whether a job's document is believed.
-    async fn judge(&mut self, order: Order, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+    pub(super) async fn judge(
+        &mut self,
+        order: Order,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
         let begun = Instant::now();
-        let fetcher = self.fetcher.clone();
+        let fetcher = self.fetcher.at(order.folder.clone());
         let judged = loop {
             let refreshed = match self.undisturbed(fetcher.source.refresh(), shutdown).await {
                 Ended::Done(refreshed) => refreshed,
@@ -177,7 +195,7 @@ impl Reconciler {
                 Ended::Stopped => return Ended::Stopped,
             };
             match refreshed {
-                Err(refusal) if may_pass(&refusal) && begun.elapsed() < JUDGE_PATIENCE => {
+                Err(refusal) if may_pass(&refusal) && order.folder.is_none() && begun.elapsed() < JUDGE_PATIENCE => {
                     tracing::warn!(reason = %refusal.reason, error = refusal.message, "cannot refresh the repository's metadata; trying again");
                     let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
                     self.wait = (self.wait * 2).min(LAST_WAIT);
@@ -199,7 +217,7 @@ impl Reconciler {
         match judged {
             Ok((state, last, message)) => {
                 tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
-                self.record.accept(order.key, order.document, &state, last, message);
+                self.record.accept(order, &state, last, message);
                 (self.fetched, self.staged, self.asked) = (false, false, Asked::Due);
                 self.since = Instant::now();
             }
@@ -233,7 +251,8 @@ impl Reconciler {
             open: open.is_none_or(|minutes| minutes > 0),
             staged: self.staged,
             asked: self.asked,
-            canceled: *next == Next::Nothing,
+            // What was carried here was wanted here, whatever was last said over there.
+            canceled: *next == Next::Nothing && work.folder.is_none(),
             confirmed: generation,
         };
         let step = step(work, view);
@@ -263,7 +282,8 @@ impl Reconciler {
             // The agent that shall run them does that.
             Step::Stage if self.standing(&state) != AgentStanding::Runs => {
                 self.staged = true;
-                Ended::Done(self.reach(Phase::Staged, None).await)
+                self.pass(Phase::Staged);
+                Ended::Done(Ok(()))
             }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
@@ -271,7 +291,8 @@ impl Reconciler {
                 Ended::Done(match staged {
                     Ok(()) => {
                         self.staged = true;
-                        self.reach(Phase::Staged, None).await
+                        self.pass(Phase::Staged);
+                        Ok(())
                     }
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
@@ -305,13 +326,11 @@ impl Reconciler {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Ended<Result<(), Refusal>> {
         let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
-        let left = Duration::from_millis(work.left_ms);
-        if work.phase == Phase::Queued
-            && let Err(refusal) = self.reach(Phase::Downloading, None).await
-        {
-            return Ended::Done(Err(refusal));
+        let (left, fetcher) = (Duration::from_millis(work.left_ms), self.fetcher.at(work.folder.clone()));
+        if work.phase == Phase::Queued {
+            self.pass(Phase::Downloading);
         }
-        let (fetcher, refreshed, history) = (self.fetcher.clone(), self.refreshed.clone(), self.record.history());
+        let (refreshed, history) = (self.refreshed.clone(), self.record.history());
         let fetching = async {
             match refreshed {
                 Some(refreshed) => {
@@ -336,7 +355,10 @@ impl Reconciler {
                     work.sequences = sequences;
                     work.phase == Phase::Downloading
                 });
-                if early { self.reach(Phase::Verified, None).await } else { self.keep().await }
+                if early {
+                    self.pass(Phase::Verified);
+                }
+                Ok(())
             }
             Err(refusal) if may_pass(&refusal) => Err(refusal),
             Err(refusal) => self.end(Phase::Refused, refusal).await,
@@ -346,67 +368,6 @@ impl Reconciler {
     async fn pause(&mut self, time: Duration, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
         match self.undisturbed(sleep(time), shutdown).await {
             Ended::Done(()) => Ended::Done(Ok(())),
-            other => other.without_value(),
-        }
-    }
-
-    fn standing(&self, state: &DesiredState) -> AgentStanding {
-        let wanted = state.agent.as_ref().map(|agent| &agent.artifact.sha256);
-        self.installer.agent(wanted, state.generation)
-    }
-
-    /// Whether this agent is on trial for what is over.
-    fn outstays(&self) -> bool {
-        let work = self.record.work.as_ref().filter(|work| work.phase == Phase::Trial);
-        self.installer.agent_trial().is_some_and(|trial| work.is_none_or(|work| work.generation != trial))
-    }
-
-    /// Has the agent of the work take over, which goes on from here.
-    async fn hand_over(
-        &mut self,
-        state: &DesiredState,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Ended<Result<(), Refusal>> {
-        if let Err(refusal) = self.reach(Phase::Trial, None).await {
-            return Ended::Done(Err(refusal));
-        }
-        let (installer, generation) = (self.installer.clone(), state.generation);
-        let wanted = state.agent.as_ref().map(|agent| agent.artifact.sha256);
-        match blocking(move || installer.hand_over(wanted.as_ref(), generation)).await.and_then(|done| done) {
-            Ok(()) => Self::ending(shutdown).await,
-            Err(refusal) => Ended::Done(self.end(Phase::RolledBack, refusal).await),
-        }
-    }
-
-    /// Has the agent before this one take over, which ends the work, or begins the next.
-    async fn hand_back(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        tracing::warn!("this agent was on trial for what is over: the one before takes over");
-        let installer = self.installer.clone();
-        match blocking(move || installer.hand_back()).await.and_then(|done| done) {
-            Ok(()) => Self::ending(shutdown).await,
-            Err(refusal) => Ended::Done(Err(refusal)),
-        }
-    }
-
-    async fn ending(shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        let _ = shutdown.wait_for(|stop| *stop).await;
-        Ended::Stopped
-    }
-
-    /// A new agent has to be heard by the control plane, or nobody could ever tell it to go.
-    async fn prove(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        let mut answered = self.shared.answered.subscribe();
-        let answered = async move { answered.wait_for(|answered| *answered).await.is_ok() };
-        match self.undisturbed(tokio::time::timeout_at(self.begun + self.patience, answered), shutdown).await {
-            Ended::Done(Ok(true)) => Ended::Done(Ok(())),
-            Ended::Done(_) => {
-                let what = format!("no control plane has answered it within {} s", self.patience.as_secs());
-                match self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await {
-                    // The next look hands back.
-                    Ok(()) => Ended::Disturbed,
-                    Err(refusal) => Ended::Done(Err(refusal)),
-                }
-            }
             other => other.without_value(),
         }
     }
@@ -480,7 +441,16 @@ impl Reconciler {
         }
     }
 
-    async fn reach(&mut self, phase: Phase, why: Option<Refusal>) -> Result<(), Refusal> {
+    /// Says that a phase is reached that a start would find again by itself: nothing is written for it.
+    fn pass(&mut self, phase: Phase) {
+        self.spend();
+        if let Some(work) = &mut self.record.work {
+            work.to(phase, None);
+        }
+        self.tell();
+    }
+
+    pub(super) async fn reach(&mut self, phase: Phase, why: Option<Refusal>) -> Result<(), Refusal> {
         self.spend();
         let before = self.record.clone();
         if let Some(work) = &mut self.record.work {
@@ -516,7 +486,7 @@ impl Reconciler {
         kept
     }
 
-    async fn end(&mut self, phase: Phase, refusal: Refusal) -> Result<(), Refusal> {
+    pub(super) async fn end(&mut self, phase: Phase, refusal: Refusal) -> Result<(), Refusal> {
         tracing::warn!(phase = %phase, reason = %refusal.reason, error = refusal.message, "a desired state does not come to run");
         self.reach(phase, Some(refusal)).await
     }
@@ -553,7 +523,7 @@ impl Reconciler {
 }
 
 impl<T> Ended<T> {
-    fn without_value<U>(self) -> Ended<U> {
+    pub(super) fn without_value<U>(self) -> Ended<U> {
         match self {
             Self::Stopped => Ended::Stopped,
             Self::Done(_) | Self::Disturbed => Ended::Disturbed,
