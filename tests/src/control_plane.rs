@@ -49,12 +49,12 @@ pub struct Start {
 impl Start {
     /// On free ports.
     pub fn new(folder: &Path) -> Self {
-        let (free, none) = ("127.0.0.1:0".to_owned(), String::new);
+        let free = "127.0.0.1:0".to_owned();
         Self {
             folder: folder.to_owned(),
             https: free.clone(),
             mqtt: free,
-            token: none(),
+            token: String::new(),
             names: Vec::new(),
             under: Vec::new(),
         }

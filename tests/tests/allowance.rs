@@ -20,7 +20,9 @@ const DAY: i64 = 86_400;
 fn row(lane: Lane, stream: &str, number: u32) -> Write {
     let mut state = number.wrapping_mul(2_654_435_761) | 1;
     let noise = (0..1_000).map(|_| {
-        (state ^= state << 13, state ^= state >> 17, state ^= state << 5);
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
         (state >> 24) as u8
     });
     let created = holm_core::Timestamp(1_795_000_000_000);

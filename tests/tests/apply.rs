@@ -59,7 +59,10 @@ impl World {
         let ids: Vec<Value> = rollouts.as_array().unwrap().iter().map(|rollout| rollout["id"].clone()).collect();
         let devices = self.cloud.get("/v1/devices")["devices"].clone();
         let groups: Vec<Value> = devices.as_array().unwrap().iter().map(|device| device["groups"].clone()).collect();
-        json!([groups, ids, self.cloud.get("/v1/audit")])
+        // Jobs are put in whenever it is time, by rollouts that have begun.
+        let audit = self.cloud.get("/v1/audit")["audit"].clone();
+        let begun = audit.as_array().unwrap().iter().filter(|entry| entry["action"] != "put a job in").cloned();
+        json!([groups, ids, begun.collect::<Vec<Value>>()])
     }
 }
 

@@ -15,7 +15,7 @@ use holm_tests::node::{Node, Start};
 use holm_tests::publisher::Publisher;
 use holm_tests::sites::{Site, recorded, recorder};
 use holm_tests::world::World;
-use holm_tests::{control_plane, node};
+use holm_tests::{control_plane, node, within};
 use serde_json::json;
 
 /// For a deployment, on a slow machine.
@@ -113,7 +113,7 @@ fn a_device_killed_at_any_commit_or_rename_runs_the_old_set_or_the_new_and_then_
         let (job, survived) = attempt(&mut world, &site.killer());
         if let Some(node) = survived {
             tally.missed.push(site.clone());
-            node.stop();
+            node.kill();
             continue;
         }
         tally.killed(site);
@@ -180,7 +180,10 @@ fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all
         let Some(mut cloud) = cloud else { return (None, node) };
         for words in [&publish, &deploy("2.0.0")] {
             let output = run(&cloud, words);
-            assert!(output.status.success() || cloud.has_ended(), "{words:?}: {output:?}");
+            if !output.status.success() {
+                // A connection may end before its process is seen to.
+                within(Duration::from_secs(5), &format!("{words:?}: {output:?}"), || cloud.has_ended().then_some(()));
+            }
         }
         let deadline = Instant::now() + PATIENCE;
         while !cloud.has_ended() {
@@ -204,8 +207,9 @@ fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all
         let (survived, node) = attempt(site.killer());
         if let Some(cloud) = survived {
             tally.missed.push(site.clone());
+            // An end in order may come to it.
+            drop(cloud);
             node.stop();
-            cloud.stop();
             continue;
         }
         tally.killed(site);

@@ -108,7 +108,9 @@ impl Apply {
         if self.json {
             let plain = |deployment: &Value| {
                 let mut plain = deployment.clone();
-                plain.as_object_mut().map(|fields| fields.remove("rollout"));
+                if let Some(fields) = plain.as_object_mut() {
+                    fields.remove("rollout");
+                }
                 plain
             };
             let deployments: Vec<Value> = deployments.iter().map(plain).collect();
