@@ -142,7 +142,7 @@ const RPI4: Board = Board {
     radio: Some(Radio { modules: &["brcmfmac"], chips: &["brcmfmac43455-sdio", "brcmfmac43456-sdio"] }),
 };
 
-const BOARDS: [Board; 3] = [VIRT, RPI3, RPI4];
+pub(super) const BOARDS: [Board; 3] = [VIRT, RPI3, RPI4];
 
 impl Board {
     /// By its name.
