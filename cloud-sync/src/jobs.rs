@@ -87,11 +87,7 @@ impl Jobs {
     /// What that means for who does it. Nothing is known before it was asked often enough: a service that has just rung may say that
     /// there is nothing.
     pub(crate) fn wanted(&self) -> Next {
-        let order = |job: &JobExecution| {
-            let document = job.job_document.as_ref().map(|document| document.text().map(std::borrow::Cow::into_owned));
-            // One that cannot be read is refused as what it is: no document.
-            Order { key: key_of(job), document: document.and_then(Result::ok).unwrap_or_default() }
-        };
+        let order = |job: &JobExecution| Order { key: key_of(job), document: document(job), folder: None };
         match &self.next {
             Some(job) if job.status.is_terminal() => Next::Unknown,
             Some(job) => Next::Job(order(job)),
@@ -181,6 +177,12 @@ impl Jobs {
         self.wait = (self.wait * 2).min(LAST_WAIT);
         Ok(Heard { answer: true, time: rejected.timestamp.map(|time| time.timestamp()), changed: false })
     }
+}
+
+/// The text of a job's document. One that cannot be read is refused as what it is: no document.
+pub(crate) fn document(job: &JobExecution) -> String {
+    let document = job.job_document.as_ref().map(|document| document.text().map(std::borrow::Cow::into_owned));
+    document.and_then(Result::ok).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -23,9 +23,10 @@ use holm_mqtt::{CloudOptions, CloudSession, Traffic};
 use holm_protocol::limits::{MAX_PAYLOAD_BYTES, MAX_TOPIC_BYTES};
 use holm_protocol::{AgentBuild, Ask, Health, ReportedFunction, SHADOW_NAME, ShadowName, subscriptions};
 use holm_store::{CloudNotes, Outbox};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::deploy::carried::Carried;
 use crate::deploy::{Installer, Next, Parts, Reconciler, Told};
 use crate::enrol::{Invitation, Requester};
 use crate::identity::{Identity, IdentityFolder};
@@ -96,6 +97,7 @@ pub struct CloudLink {
     shared: Arc<Shared>,
     requester: Requester,
     renewed: Option<Instant>,
+    carried: mpsc::Receiver<Carried>,
 }
 
 impl CloudLink {
@@ -112,7 +114,9 @@ impl CloudLink {
         };
         let news = shared.clone();
         config.outbox.listen(move || news.news.notify_one());
-        (Cloud { shared: shared.clone() }, Self { config, shared, requester, renewed: None })
+        let (carry, carried) = mpsc::channel(1);
+        let link = Self { config, shared: shared.clone(), requester, renewed: None, carried };
+        (Cloud { shared, carry }, link)
     }
 
     /// Keeps the device connected until `shutdown`. Not cancel safe, but nothing is lost by cancelling: what is not acknowledged is
@@ -122,7 +126,9 @@ impl CloudLink {
         let identity = Arc::new(identity);
         let (orders, ordered) = watch::channel(Next::default());
         let (tell, told) = watch::channel(Told::default());
-        let parts = Parts { orders: ordered, told: tell };
+        let (_, nothing) = mpsc::channel(1);
+        let carried = std::mem::replace(&mut self.carried, nothing);
+        let parts = Parts { orders: ordered, carried, told: tell };
         let work = Work::new(&self.config, &self.shared, &self.requester, identity.thing().clone(), (orders, told));
         let mut work = match work {
             Ok(work) => work,

@@ -1,10 +1,14 @@
 //! How the link stands, for whoever asks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use holm_protocol::{ReasonCode, ThingName};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::deploy::carried::{Carried, order};
+use crate::deploy::{Refusal, blocking};
 use crate::upload::UploadStats;
 
 /// What the link is doing.
@@ -89,12 +93,27 @@ impl Shared {
 #[derive(Clone)]
 pub struct Cloud {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) carry: mpsc::Sender<Carried>,
 }
 
 impl Cloud {
     /// How things stand.
     pub fn status(&self) -> CloudStatus {
         self.shared.status().clone()
+    }
+
+    /// Takes the deployment that somebody has carried here in a folder: the generation of the desired state, once it is believed. What
+    /// comes of it is in [`CloudStatus`]. Waits while a trial is running.
+    pub async fn carry(&self, folder: PathBuf) -> Result<u64, Refusal> {
+        let thing = self.shared.status().thing.clone().and_then(|thing| ThingName::new(&thing).ok());
+        let thing = thing.ok_or_else(|| {
+            Refusal::new(ReasonCode::WrongDevice, "this device is not enrolled: that needs a network once")
+        })?;
+        let order = blocking(move || order(&folder, &thing)).await??;
+        let (answer, answered) = oneshot::channel();
+        let gone = || Refusal::new(ReasonCode::Internal, "deployments cannot be set up here, or the node is ending");
+        self.carry.send(Carried { order, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 
     /// What runs may have changed.

@@ -296,15 +296,32 @@ fn a_kill_in_any_phase_leaves_the_old_or_the_new_set_and_it_goes_on() {
     node.stop();
 }
 
+/// The same function, with so many bytes more that say nothing: a custom section of its component.
+fn padded(version: &str, bytes: u32) -> Vec<u8> {
+    let leb = |number: u32| (0..5).map(move |at| (number >> (7 * at)) as u8 & 0x7f | if at < 4 { 0x80 } else { 0 });
+    let mut component = holm_tests::functions::guests().to_vec();
+    component.push(0);
+    component.extend(leb(bytes + 1));
+    component.push(0);
+    component.extend((0..bytes).map(|_| rand::random::<u8>()));
+    Guest::new("teller", "witness").on("ask").version(version).bundle_of(&component)
+}
+
 #[test]
-fn a_download_that_is_cut_goes_on_where_it_stood() {
+fn a_download_that_is_cut_at_every_64_kib_goes_on_where_it_stood_and_soon() {
+    const PIECE: usize = 64 << 10;
     let mut world = World::new();
     let node = world.start();
-    let one = world.release(&teller("1.0.0", "one"));
-    world.plane.https.desk().cut = Some(5_000);
+    let bundle = padded("1.0.0", 8 * PIECE as u32);
+    let cuts = bundle.len() / PIECE;
+    assert!(cuts > 8);
+    let one = world.release(&bundle);
+    world.plane.https.desk().cut = Some(PIECE);
     let job = world.deploy(&world.repository.desired(1, 0, vec![one]));
+    // With waits that grow with every cut, this would take many minutes.
     world.check_end(&job, "SUCCEEDED", None);
-    assert_eq!(world.plane.https.desk().ranges, ["bytes=5000-"]);
+    let expected: Vec<String> = (1..=cuts).map(|cut| format!("bytes={}-", cut * PIECE)).collect();
+    assert_eq!(world.plane.https.desk().ranges, expected);
     assert_eq!(runs(&node), ["teller 1.0.0"]);
     assert!(!world.data.join("downloads").exists());
     node.stop();

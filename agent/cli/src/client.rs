@@ -74,6 +74,12 @@ impl Client {
         self.within(DEPLOYMENT, Method::POST, "/v1/deploy", bundle).await
     }
 
+    /// Hands over a folder with a deployment, and waits until that is believed: after a trial that is running.
+    pub(crate) async fn carry(&self, folder: &str) -> Result<Value, Failure> {
+        let path = format!("/v1/cloud/deploy?folder={}", escape(folder));
+        self.within(DEPLOYMENT, Method::POST, &path, Bytes::new()).await
+    }
+
     /// Takes something away.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.within(PATIENCE, Method::DELETE, path, Bytes::new()).await

@@ -1,7 +1,7 @@
 //! `holm deploy`: a new version, watched until it is confirmed or rolled back. To the node on this machine here; to devices of
 //! the control plane by [`crate::release`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,14 +22,17 @@ use crate::screen::Screen;
 const USAGE: u8 = 2;
 
 /// The exit code of a deployment that was rolled back.
-const ROLLED_BACK: u8 = 4;
+pub(crate) const ROLLED_BACK: u8 = 4;
 
 /// See `holm deploy --help`.
 #[derive(clap::Args)]
 pub(crate) struct Deploy {
     /// A release as FUNCTION@VERSION; with --local a bundle, or a function's folder, which is built first
-    #[arg(value_name = "WHAT")]
-    what: PathBuf,
+    #[arg(value_name = "WHAT", required_unless_present = "from")]
+    what: Option<PathBuf>,
+    /// To the node on this machine, what `holm device export` has put into this folder: without a network, signed all the same
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["what", "cloud", "local"])]
+    from: Option<PathBuf>,
     /// To this device of the control plane
     #[arg(long, value_name = "NAME", conflicts_with = "local", group = "cloud")]
     device: Option<String>,
@@ -60,6 +63,9 @@ pub(crate) struct Deploy {
 
 impl Deploy {
     pub(crate) async fn run(&self, client: &Client, screen: &mut Screen) -> Result<ExitCode, Failure> {
+        if let Some(folder) = &self.from {
+            return crate::carry::deploy(client, folder, self.json, screen).await;
+        }
         if let Some(group) = &self.group {
             return self.rollout(group, screen).await;
         }
@@ -76,13 +82,14 @@ impl Deploy {
             screen.complain(&failure.next("holm deploy FUNCTION@VERSION --group NAME --canary 5% --watch"));
             return Ok(ExitCode::from(USAGE));
         }
-        let path = match self.what.is_dir() {
+        let what = self.what();
+        let path = match what.is_dir() {
             true => {
-                let built = build::build(&self.what, None, screen)?;
+                let built = build::build(what, None, screen)?;
                 screen.note(build::render(&built, &screen.look).trim_end());
                 built.bundle
             }
-            false => self.what.clone(),
+            false => what.to_owned(),
         };
         let bytes = std::fs::read(&path).map_err(|error| {
             Failure::new(format!("cannot read the bundle {}: {error}", path.display()))
@@ -108,11 +115,16 @@ impl Deploy {
 }
 
 impl Deploy {
+    fn what(&self) -> &Path {
+        // Not there with `--from` only.
+        self.what.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// What is to be deployed by way of a control plane.
     fn named(&self, screen: &Screen) -> Option<(&str, &str)> {
-        let named = self.what.to_str().and_then(|what| what.split_once('@'));
+        let named = self.what().to_str().and_then(|what| what.split_once('@'));
         if named.is_none() {
-            let failure = Failure::new(format!("{} is not FUNCTION@VERSION", self.what.display()));
+            let failure = Failure::new(format!("{} is not FUNCTION@VERSION", self.what().display()));
             screen.complain(&failure.next("publish a bundle with `holm publish BUNDLE`, and deploy what that says"));
         }
         named

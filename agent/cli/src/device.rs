@@ -61,6 +61,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write what a device shall run next to a folder, with all that belongs to it: to be carried to a device without a network. Several
+    /// devices fit into one folder
+    Export {
+        /// Its name
+        name: String,
+        /// The folder, such as one on a USB stick
+        folder: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask a device how it is, and pack that with what is known of it here, without secrets
     Diag {
         /// Its name
@@ -123,6 +134,7 @@ impl Device {
                     }
                 }
             }
+            Command::Export { name, folder, json } => crate::carry::export(&remote, name, folder, *json, screen).await,
             Command::Diag { name, output, json } => {
                 let diag = crate::diag::Diag::of(&remote, name, screen).await?;
                 match json {

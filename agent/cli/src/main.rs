@@ -12,6 +12,7 @@ mod board;
 mod buffer;
 mod build;
 mod card;
+mod carry;
 mod cc;
 mod client;
 mod cloud;

@@ -8,19 +8,17 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::client::escape;
+use crate::deploy::ROLLED_BACK;
 use crate::failure::Failure;
 use crate::look::{Look, Tone};
 use crate::remote::Remote;
 use crate::screen::Screen;
 
-/// The exit code of a deployment that was rolled back.
-const ROLLED_BACK: u8 = 4;
-
 /// The exit code of a deployment that has not ended: the device may be away.
-const QUEUED: u8 = 5;
+pub(crate) const QUEUED: u8 = 5;
 
 /// Between two questions how far it is.
-const POLL: Duration = Duration::from_millis(300);
+pub(crate) const POLL: Duration = Duration::from_millis(300);
 
 /// What is wanted.
 pub(crate) struct Release<'a> {
@@ -35,7 +33,7 @@ pub(crate) struct Release<'a> {
 
 /// How a deployment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Confirmed,
     RolledBack,
     Failed,
@@ -99,7 +97,7 @@ impl Release<'_> {
 }
 
 /// A job as one line, and how it ended if it did.
-fn look_at(job: &Value, look: &Look) -> (String, Option<End>) {
+pub(crate) fn look_at(job: &Value, look: &Look) -> (String, Option<End>) {
     let text = |path: &str| job.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let status = JobStatus::parse(text("/status"));
     let phase = match text("/details/phase") {

@@ -201,10 +201,10 @@ pub(crate) async fn fetch(http: &Http, url: &str, update: &mut Update) -> Result
 }
 
 /// Fetches a target into a file, which is there only if it is the one that was signed.
-async fn save(http: &Http, url: &str, name: &str, target: &Target, file: &Path) -> Result<(), Failure> {
+pub(crate) async fn save(http: &Http, url: &str, name: &str, target: &Target, file: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", file.display()));
     let folder = file.parent().unwrap_or(Path::new("."));
-    let mut part = NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    let mut part = readable(folder).map_err(|error| failed(&error))?;
     let mut check = target.check(name);
     let got = http.get(url, target.length, LONG_PATIENCE, |piece| {
         check.update(piece).map_err(|error| refused(name, &error))?;
@@ -220,8 +220,14 @@ async fn save(http: &Http, url: &str, name: &str, target: &Target, file: &Path) 
     Ok(())
 }
 
+/// A file to be renamed, which others may read then: nothing of a repository is secret.
+pub(crate) fn readable(folder: &Path) -> std::io::Result<NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt as _;
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder)
+}
+
 /// Whether a file is there already and is the target.
-fn is_same(file: &Path, name: &str, target: &Target) -> bool {
+pub(crate) fn is_same(file: &Path, name: &str, target: &Target) -> bool {
     let Ok(mut file) = std::fs::File::open(file) else { return false };
     let mut check = target.check(name);
     let mut buffer = [0; 1 << 16];

@@ -192,6 +192,30 @@ pub(super) async fn deploy(Extract(state): Extract<State>, bundle: Bytes) -> Ans
     Ok(Json(json!(report)))
 }
 
+/// What somebody has carried here.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Carried {
+    folder: std::path::PathBuf,
+}
+
+/// A deployment from a folder: its generation, once it is believed. What comes of it is in the status.
+pub(super) async fn carry(Extract(state): Extract<State>, Query(carried): Query<Carried>) -> Answer {
+    let cloud = state.cloud.as_ref().ok_or_else(|| {
+        Failure::new(StatusCode::CONFLICT, "this node takes no deployments of a control plane: cloud.enabled".into())
+    })?;
+    let refused = |refusal: holm_cloud_sync::Refusal| {
+        let sentence = refusal.reason.explanation();
+        let words = match refusal.message.starts_with(sentence) {
+            true => refusal.message,
+            false => format!("{sentence}: {}", refusal.message),
+        };
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+    };
+    let generation = cloud.carry(carried.folder).await.map_err(refused)?;
+    Ok(Json(json!({ "generation": generation })))
+}
+
 pub(super) async fn remove(Extract(state): Extract<State>, Path(function): Path<String>) -> Answer {
     let name = name(&function)?;
     change(async move |deployer| deployer.remove(&name).await, state).await?;

@@ -109,6 +109,7 @@ fn router(state: State, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/functions/{name}/release", post(handlers::release))
         .route("/v1/functions/{name}/invoke", post(handlers::invoke))
         .route("/v1/deploy", post(handlers::deploy))
+        .route("/v1/cloud/deploy", post(handlers::carry))
         .route("/v1/events", get(handlers::events))
         .route("/v1/logs", get(handlers::logs))
         .route("/v1/results/{name}", get(handlers::results))

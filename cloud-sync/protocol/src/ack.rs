@@ -8,7 +8,7 @@
 //! record of the stream would wait behind it for ever.
 //!
 //! Unknown fields are ignored. A device ignores epochs that are not its own; a watermark above its own last number means that
-//! its database is a restored one, and it begins a new epoch.
+//! its database is a restored one, and so does a refusal for a conflict: it begins a new epoch.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ codes! {
         UnsupportedFormat = "unsupported-format",
         /// It says something else than the topic it came on.
         Mismatch = "mismatch",
+        /// Other records are stored under its numbers: the device's database is a restored one.
+        Conflict = "conflict",
     }
 }
 

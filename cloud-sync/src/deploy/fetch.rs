@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use holm_bundle::Digest;
@@ -20,6 +21,7 @@ use holm_trust::tuf::{Check, DeploymentKeys, Listing, Repository, Target};
 use holm_trust::{Judge, TrustError};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
+use super::carried::unreadable;
 use super::record::History;
 use super::repository::{Source, blocking};
 use super::{AgentStanding, Installer, Refusal};
@@ -35,6 +37,7 @@ const PIECES: usize = 8;
 const CHUNK: usize = 64 << 10;
 
 /// What fetching needs, shared with threads that block.
+#[derive(Clone)]
 pub(super) struct Fetcher {
     pub(super) thing: ThingName,
     pub(super) source: Source,
@@ -46,6 +49,8 @@ pub(super) struct Fetcher {
     /// Held by who writes there. A fetch that was given up may have a piece to write yet, and what it writes is not in the digest of the
     /// one after it.
     pub(super) writing: Arc<Mutex<()>>,
+    /// Bytes that came, ever.
+    pub(super) arrived: Arc<AtomicU64>,
 }
 
 /// What is known once everything is here.
@@ -64,6 +69,11 @@ struct Missing {
 }
 
 impl Fetcher {
+    /// The same, with files from a folder if one is named. What it has not comes over the network.
+    pub(super) fn at(&self, folder: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { source: self.source.at(folder), ..self.clone() })
+    }
+
     /// Gets all of it here. Cancel safe.
     pub(super) async fn fetch(
         self: Arc<Self>,
@@ -226,29 +236,15 @@ impl Fetcher {
         })?;
         let part = self.folder.join(format!("{digest}.part"));
         let (opened, check) = (part.clone(), file.target.check(&file.name));
-        let writing = self.writing.clone().lock_owned().await;
-        let mut sink = blocking(move || Sink::open(opened, check, writing)).await??;
+        let (writing, arrived) = (self.writing.clone().lock_owned().await, self.arrived.clone());
+        let mut sink = blocking(move || Sink::open(opened, check, arrived, writing)).await??;
         let from = sink.written;
         if from < file.target.length || from == 0 {
-            let mut download = self.source.download(path, from).await?;
-            match download.status {
-                206 if download.from == Some(from) => {}
-                // The whole of it, asked for or not.
-                200 => sink = blocking(move || sink.restart()).await??,
-                403 | 404 => return Err(TrustError::Missing { name: file.name.clone() }.into()),
-                416 => {
-                    blocking(move || sink.discard()).await?;
-                    return Ok(Got::NotFitting(Refusal::new(
-                        ReasonCode::DownloadFailed,
-                        "the server has less than was signed",
-                    )));
-                }
-                status => {
-                    let what = format!("{} is answered with status {status}", file.name);
-                    return Err(Refusal::new(ReasonCode::DownloadFailed, what));
-                }
-            }
-            sink = match pour(&mut download, sink).await? {
+            let poured = match self.source.carried(path, from).await? {
+                Some(carried) => blocking(move || copy(carried, sink)).await??,
+                None => self.download(path, file, sink).await?,
+            };
+            sink = match poured {
                 Poured::All(sink) => sink,
                 Poured::NotFitting(refusal) => return Ok(Got::NotFitting(refusal)),
             };
@@ -260,6 +256,28 @@ impl Fetcher {
             Err(refusal) if resumed || refusal.reason.is_security() => Ok(Got::NotFitting(refusal)),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// What is missing of it, over the network.
+    async fn download(&self, path: &str, file: &Missing, sink: Sink) -> Result<Poured, Refusal> {
+        let from = sink.written;
+        let mut download = self.source.download(path, from).await?;
+        let sink = match download.status {
+            206 if download.from == Some(from) => sink,
+            // The whole of it, asked for or not.
+            200 => blocking(move || sink.restart()).await??,
+            403 | 404 => return Err(TrustError::Missing { name: file.name.clone() }.into()),
+            416 => {
+                blocking(move || sink.discard()).await?;
+                let less = "the server has less than was signed";
+                return Ok(Poured::NotFitting(Refusal::new(ReasonCode::DownloadFailed, less)));
+            }
+            status => {
+                let what = format!("{} is answered with status {status}", file.name);
+                return Err(Refusal::new(ReasonCode::DownloadFailed, what));
+            }
+        };
+        pour(&mut download, sink).await
     }
 
     /// Native code for components that have none here: from the repository, or from the compiler later.
@@ -401,6 +419,29 @@ async fn pour(download: &mut crate::http::Download, sink: Sink) -> Result<Poured
     }
 }
 
+/// From a file that is here to the disk. Blocks.
+fn copy(mut from: fs::File, mut sink: Sink) -> Result<Poured, Refusal> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = from.read(&mut chunk).map_err(|error| unreadable(&sink.path, &error))?;
+        if count == 0 {
+            break;
+        }
+        if let Err(refusal) = sink.write(chunk.get(..count).unwrap_or_default()) {
+            if refusal.reason.is_security() {
+                sink.discard();
+                return Ok(Poured::NotFitting(refusal));
+            }
+            return Err(refusal);
+        }
+    }
+    if sink.written < sink.length {
+        let what = format!("the folder has {} of {} bytes", sink.written, sink.length);
+        return Err(Refusal::new(ReasonCode::DownloadFailed, what));
+    }
+    Ok(Poured::All(sink))
+}
+
 /// A file that is being written. Every method blocks.
 struct Sink {
     path: PathBuf,
@@ -410,19 +451,26 @@ struct Sink {
     check: Box<Check>,
     written: u64,
     length: u64,
+    /// See [`Fetcher::arrived`].
+    arrived: Arc<AtomicU64>,
     /// See [`Fetcher::writing`].
     _writing: OwnedMutexGuard<()>,
 }
 
 impl Sink {
     /// Goes on with what is there, if it can belong to the file.
-    fn open(path: PathBuf, check: Check, writing: OwnedMutexGuard<()>) -> Result<Self, Refusal> {
+    fn open(
+        path: PathBuf,
+        check: Check,
+        arrived: Arc<AtomicU64>,
+        writing: OwnedMutexGuard<()>,
+    ) -> Result<Self, Refusal> {
         let failed = |source| SyncError::File { action: "open", path: path.clone(), source };
         let mut options = fs::File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         let length = check.length();
         let (fresh, check) = (Box::new(check.clone()), Box::new(check));
-        let mut sink = Self { path, file, fresh, check, written: 0, length, _writing: writing };
+        let mut sink = Self { path, file, fresh, check, written: 0, length, arrived, _writing: writing };
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = sink.file.read(&mut chunk).map_err(|source| sink.failed("read", source))?;
@@ -449,6 +497,7 @@ impl Sink {
         self.check.update(piece)?;
         self.file.write_all(piece).map_err(|source| self.failed("write", source))?;
         self.written += piece.len() as u64;
+        self.arrived.fetch_add(piece.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -12,6 +12,8 @@
 //! writes down that it was taken, and looks again. [`record::step`] is the whole decision, and has no I/O. Each step may be taken twice.
 //! The link sends what [`Told`] says, whenever the control plane asks for it by having the job; see [`updates`].
 //!
+//! What is wanted may also be carried here in a folder ([`carried`]): another way in, and the same way from there on.
+//!
 //! Right before the trial functions are asked whether it may begin ([`defer`]). They can have it wait, within bounds that are the device's.
 //!
 //! A desired state that is not believed changes nothing, not even the work on the one before it: only one that is accepted takes its
@@ -22,6 +24,7 @@
 //! What may pass is tried again with growing waits until the policy's deadline. What goes down during a trial gets one more, and after
 //! that it is rolled back. Going back needs no network.
 
+pub(crate) mod carried;
 mod defer;
 mod fetch;
 mod record;
@@ -39,6 +42,7 @@ use holm_core::{FunctionName, Timestamp};
 use holm_protocol::{AgentBuild, DesiredFunction, JobId, Phase, ReasonCode};
 use holm_trust::TrustError;
 
+pub(crate) use repository::blocking;
 pub(crate) use task::{Parts, Reconciler, key_of};
 
 use crate::SyncError;
@@ -200,6 +204,8 @@ pub(crate) struct Order {
     pub(crate) key: OrderKey,
     /// The text of its document.
     pub(crate) document: String,
+    /// Where its files are, if somebody has carried them here.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// Which job, and which execution of it.

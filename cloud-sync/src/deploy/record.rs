@@ -1,6 +1,7 @@
 //! What is written down about deployments, and what follows from it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holm_bundle::Digest;
@@ -10,7 +11,7 @@ use holm_trust::LastAccepted;
 use serde::{Deserialize, Serialize};
 
 use super::defer::Asked;
-use super::{About, OrderKey, Refusal, Told};
+use super::{About, Order, OrderKey, Refusal, Told};
 
 /// A set gets so many trials if the node goes down during them: a power cut is not its fault, and twice is.
 const TRIALS: u32 = 2;
@@ -83,6 +84,9 @@ struct Accepted {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Work {
     pub(super) key: OrderKey,
+    /// Where its files are, if somebody has carried them here.
+    #[serde(default)]
+    pub(super) folder: Option<PathBuf>,
     pub(super) generation: u64,
     /// The envelope, whose signature was verified.
     document: String,
@@ -119,17 +123,26 @@ impl Record {
         self.accepted.map(|last| LastAccepted { generation: last.generation, payload: last.payload })
     }
 
+    /// Whether the work is of this job.
+    pub(super) fn is_about(&self, key: &OrderKey) -> bool {
+        self.work.as_ref().is_some_and(|work| work.key == *key)
+    }
+
     /// Whether something was made of this job already.
     pub(super) fn knows(&self, key: &OrderKey) -> bool {
-        self.work.as_ref().is_some_and(|work| work.key == *key)
-            || self.refused.as_ref().is_some_and(|refused| refused.key == *key)
+        self.is_about(key) || self.refused.as_ref().is_some_and(|refused| refused.key == *key)
+    }
+
+    /// Why the last job that was not believed was not, if it is this one.
+    pub(super) fn refusal(&self, key: &OrderKey) -> Option<Refusal> {
+        let refused = self.refused.as_ref().filter(|refused| refused.key == *key && !self.is_about(key))?;
+        Some(Refusal::new(refused.reason.clone(), refused.message.clone()))
     }
 
     /// A desired state was accepted. `last` is what to compare the next one with, if it is a new one.
     pub(super) fn accept(
         &mut self,
-        key: OrderKey,
-        document: String,
+        order: Order,
         state: &DesiredState,
         last: Option<LastAccepted>,
         message: Option<String>,
@@ -141,8 +154,10 @@ impl Record {
         let replaced = self.work.as_ref().filter(|work| !work.phase.is_final());
         let patience_ms = replaced.and_then(|work| work.patience_ms).map(|patience| patience.min(left_ms / 2));
         let asked = replaced.map_or(0, |work| work.asked);
+        let Order { key, document, folder } = order;
         self.work = Some(Work {
             key,
+            folder,
             generation: state.generation,
             document,
             phase: Phase::Queued,
@@ -317,6 +332,7 @@ pub(super) mod tests {
     pub(in super::super) fn work(phase: Phase, trials: u32, left_ms: u64) -> Work {
         Work {
             key: OrderKey { job: JobId::new("j").unwrap(), execution: None },
+            folder: None,
             generation: 5,
             document: String::new(),
             phase,
@@ -446,7 +462,7 @@ pub(super) mod tests {
             let waiting = Work { patience_ms: left, asked: 3, ..work(phase.clone(), 0, 1) };
             let mut record = Record { work: Some(waiting), ..Record::default() };
             let key = OrderKey { job: JobId::new("k").unwrap(), execution: None };
-            record.accept(key, String::new(), &state(6), None, None);
+            record.accept(Order { key, document: String::new(), folder: None }, &state(6), None, None);
             let work = record.work.unwrap();
             assert_eq!((work.patience_ms, work.asked), expected, "{phase}");
         }

@@ -1,8 +1,10 @@
-//! The repository, as this device knows it: metadata is refreshed over HTTPS, and kept as one document.
+//! The repository, as this device knows it: metadata is refreshed, over HTTPS or from a folder, and kept as one document.
 //!
 //! The first root comes with the identity. A device that was enrolled before there was a repository takes version 1 from the metadata's
 //! address, over TLS that its control plane's root vouches for: as much as vouched for the identity.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use holm_mqtt::Traffic;
@@ -13,7 +15,7 @@ use holm_trust::tuf::{Answer, DEPLOYMENT_KEYS, DeploymentKeys, Kept, Limits, MAX
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::{Refusal, carried};
 use crate::error::chain;
 use crate::identity::Identity;
 use crate::time::Time;
@@ -37,8 +39,11 @@ struct Stored {
     deployment_keys: Option<String>,
 }
 
-/// Where files come from.
+/// Where files come from. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Source {
+    /// Where somebody has carried them to. Metadata then comes from there alone: what is newer elsewhere is another deployment.
+    folder: Option<PathBuf>,
     metadata: CloudUrl,
     targets: CloudUrl,
     tls: Arc<ClientConfig>,
@@ -63,6 +68,7 @@ impl Source {
     ) -> Result<Self, SyncError> {
         let tuf = &identity.enrolled.tuf;
         Ok(Self {
+            folder: None,
             metadata: CloudUrl::parse(&tuf.metadata_url)?,
             targets: CloudUrl::parse(&tuf.targets_url)?,
             tls: tls::config(identity.root(), None, time)?,
@@ -71,6 +77,11 @@ impl Source {
             notes: notes.clone(),
             first_root: tuf.root_json.as_ref().map(|root| root.get().to_owned()),
         })
+    }
+
+    /// The same, with files from a folder if one is named.
+    pub(super) fn at(&self, folder: Option<PathBuf>) -> Self {
+        Self { folder, ..self.clone() }
     }
 
     pub(super) fn time(&self) -> &Time {
@@ -109,7 +120,7 @@ impl Source {
 
     async fn follow(&self, update: &mut Update) -> Result<(), Refusal> {
         while let Some(wanted) = update.wanted() {
-            let answer = match self.file(&self.metadata, &wanted.name, wanted.max_bytes).await? {
+            let answer = match self.metadata(&wanted.name, wanted.max_bytes).await? {
                 http::File::Found(bytes) => Answer::Found(bytes),
                 http::File::Missing => Answer::Missing,
                 http::File::TooLong => Answer::TooLong,
@@ -125,7 +136,7 @@ impl Source {
         }
         let nothing =
             |what: &str| Refusal::new(ReasonCode::DownloadFailed, format!("the repository's first root {what}"));
-        match self.file(&self.metadata, FIRST_ROOT, Limits::default().root).await? {
+        match self.metadata(FIRST_ROOT, Limits::default().root).await? {
             http::File::Found(bytes) => String::from_utf8(bytes).map_err(|_| nothing("is not text")),
             http::File::Missing => Err(nothing("is not there yet")),
             http::File::TooLong => Err(nothing("is too long")),
@@ -147,7 +158,12 @@ impl Source {
         }
         repository.fresh(self.time.moment())?;
         let most = target.length.min(MAX_DEPLOYMENT_KEYS);
-        let bytes = match self.file(&self.targets, &repository.path(DEPLOYMENT_KEYS)?, most).await? {
+        let path = repository.path(DEPLOYMENT_KEYS)?;
+        let file = match self.read_below("targets", &path, most).await? {
+            Some(file @ (http::File::Found(_) | http::File::TooLong)) => file,
+            Some(http::File::Missing) | None => self.file(&self.targets, &path, most).await?,
+        };
+        let bytes = match file {
             http::File::Found(bytes) => bytes,
             http::File::Missing => return Err(TrustError::Missing { name: DEPLOYMENT_KEYS.to_owned() }.into()),
             http::File::TooLong => return Err(TrustError::EndlessData { limit: most }.into()),
@@ -156,6 +172,28 @@ impl Source {
         let keys = DeploymentKeys::read(&bytes)?;
         stored.deployment_keys = String::from_utf8(bytes).ok();
         Ok(keys)
+    }
+
+    /// A file of metadata.
+    async fn metadata(&self, name: &str, most: u64) -> Result<http::File, Refusal> {
+        match self.read_below("metadata", name, most).await? {
+            Some(file) => Ok(file),
+            None => self.file(&self.metadata, name, most).await,
+        }
+    }
+
+    /// A file below the folder; `None` without one.
+    async fn read_below(&self, part: &str, name: &str, most: u64) -> Result<Option<http::File>, Refusal> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let path = carried::below(&folder.join(part), name)?;
+        blocking(move || carried::file(&path, most)).await?.map(Some)
+    }
+
+    /// A target of the folder, from a byte on; `None` if it has none, or there is no folder.
+    pub(super) async fn carried(&self, path: &str, from: u64) -> Result<Option<File>, Refusal> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let path = carried::below(&folder.join("targets"), path)?;
+        blocking(move || carried::target(&path, from)).await?
     }
 
     /// GET below one of the two addresses.
@@ -211,7 +249,7 @@ impl Stored {
 }
 
 /// What blocks, on a thread that may.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     let panicked = |_| Refusal::new(ReasonCode::Internal, "a thread of the agent ended early");
     tokio::task::spawn_blocking(work).await.map_err(panicked)
 }

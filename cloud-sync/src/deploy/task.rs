@@ -9,9 +9,10 @@ use holm_core::FunctionName;
 use holm_protocol::{DesiredState, Phase, ReasonCode};
 use holm_store::CloudNotes;
 use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::carried::Carried;
 use super::defer::Asked;
 use super::fetch::{Fetched, Fetcher};
 use super::record::{Record, Step, View, Work, minutes_open, step};
@@ -42,6 +43,7 @@ const PATIENCE: u32 = 4;
 /// Where orders come from, and where what there is to tell goes.
 pub(crate) struct Parts {
     pub(crate) orders: watch::Receiver<Next>,
+    pub(crate) carried: mpsc::Receiver<Carried>,
     pub(crate) told: watch::Sender<Told>,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Reconciler {
     notes: CloudNotes,
     shared: Arc<Shared>,
     parts: Parts,
+    /// What somebody has carried here, until it is judged.
+    pub(super) carried: Option<Carried>,
     pub(super) record: Record,
     /// As of the last acceptance in this process.
     refreshed: Option<Arc<Refreshed>>,
@@ -106,6 +110,7 @@ impl Reconciler {
             folder: config.data.join("downloads"),
             secrets: Secrets::of(&config.data),
             writing: Arc::default(),
+            arrived: Arc::default(),
         };
         Ok(Self {
             fetcher: Arc::new(fetcher),
@@ -113,6 +118,7 @@ impl Reconciler {
             notes,
             shared: shared.clone(),
             parts,
+            carried: None,
             record,
             refreshed: None,
             fetched: false,
@@ -132,14 +138,20 @@ impl Reconciler {
         self.tell();
         while !*shutdown.borrow() {
             let next = self.parts.orders.borrow_and_update().clone();
+            let arrived = self.fetcher.arrived.load(Ordering::Relaxed);
             let ended = match next {
                 _ if self.outstays() => self.hand_back(&mut shutdown).await,
+                _ if self.carried.is_some() => self.look_into(&mut shutdown).await,
                 Next::Job(order) if !self.record.knows(&order.key) => self.judge(order, &mut shutdown).await,
                 next => self.step(&next, &mut shutdown).await,
             };
             match ended {
                 Ended::Done(Ok(())) => self.wait = FIRST_WAIT,
                 Ended::Done(Err(refusal)) => {
+                    // A line that breaks again and again, and brings something each time, gets it done.
+                    if self.fetcher.arrived.load(Ordering::Relaxed) > arrived {
+                        self.wait = FIRST_WAIT;
+                    }
                     tracing::warn!(reason = %refusal.reason, error = refusal.message, wait = ?self.wait, "a deployment does not get on; trying again");
                     let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
                     self.wait = (self.wait * 2).min(LAST_WAIT);
@@ -162,14 +174,22 @@ impl Reconciler {
         tokio::select! {
             done = work => Ended::Done(done),
             changed = self.parts.orders.changed() => if changed.is_ok() { Ended::Disturbed } else { Ended::Stopped },
+            Some(carried) = self.parts.carried.recv(), if self.carried.is_none() => {
+                self.carried = Some(carried);
+                Ended::Disturbed
+            }
             _ = shutdown.wait_for(|stop| *stop) => Ended::Stopped,
         }
     }
 
     /// Whether a job's document is believed.
-    async fn judge(&mut self, order: Order, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
+    pub(super) async fn judge(
+        &mut self,
+        order: Order,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Ended<Result<(), Refusal>> {
         let begun = Instant::now();
-        let fetcher = self.fetcher.clone();
+        let fetcher = self.fetcher.at(order.folder.clone());
         let judged = loop {
             let refreshed = match self.undisturbed(fetcher.source.refresh(), shutdown).await {
                 Ended::Done(refreshed) => refreshed,
@@ -177,7 +197,7 @@ impl Reconciler {
                 Ended::Stopped => return Ended::Stopped,
             };
             match refreshed {
-                Err(refusal) if may_pass(&refusal) && begun.elapsed() < JUDGE_PATIENCE => {
+                Err(refusal) if may_pass(&refusal) && order.folder.is_none() && begun.elapsed() < JUDGE_PATIENCE => {
                     tracing::warn!(reason = %refusal.reason, error = refusal.message, "cannot refresh the repository's metadata; trying again");
                     let wait = self.wait.mul_f64(rand::random_range(0.5..=1.0));
                     self.wait = (self.wait * 2).min(LAST_WAIT);
@@ -199,7 +219,7 @@ impl Reconciler {
         match judged {
             Ok((state, last, message)) => {
                 tracing::info!(job = %order.key.job, generation = state.generation, "a desired state was accepted");
-                self.record.accept(order.key, order.document, &state, last, message);
+                self.record.accept(order, &state, last, message);
                 (self.fetched, self.staged, self.asked) = (false, false, Asked::Due);
                 self.since = Instant::now();
             }
@@ -233,7 +253,8 @@ impl Reconciler {
             open: open.is_none_or(|minutes| minutes > 0),
             staged: self.staged,
             asked: self.asked,
-            canceled: *next == Next::Nothing,
+            // What was carried here was wanted here, whatever was last said over there.
+            canceled: *next == Next::Nothing && work.folder.is_none(),
             confirmed: generation,
         };
         let step = step(work, view);
@@ -305,13 +326,13 @@ impl Reconciler {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Ended<Result<(), Refusal>> {
         let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
-        let left = Duration::from_millis(work.left_ms);
+        let (left, fetcher) = (Duration::from_millis(work.left_ms), self.fetcher.at(work.folder.clone()));
         if work.phase == Phase::Queued
             && let Err(refusal) = self.reach(Phase::Downloading, None).await
         {
             return Ended::Done(Err(refusal));
         }
-        let (fetcher, refreshed, history) = (self.fetcher.clone(), self.refreshed.clone(), self.record.history());
+        let (refreshed, history) = (self.refreshed.clone(), self.record.history());
         let fetching = async {
             match refreshed {
                 Some(refreshed) => {

@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holm_core::Timestamp;
-use holm_protocol::{Ack, Refusal, StreamName, ThingName};
+use holm_protocol::{Ack, Refusal, RefusalReason, StreamName, ThingName};
 use holm_store::{Lane, Outbox};
 use tokio::time::Instant;
 
@@ -400,6 +400,8 @@ impl Upload {
             flight.done = true;
             self.verdicts.refusal(flight.lane, refusal);
             self.stats.refused += 1;
+        } else if refusal.reason == RefusalReason::Conflict && !self.epoch_begun {
+            self.verdicts.conflict = true;
         } else {
             tracing::error!(stream, reason, "the control plane cannot take these records yet: it is to be updated");
             self.blocked.insert(stream.to_owned());
@@ -433,7 +435,7 @@ impl Upload {
             }
             Settled::NewEpoch => {
                 tracing::error!(
-                    "the control plane has records that this database never had: it is an old copy, and begins a new epoch"
+                    "the control plane has records under these numbers that this database never had: it is an old copy, and begins a new epoch"
                 );
                 self.stats.epochs += 1;
                 self.epoch_begun = true;

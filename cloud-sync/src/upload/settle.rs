@@ -13,6 +13,8 @@ use crate::SyncError;
 pub(crate) struct Verdicts {
     pub(super) generation: u64,
     pub(super) may_begin_epoch: bool,
+    /// Other records are stored under our numbers.
+    pub(super) conflict: bool,
     watermarks: BTreeMap<StreamName, u64>,
     refusals: Vec<(Lane, StreamName, u64, u64)>,
 }
@@ -32,7 +34,7 @@ impl Verdicts {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.watermarks.is_empty() && self.refusals.is_empty()
+        self.watermarks.is_empty() && self.refusals.is_empty() && !self.conflict
     }
 
     pub(super) fn has_refusals(&self) -> bool {
@@ -45,6 +47,7 @@ impl Verdicts {
 
     /// What could not be settled joins what has come since.
     pub(super) fn put_back(&mut self, earlier: Self) {
+        self.conflict |= earlier.conflict;
         for (stream, upto) in earlier.watermarks {
             self.watermark(&stream, upto);
         }
@@ -56,7 +59,7 @@ impl Verdicts {
 pub(crate) enum Settled {
     /// It is on the disk.
     Done(Verdicts),
-    /// A watermark is above our own last number: the database is an old copy. Nothing was deleted.
+    /// A watermark is above our own last number, or other records have our numbers: the database is an old copy. Nothing was deleted.
     NewEpoch,
     /// Nothing has happened.
     Failed { error: SyncError, verdicts: Verdicts },
@@ -74,6 +77,10 @@ pub(crate) fn settle(outbox: &Outbox, verdicts: Verdicts, clock: WallClock) -> S
 fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<bool, SyncError> {
     let commit = |writes| outbox.commit(writes).map_err(|source| SyncError::Commit { source });
     let at = clock().0;
+    if verdicts.conflict && verdicts.may_begin_epoch {
+        commit(vec![CloudWrite::NewEpoch { at }])?;
+        return Ok(false);
+    }
     let mut writes = Vec::new();
     for (stream, upto) in &verdicts.watermarks {
         let last = outbox.last_sequence(stream.as_str()).map_err(|source| SyncError::Store { source })?;

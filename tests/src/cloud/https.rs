@@ -31,7 +31,7 @@ pub struct Desk {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Its first root; `null` if there is none yet.
     pub root_json: Value,
-    /// Files below `functions` break off after so many bytes, once.
+    /// Files below `functions` break off after so many bytes, each time.
     pub cut: Option<usize>,
     /// Files below `functions` are not answered.
     pub withheld: bool,
@@ -166,7 +166,7 @@ fn file(
         write!(stream, "Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len())?;
     }
     write!(stream, "\r\n")?;
-    let cut = desk.cut.take_if(|_| function).unwrap_or(usize::MAX);
+    let cut = desk.cut.filter(|_| function).unwrap_or(usize::MAX);
     stream.write_all(&rest[..cut.min(rest.len())])?;
     stream.conn.send_close_notify();
     stream.flush()

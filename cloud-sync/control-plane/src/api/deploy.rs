@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use holm_core::FunctionName;
 use holm_protocol::{ApiErrorCode, DeploymentPolicy, ThingName};
@@ -66,4 +67,15 @@ pub(super) async fn job(
     let job = job.ok_or_else(|| Problem::new(ApiErrorCode::NotFound, "there is no such job"))?;
     let connected = plane.bus.is_connected(thing.as_str());
     Ok(Json(json!({ "thing": thing, "connected": connected, "job": job })).into_response())
+}
+
+/// The next job as the device would get it, to be carried to it. What is secret in it is sealed to the device.
+pub(super) async fn next(
+    _: Operator,
+    State(plane): State<Arc<Plane>>,
+    Path(thing): Path<String>,
+) -> Result<Response, Problem> {
+    let next = plane.records.next_job(ThingName::new(&thing)?, (plane.clock)()).await?;
+    let next = next.ok_or_else(|| Problem::new(ApiErrorCode::NotFound, "there is no such device, or it is revoked"))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], next.write()?).into_response())
 }

@@ -113,6 +113,7 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/devices/{thing}/deploy", post(deploy::deploy))
         .route("/v1/devices/{thing}/jobs/{generation}", get(deploy::job))
+        .route("/v1/devices/{thing}/next", get(deploy::next))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::begin))
         .route("/v1/rollouts/{id}", get(rollouts::show))
         .route("/v1/rollouts/{id}/devices", get(rollouts::devices))

@@ -1,10 +1,14 @@
 //! Batches of records on their way in.
 //!
-//! What is there already is skipped by the stream's coverage and never looked up row by row, so a batch that comes again costs
-//! two look-ups and is not even decompressed, and rows whose time is over can be dropped without a resend bringing them back.
+//! What is there already is skipped by the stream's coverage and never looked up row by row, and rows whose time is over can be dropped
+//! without a resend bringing them back. Only the last of the records that come again is compared with what is there: a database that
+//! was restored has given the same numbers to other records from some number on, so that one shows it. Nothing more is taken of that
+//! stream and epoch then, or what comes again under new numbers would be there twice.
 
 use holm_core::Timestamp;
-use holm_protocol::{Ack, Address, Batch, BatchHeader, BatchLimits, Lane, Line, ProtocolError, Refusal, Watermark};
+use holm_protocol::{
+    Ack, Address, Batch, BatchHeader, BatchLimits, Lane, Line, ProtocolError, Refusal, RefusalReason, Watermark,
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::devices::{self, DeviceStatus};
@@ -51,7 +55,7 @@ fn ingest(connection: &Connection, address: &Address, payload: &[u8], now: Times
     if let Err(error) = header.check_address(address) {
         // It names another device's stream, or another of its own: only what its topic says may be spoken of.
         return Ok(if header.device == address.thing {
-            refuse(&header, &error)
+            refuse(&header, error.refusal())
         } else {
             Ingested::Ignored(error.to_string())
         });
@@ -63,11 +67,18 @@ fn ingest(connection: &Connection, address: &Address, payload: &[u8], now: Times
     let Some((stream, mut coverage)) = stream(connection, device.id, &header)? else {
         return Ok(Ingested::Ignored(format!("{} has too many streams", address.thing)));
     };
+    if is_closed(connection, stream)? {
+        return Ok(refuse(&header, RefusalReason::Conflict));
+    }
+    let batch = match Batch::read(payload, &limits) {
+        Ok(batch) => batch,
+        Err(error) => return Ok(refuse(&header, error.refusal())),
+    };
+    if is_another(connection, stream, &coverage, &batch)? {
+        close(connection, stream)?;
+        return Ok(refuse(&header, RefusalReason::Conflict));
+    }
     if !coverage.contains(header.first, header.last()) {
-        let batch = match Batch::read(payload, &limits) {
-            Ok(batch) => batch,
-            Err(error) => return Ok(refuse(&header, &error)),
-        };
         let mut with = coverage.clone();
         with.add(header.first, header.last());
         if with.spans.len() > MAX_SPANS {
@@ -113,6 +124,34 @@ fn stream(connection: &Connection, device: i64, header: &BatchHeader) -> Result<
         .collect::<Result<_, _>>()
         .map_err(sql(action))?;
     Ok(Some((id, Coverage { upto: unsigned(upto), spans })))
+}
+
+/// Whether the last record that comes again is another one than what is there. One whose time is over cannot be compared.
+fn is_another(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch) -> Result<bool, CloudError> {
+    let again = batch.lines.iter().rev().find_map(|(sequence, line)| match line {
+        Line::Record(record) if there.contains(*sequence, *sequence) => Some((*sequence, record)),
+        Line::Record(_) | Line::Gap(_) => None,
+    });
+    let Some((sequence, record)) = again else { return Ok(false) };
+    let action = "compare a record";
+    let statement =
+        "SELECT time = ?3 AND content_type IS ?4 AND data = ?5 FROM record WHERE stream = ?1 AND sequence = ?2";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let values = params![stream, signed(sequence), record.time.0, record.content_type, record.data];
+    let same: Option<bool> = statement.query_row(values, |row| row.get(0)).optional().map_err(sql(action))?;
+    Ok(same == Some(false))
+}
+
+fn is_closed(connection: &Connection, stream: i64) -> Result<bool, CloudError> {
+    let action = "look whether a stream is closed";
+    let statement = "SELECT EXISTS (SELECT * FROM closed WHERE stream = ?1)";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    statement.query_row([stream], |row| row.get(0)).map_err(sql(action))
+}
+
+fn close(connection: &Connection, stream: i64) -> Result<(), CloudError> {
+    let statement = "INSERT OR IGNORE INTO closed (stream) VALUES (?1)";
+    connection.execute(statement, [stream]).map(drop).map_err(sql("close a stream"))
 }
 
 fn insert(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch) -> Result<(), CloudError> {
@@ -162,9 +201,9 @@ fn save(connection: &Connection, stream: i64, before: &Coverage, after: &Coverag
     Ok(())
 }
 
-fn refuse(header: &BatchHeader, error: &ProtocolError) -> Ingested {
+fn refuse(header: &BatchHeader, reason: RefusalReason) -> Ingested {
     let BatchHeader { stream, epoch, first, count, .. } = header.clone();
-    let refusal = Refusal { stream, epoch, first, count, reason: error.refusal() };
+    let refusal = Refusal { stream, epoch, first, count, reason };
     Ingested::Answer(Ack::new(Vec::new(), vec![refusal]))
 }
 

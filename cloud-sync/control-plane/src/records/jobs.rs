@@ -74,6 +74,15 @@ impl Records {
         self.offer(0, move |connection| get(connection, &thing, &target, request, now), done)
     }
 
+    /// What a device would be answered if it asked for its next job now; `None` for one that is not active.
+    pub(crate) async fn next_job(&self, thing: ThingName, now: Timestamp) -> Result<Option<NextJob>, CloudError> {
+        self.read(move |connection| {
+            let device = devices::find(connection, &thing)?.filter(|device| device.status == DeviceStatus::Active);
+            device.map(|device| next(connection, device.id, now)).transpose()
+        })
+        .await
+    }
+
     /// A device says how far it is. `done` is called with the answer, after the commit.
     pub(crate) fn update_job(
         &self,

@@ -27,6 +27,7 @@ const STEPS: &[(i64, &str)] = &[
     (1004, include_str!("schema/1004.sql")),
     (1005, include_str!("schema/1005.sql")),
     (1006, include_str!("schema/1006.sql")),
+    (1007, include_str!("schema/1007.sql")),
 ];
 
 /// Connections that read at the same time. Each costs its cache.

@@ -11,7 +11,7 @@ use super::*;
 use crate::folder::Folder;
 use crate::signing::Signing;
 
-const SCHEMA: [&str; 7] = [
+const SCHEMA: [&str; 8] = [
     include_str!("../schema/1000.sql"),
     include_str!("../schema/1001.sql"),
     include_str!("../schema/1002.sql"),
@@ -19,6 +19,7 @@ const SCHEMA: [&str; 7] = [
     include_str!("../schema/1004.sql"),
     include_str!("../schema/1005.sql"),
     include_str!("../schema/1006.sql"),
+    include_str!("../schema/1007.sql"),
 ];
 
 /// Records without a task, and devices without a network.

@@ -1,0 +1,71 @@
+//! A device whose data comes out of a backup: the real `holm cloud` and `holmd`. No record is lost, and none is there twice.
+
+use std::path::Path;
+use std::process::Command;
+
+use holm_store::{Lane, OpenOptions, Write};
+use holm_tests::eventually;
+use holm_tests::node::{Node, Start};
+use holm_tests::world::World;
+use serde_json::Value;
+
+/// Gives the database of a node that does not run so many results.
+fn record(data: &Path, numbers: std::ops::RangeInclusive<u64>) {
+    let opened = OpenOptions::new(data).open().unwrap();
+    let writer = std::thread::spawn(move || opened.writer.run());
+    let rows = numbers.map(|number| Write::Outbox {
+        lane: Lane::Results,
+        stream: "result.counter.n".into(),
+        created: holm_core::Timestamp(1_795_000_000_000 + i64::try_from(number).unwrap()),
+        content_type: None,
+        data: number.to_string().into(),
+    });
+    opened.store.commit(rows.collect()).unwrap();
+    opened.store.close();
+    writer.join().unwrap();
+}
+
+fn run(world: &World) -> Node {
+    let data = world.data();
+    Start { config: World::config(), ..Start::new(&data) }.run()
+}
+
+/// What has arrived, in the order of its times.
+fn arrived(world: &World) -> Vec<u64> {
+    let answer = world.cloud.get("/v1/results?series=counter.n&device=pi1&limit=10000");
+    let rows: &Vec<Value> = answer["rows"].as_array().unwrap();
+    rows.iter().map(|row| row["value"].as_f64().unwrap() as u64).collect()
+}
+
+#[test]
+fn a_device_that_has_numbered_as_much_again_before_it_connects_loses_nothing() {
+    let world = World::start();
+    world.enrol();
+    let (data, backup) = (world.data(), world.folder.path().join("backup"));
+    let up = |numbers| {
+        record(&data, numbers);
+        let node = run(&world);
+        eventually("everything is up", || {
+            let status = node.admin.get("/v1/status");
+            let lanes = status["outbox"].as_array().unwrap();
+            lanes.iter().all(|lane| lane["rows"] == 0).then_some(())
+        });
+        let epochs = node.admin.get("/v1/status")["cloud"]["upload"]["epochs"].clone();
+        node.stop();
+        epochs
+    };
+    assert_eq!(up(1..=50), 0);
+    // All of the folder, as an image of the card would have it.
+    let copied = Command::new("cp").arg("-a").arg(&data).arg(&backup).status().unwrap();
+    assert!(copied.success());
+    assert_eq!(up(51..=100), 0);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&backup, &data).unwrap();
+    // The numbers of 51 to 100, and twenty more.
+    assert_eq!(up(201..=270), 1);
+    let expected: Vec<u64> = (1..=100).chain(201..=270).collect();
+    assert_eq!(arrived(&world), expected);
+    assert_eq!(up(271..=280), 0);
+    assert_eq!(arrived(&world).len(), expected.len() + 10);
+    world.cloud.stop();
+}
