@@ -82,7 +82,7 @@ struct Build {
     /// Ask Debian for newer packages; otherwise what was fetched once is used again, and gives the same bytes
     #[arg(long)]
     fresh: bool,
-    /// With a kernel of our own, built from Debian's source, in place of Debian's: a fifth of the size, and no Wi-Fi
+    /// With a kernel of our own, built from Debian's source, in place of Debian's: a quarter of its size, and no Wi-Fi
     #[arg(long)]
     tiny: bool,
     /// Let the card talk on the board's serial line
