@@ -121,7 +121,7 @@ pub(crate) async fn file(
 ) -> Result<File, SyncError> {
     let failed = |problem: String| SyncError::Http { url: format!("{url}{path}"), problem };
     let whole = async {
-        let mut body = begin(url, path, None, None, tls, traffic).await?;
+        let mut body = begin(url, path, None, None, tls, Counted::fetching, traffic).await?;
         match body.status {
             200 => {}
             403 | 404 => return Ok(File::Missing),
@@ -151,7 +151,7 @@ pub(crate) async fn download(
     traffic: &Arc<Traffic>,
 ) -> Result<Download, SyncError> {
     let failed = |problem: String| SyncError::Http { url: format!("{url}{path}"), problem };
-    match tokio::time::timeout(DEADLINE, begin(url, path, Some(from), None, tls, traffic)).await {
+    match tokio::time::timeout(DEADLINE, begin(url, path, Some(from), None, tls, Counted::fetching, traffic)).await {
         Ok(begun) => begun.map_err(failed),
         Err(_) => Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))),
     }
@@ -214,7 +214,7 @@ async fn attempt(
     tls: Arc<ClientConfig>,
     traffic: &Arc<Traffic>,
 ) -> Result<Answer, String> {
-    let mut answer = begin(url, path, None, body, tls, traffic).await?;
+    let mut answer = begin(url, path, None, body, tls, Counted::new, traffic).await?;
     let mut bytes = BytesMut::new();
     while let Some(piece) = answer.next().await? {
         bytes.extend_from_slice(&piece);
@@ -232,11 +232,12 @@ async fn begin(
     from: Option<u64>,
     body: Option<Vec<u8>>,
     tls: Arc<ClientConfig>,
+    counted: fn(TcpStream, Arc<Traffic>) -> Counted<TcpStream>,
     traffic: &Arc<Traffic>,
 ) -> Result<Download, String> {
     let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
     let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|error| chain(&error))?;
-    let tcp = Counted::new(tcp, traffic.clone());
+    let tcp = counted(tcp, traffic.clone());
     let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| chain(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;

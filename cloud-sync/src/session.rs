@@ -385,8 +385,7 @@ impl Work {
 
     /// What is looked at by the clock.
     fn look_around(&mut self, now: Instant) {
-        let traffic = &self.requester.traffic;
-        self.usage.count(traffic.sent() + traffic.received(), self.requester.time.wall());
+        self.usage.count(&self.requester.traffic, self.requester.time.wall());
         self.look_at_functions(now);
         let risen = self.floor.unwrap_or_default().saturating_sub(self.floor_noted.unwrap_or_default());
         if self.noting.is_none() && (risen >= FLOOR_STEP || self.usage.is_worth_noting(self.settings.daily_bytes)) {
@@ -455,8 +454,7 @@ impl Work {
 
     /// The node is ending: what is being written down is waited for.
     pub(crate) async fn end(mut self) {
-        let traffic = &self.requester.traffic;
-        self.usage.count(traffic.sent() + traffic.received(), self.requester.time.wall());
+        self.usage.count(&self.requester.traffic, self.requester.time.wall());
         if let Some(settling) = self.settling.take() {
             let _ = settling.await;
         }

@@ -1,7 +1,7 @@
 //! What the link costs: bytes of today, by feature and by function.
 //!
 //! The total is what the socket took and gave, with TLS and without the headers of TCP and IP. The parts are the MQTT packets that
-//! were handed over; what is left of the total is the link's own: handshakes, pings, answers.
+//! were handed over, and what fetching files took; what is left of the total is the link's own: handshakes, pings, answers.
 //!
 //! Kept over restarts, so that a node which restarts has no fresh allowance; a kill loses what was counted since the last note. A day
 //! is one of UTC by the device's clock. A clock that is set back begins the day anew: an allowance saves money, and guards nothing.
@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use holm_core::Timestamp;
+use holm_mqtt::Traffic;
 use serde::{Deserialize, Serialize};
 
 /// Names of functions that are counted apart; the rest is counted together.
@@ -21,6 +22,9 @@ const OTHERS: &str = "(others)";
 const PACKET: u64 = 7;
 
 const DAY: i64 = 86_400_000;
+
+/// The feature of files that are fetched: metadata, bundles, native code.
+const DOWNLOADS: &str = "downloads";
 
 /// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub struct Usage {
     /// What the sockets had counted when it was last looked.
     #[serde(skip)]
     counted: u64,
+    /// The same of those that fetch files.
+    #[serde(skip)]
+    fetched: u64,
     /// The total when it was last noted.
     #[serde(skip)]
     noted: u64,
@@ -77,14 +84,22 @@ impl Usage {
     }
 
     /// Takes what the sockets have counted since start.
-    pub(crate) fn count(&mut self, counted: u64, now: Timestamp) {
+    pub(crate) fn count(&mut self, traffic: &Traffic, now: Timestamp) {
+        self.take(traffic.sent() + traffic.received(), traffic.fetched(), now);
+    }
+
+    fn take(&mut self, counted: u64, fetched: u64, now: Timestamp) {
         let day = now.0.div_euclid(DAY);
         if day != self.day {
-            let counted = self.counted;
-            *self = Self { day, counted, ..Self::default() };
+            let (counted, fetched) = (self.counted, self.fetched);
+            *self = Self { day, counted, fetched, ..Self::default() };
         }
         self.total += counted.saturating_sub(self.counted);
-        self.counted = counted;
+        let fetched_since = fetched.saturating_sub(self.fetched);
+        if fetched_since > 0 {
+            *self.features.entry(DOWNLOADS.to_owned()).or_default() += fetched_since;
+        }
+        (self.counted, self.fetched) = (counted, fetched);
     }
 
     /// A packet was handed over.
@@ -121,21 +136,22 @@ mod tests {
     #[test]
     fn a_day_begins_with_nothing_and_survives_a_restart() {
         let mut usage = Usage::default();
-        usage.count(100, Timestamp(5 * DAY));
+        usage.take(100, 0, Timestamp(5 * DAY));
         usage.packet(Feature::Results, "a/b", 10);
         usage.batch("result.flow.rate", 10);
         usage.batch("publish.a/b", 10);
-        usage.count(150, Timestamp(5 * DAY + 1));
+        usage.take(150, 40, Timestamp(5 * DAY + 1));
         assert_eq!(
             (usage.total, usage.features.get("results"), usage.functions.get("flow")),
             (150, Some(&20), Some(&10))
         );
+        assert_eq!(usage.features.get(DOWNLOADS), Some(&40));
         let noted = serde_json::to_string(&usage).unwrap();
         let mut again = serde_json::from_str::<Usage>(&noted).unwrap().restored();
-        again.count(30, Timestamp(5 * DAY + 2));
-        assert_eq!((again.total, again.functions.len()), (180, 1));
-        again.count(40, Timestamp(6 * DAY));
-        assert_eq!((again.total, again.functions.len()), (10, 0));
+        again.take(30, 5, Timestamp(5 * DAY + 2));
+        assert_eq!((again.total, again.functions.len(), again.features.get(DOWNLOADS)), (180, 1, Some(&45)));
+        again.take(40, 5, Timestamp(6 * DAY));
+        assert_eq!((again.total, again.functions.len(), again.features.len()), (10, 0, 0));
     }
 
     #[test]

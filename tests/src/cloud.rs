@@ -6,6 +6,7 @@
 pub mod core;
 mod https;
 pub mod repository;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,6 +14,7 @@ use std::process::{Command, Output};
 pub use self::core::{Acks, Core, Units};
 pub use self::https::{Desk, Https};
 pub use self::repository::Repository;
+pub use self::world::{World, patiently, runs};
 use crate::mosquitto::{Mosquitto, free_port};
 use crate::node::{Node, Start, binary};
 use crate::proxy::Proxy;

@@ -18,7 +18,7 @@ use crate::node::{binary, signal};
 pub struct ControlPlane {
     child: Child,
     data: PathBuf,
-    names: Vec<String>,
+    start: Start,
     /// Where HTTPS is served.
     pub https: String,
     /// Where MQTT is served.
@@ -27,6 +27,79 @@ pub struct ControlPlane {
     pub token: String,
     /// The SHA-256 of the root certificate.
     pub ca_hash: String,
+}
+
+/// How a control plane is started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its own is `cloud` in it.
+    pub folder: PathBuf,
+    /// Where to serve HTTPS.
+    pub https: String,
+    /// Where to serve MQTT.
+    pub mqtt: String,
+    /// The operator's token, if it was started before.
+    pub token: String,
+    /// Names that it is known by; devices are told the first.
+    pub names: Vec<String>,
+    /// A program to run it under, such as strace, with its arguments.
+    pub under: Vec<String>,
+}
+
+impl Start {
+    /// On free ports.
+    pub fn new(folder: &Path) -> Self {
+        let (free, none) = ("127.0.0.1:0".to_owned(), String::new);
+        Self {
+            folder: folder.to_owned(),
+            https: free.clone(),
+            mqtt: free,
+            token: none(),
+            names: Vec::new(),
+            under: Vec::new(),
+        }
+    }
+
+    /// Starts it and waits until it is ready. `None` if it ended before that.
+    pub fn try_run(&self) -> Option<ControlPlane> {
+        let Self { folder, https, mqtt, token, names, under } = self;
+        let data = folder.join("cloud");
+        let mut command = match under.as_slice() {
+            [] => Command::new(binary("holm")),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary("holm"));
+                command
+            }
+        };
+        command.arg("cloud").arg("--data").arg(&data).args(["--https", https, "--mqtt", mqtt]);
+        command.args(names.iter().flat_map(|name| ["--name", name]));
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("cloud.log")).unwrap();
+        command.stdout(Stdio::piped()).stderr(log).env("HOLM_LOG", "info");
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (https, mqtt, ca_hash) = (String::new(), String::new(), String::new());
+        let mut this = ControlPlane { child, data, start: self.clone(), https, mqtt, token: token.clone(), ca_hash };
+        for line in out.lines() {
+            let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            match event["event"].as_str().unwrap() {
+                "made" => this.token = text("token"),
+                "ready" => {
+                    (this.https, this.mqtt, this.ca_hash) = (text("https"), text("mqtt"), text("ca_hash"));
+                    return Some(this);
+                }
+                other => panic!("{other}"),
+            }
+        }
+        None
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn run(&self) -> ControlPlane {
+        let log = self.folder.join("cloud.log");
+        self.try_run().unwrap_or_else(|| panic!("holm cloud did not start: see {}", log.display()))
+    }
 }
 
 /// An answer of the API.
@@ -55,57 +128,38 @@ impl Answer {
 impl ControlPlane {
     /// Starts one in a folder of its own under `folder`, on free ports.
     pub fn start(folder: &Path) -> Self {
-        Self::named(folder, &[])
+        Start::new(folder).run()
     }
 
     /// One that is known by these names too; devices are told the first.
     pub fn named(folder: &Path, names: &[&str]) -> Self {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Self::run(folder, "127.0.0.1:0", "127.0.0.1:0", String::new(), names)
+        Start { names: names.iter().map(|name| (*name).to_owned()).collect(), ..Start::new(folder) }.run()
     }
 
     /// One that listens on every address of this machine; devices are told `name`, the test speaks to it on loopback.
     pub fn everywhere(folder: &Path, name: &str) -> Self {
-        let mut this = Self::run(folder, "0.0.0.0:0", "0.0.0.0:0", String::new(), vec![name.to_owned()]);
+        let every = || "0.0.0.0:0".to_owned();
+        let start = Start { https: every(), mqtt: every(), names: vec![name.to_owned()], ..Start::new(folder) };
+        let mut this = start.run();
         this.https = this.https.replace("0.0.0.0", "127.0.0.1");
         this
     }
 
-    fn run(folder: &Path, https: &str, mqtt: &str, token: String, names: Vec<String>) -> Self {
-        let data = folder.join("cloud");
-        let mut command = Command::new(binary("holm"));
-        command.arg("cloud").arg("--data").arg(&data).args(["--https", https, "--mqtt", mqtt]);
-        command.args(names.iter().flat_map(|name| ["--name", name]));
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("cloud.log")).unwrap();
-        command.stdout(Stdio::piped()).stderr(log).env("HOLM_LOG", "info");
-        let mut child = command.spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (https, mqtt, ca_hash) = (String::new(), String::new(), String::new());
-        let mut this = Self { child, data, https, mqtt, token, ca_hash, names };
-        for line in out.lines() {
-            let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-            match event["event"].as_str().unwrap() {
-                "made" => this.token = text("token"),
-                "ready" => {
-                    (this.https, this.mqtt, this.ca_hash) = (text("https"), text("mqtt"), text("ca_hash"));
-                    return this;
-                }
-                other => panic!("{other}"),
-            }
-        }
-        panic!("holm cloud did not start: see {}", folder.join("cloud.log").display());
+    /// How to start it again where it was.
+    pub fn again(&self) -> Start {
+        let (https, mqtt, token) = (self.https.clone(), self.mqtt.clone(), self.token.clone());
+        Start { https, mqtt, token, ..self.start.clone() }
     }
 
     /// SIGKILL, and starts it again where it was.
     pub fn kill_and_restart(&mut self) {
-        signal(self.child.id(), "KILL");
+        signal(self.pid(), "KILL");
         self.restart();
     }
 
     /// SIGTERM, which must end well, and starts it again where it was.
     pub fn stop_and_restart(&mut self) {
-        signal(self.child.id(), "TERM");
+        signal(self.pid(), "TERM");
         let status = self.child.wait().unwrap();
         assert!(status.success(), "holm cloud ended with {status}");
         self.restart();
@@ -113,7 +167,7 @@ impl ControlPlane {
 
     /// SIGKILL; something is done to its folder, and it is started again where it was.
     pub fn replace(mut self, work: impl FnOnce(&Path)) -> Self {
-        signal(self.child.id(), "KILL");
+        signal(self.pid(), "KILL");
         let _ = self.child.wait();
         work(&self.data);
         self.restart();
@@ -122,14 +176,13 @@ impl ControlPlane {
 
     fn restart(&mut self) {
         let _ = self.child.wait();
-        let folder = self.data.parent().unwrap().to_owned();
-        let again = Self::run(&folder, &self.https, &self.mqtt, self.token.clone(), self.names.clone());
+        let again = self.again().run();
         drop(std::mem::replace(self, again));
     }
 
     /// SIGTERM, and waits for the end, which must be clean.
     pub fn stop(mut self) {
-        signal(self.child.id(), "TERM");
+        signal(self.pid(), "TERM");
         let status = self.child.wait().unwrap();
         assert!(status.success(), "holm cloud ended with {status}");
     }
@@ -139,9 +192,17 @@ impl ControlPlane {
         &self.data
     }
 
-    /// Its process.
+    /// Its process, which is not the child when it runs under strace.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let child = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{child}/task/{child}/children")).unwrap_or_default();
+        let traced = self.start.under.first().is_some_and(|program| program == "strace");
+        children.split_whitespace().next().filter(|_| traced).and_then(|pid| pid.parse().ok()).unwrap_or(child)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// What trusts its root, and may show a certificate.
@@ -210,6 +271,7 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.pid(), "KILL");
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod browser;
 pub mod card;
+pub mod clock;
 pub mod cloud;
 pub mod command;
 pub mod control_plane;
@@ -19,14 +20,17 @@ pub mod mosquitto;
 pub mod mqtt;
 pub mod network;
 pub mod node;
+pub mod outbox;
 pub mod proxy;
 pub mod publisher;
+pub mod sites;
 pub mod tls;
 pub mod trace;
 pub mod watcher;
 pub mod world;
 
 use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` gives a value, or fails with `what` after 20 seconds.
@@ -57,4 +61,14 @@ pub fn skip(why: &str) {
         // One write: tests run side by side.
         file.write_all(format!("{name}: {why}\n").as_bytes()).unwrap();
     }
+}
+
+/// A Python that has a module of Debian's packages, which need not be where the first `python3` looks.
+pub fn python_with(module: &str) -> &'static str {
+    let good = |python: &&&str| {
+        let probe = Command::new(python).args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    };
+    let found = ["python3", "/usr/bin/python3"].iter().find(good).copied();
+    found.unwrap_or_else(|| panic!("apt-get install python3-{module}"))
 }

@@ -64,9 +64,10 @@ impl Publisher {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Publishes a bundle; what was signed.
+    /// Publishes a bundle; what was signed. Without native code unless `more` names a profile: it is not made once for each test.
     pub fn publish(&self, cloud: &ControlPlane, bundle: &str, more: &[&str]) -> Value {
-        let words: Vec<&str> = ["publish", "--json", bundle].iter().chain(more).copied().collect();
+        let none = if more.contains(&"--profile") { &[][..] } else { &["--profile", "none"] };
+        let words: Vec<&str> = ["publish", "--json", bundle].iter().chain(more).chain(none).copied().collect();
         serde_json::from_str(&self.ok(cloud, &words)).unwrap()
     }
 
@@ -79,6 +80,16 @@ impl Publisher {
         command.args(["--metadata-url", &metadata, "--target-base-url", &targets, "--target-dir"]);
         command.arg(self.folder.join("got")).arg("--ca").arg(cloud.data().join("ca/root.crt"));
         command.output().unwrap()
+    }
+
+    /// Makes the client believe the first root.
+    pub fn believe(&self, cloud: &ControlPlane) {
+        let root = cloud.ask("GET", "/tuf/metadata/1.root.json", None, b"");
+        assert_eq!(root.status, 200);
+        let path = self.folder.join("1.root.json");
+        std::fs::write(&path, root.body).unwrap();
+        let output = self.tuf(cloud, &["init", path.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Downloads a target as a client would; its bytes, or what it says against it.

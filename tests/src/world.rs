@@ -1,6 +1,6 @@
 //! A control plane, a laptop, and a node that is enrolled: the real `holm`, `holm cloud` and `holmd`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -52,10 +52,15 @@ impl World {
 
     /// Gives `pi1` its identity.
     pub fn enrol(&self) {
+        Self::enrol_at(&self.cloud, &self.data());
+    }
+
+    /// Gives `pi1`, which has its data there, an identity of this control plane.
+    pub fn enrol_at(cloud: &ControlPlane, data: &Path) {
         let mut command = Command::new(binary("holmd"));
-        command.args(["enrol", "--cloud", &format!("https://{}", self.cloud.https), "--ca-hash", &self.cloud.ca_hash]);
-        command.args(["--token", &self.cloud.enrolment_token("greenhouse"), "--thing", "pi1", "--data"]);
-        let output = command.arg(self.data()).output().unwrap();
+        command.args(["enrol", "--cloud", &format!("https://{}", cloud.https), "--ca-hash", &cloud.ca_hash]);
+        command.args(["--token", &cloud.enrolment_token("greenhouse"), "--thing", "pi1", "--data"]);
+        let output = command.arg(data).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
 

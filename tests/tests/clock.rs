@@ -1,62 +1,12 @@
 //! A clock that jumps under a node that runs: schedules go by what it says now, and neither wait for what will not come nor fire twice.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use holm_tests::clock::{Clock, library};
 use holm_tests::functions::Guest;
 use holm_tests::node::Start;
 use holm_tests::watcher::Watcher;
-
-/// The library that tells a program another time, if it is here.
-fn library() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
-    if found.is_none() {
-        holm_tests::skip("faketime is not installed");
-    }
-    found
-}
-
-/// A clock that is so many seconds ahead of the machine's.
-struct Clock {
-    file: PathBuf,
-    ahead: i64,
-}
-
-impl Clock {
-    fn new(folder: &Path) -> Self {
-        let mut clock = Self { file: folder.join("clock"), ahead: 0 };
-        clock.jump(0);
-        clock
-    }
-
-    /// Seconds since 1970, as the node has them.
-    fn now(&self) -> i64 {
-        time::OffsetDateTime::now_utc().unix_timestamp() + self.ahead
-    }
-
-    /// Seconds of this hour that have passed.
-    fn past_hour(&self) -> i64 {
-        self.now() % 3_600
-    }
-
-    fn jump(&mut self, seconds: i64) {
-        self.ahead += seconds;
-        // Whole, because it may be read at any moment.
-        let part = self.file.with_extension("part");
-        std::fs::write(&part, format!("{:+}\n", self.ahead)).unwrap();
-        std::fs::rename(part, &self.file).unwrap();
-    }
-
-    fn under(&self, library: &Path) -> Vec<String> {
-        let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display());
-        let library = format!("LD_PRELOAD={}", library.display());
-        ["env", &library, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "TZ=UTC"]
-            .map(str::to_owned)
-            .to_vec()
-    }
-}
 
 /// What fires until it has been quiet about everything but `tick` for some seconds, and how often.
 fn fired(watcher: &mut Watcher) -> BTreeMap<String, u32> {

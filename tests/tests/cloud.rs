@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use holm_protocol::{GapReason, Line};
-use holm_store::{Lane, OpenOptions, Write};
+use holm_store::{Lane, Write};
 use holm_tests::cloud::{Acks, Plane};
 use holm_tests::eventually;
 use holm_tests::node::Node;
+use holm_tests::outbox::fill;
 use serde_json::Value;
 
 /// Rows for a lane.
@@ -19,26 +20,6 @@ fn row(lane: Lane, stream: &str, number: u64) -> Write {
         content_type: None,
         data: format!("{{\"n\":{number}}}").into(),
     }
-}
-
-/// Works on a node's database while it is not running.
-fn with_store(data: &Path, work: impl FnOnce(&holm_store::Store)) {
-    let opened = OpenOptions::new(data).open().unwrap();
-    let writer = opened.writer;
-    let writer = std::thread::spawn(move || writer.run());
-    work(&opened.store);
-    opened.store.close();
-    writer.join().unwrap();
-}
-
-/// Fills the outbox of a node that is not running.
-fn fill(data: &Path, rows: impl Iterator<Item = Write>) {
-    with_store(data, |store| {
-        let rows: Vec<Write> = rows.collect();
-        for chunk in rows.chunks(1_000) {
-            store.commit(chunk.to_vec()).unwrap();
-        }
-    });
 }
 
 /// How the node sees the link.

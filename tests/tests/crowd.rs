@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use holm_core::Timestamp;
 use holm_protocol::{Line, Record, ShadowName, subscriptions};
-use holm_tests::control_plane::ControlPlane;
+use holm_tests::control_plane::{ControlPlane, Start};
 use holm_tests::device::{Device, Link};
 
 const DEVICES: usize = 500;
@@ -41,7 +41,10 @@ fn side_by_side<T: Sync, R: Send>(all: &[T], threads: usize, work: impl Fn(&T) -
 #[test]
 fn five_hundred_devices_that_come_back_at_once_are_all_heard() {
     let folder = tempfile::tempdir().unwrap();
-    let mut cloud = ControlPlane::start(folder.path());
+    // As in a shell that is more sparing than most: every device is an open file.
+    let mut start = Start::new(folder.path());
+    start.under = ["sh", "-c", "ulimit -Sn 256; exec \"$@\"", "sh"].map(str::to_owned).into();
+    let mut cloud = start.run();
     let names: Vec<String> = (0..DEVICES).map(|n| format!("pi{n}")).collect();
     let devices = side_by_side(&names, 8, |name| Device::enrol(&cloud, name));
     let links = side_by_side(&devices, 8, |device| connect(&cloud, device));

@@ -126,6 +126,20 @@ fn a_version_that_traps_is_rolled_back_and_its_events_run_on_the_old_one() {
 }
 
 #[test]
+fn a_version_whose_test_of_itself_fails_is_rolled_back_though_no_event_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: WATCHED, ..Start::new(folder.path()) }.run();
+    node.admin.deploy(&teller("1.0.0", "one").bundle());
+    let tested = |guest: Guest| guest.trigger("lifecycle", "on = [\"deployed\"]").bundle();
+    let (_, report) = node.admin.post("/v1/deploy", &tested(broken("2.0.0")));
+    assert_eq!((&report["outcome"], &report["previous"]), (&"rolled-back".into(), &"1.0.0".into()), "{report}");
+    assert_eq!(function(&node, "teller").unwrap()["version"], "1.0.0");
+    let report = node.admin.deploy(&tested(teller("3.0.0", "three")));
+    assert_eq!((&report["outcome"], &report["invocations"]), (&"confirmed".into(), &1.into()), "{report}");
+    node.stop();
+}
+
+#[test]
 fn a_first_deployment_that_traps_is_removed_and_its_events_wait_for_a_better_one() {
     let folder = tempfile::tempdir().unwrap();
     let node = Start { config: WATCHED, ..Start::new(folder.path()) }.run();

@@ -27,16 +27,6 @@ fn begun(folder: &std::path::Path) -> (ControlPlane, Publisher) {
     (cloud, laptop)
 }
 
-/// Makes the client believe the first root.
-fn believe(cloud: &ControlPlane, laptop: &Publisher) {
-    let root = cloud.ask("GET", "/tuf/metadata/1.root.json", None, b"");
-    assert_eq!(root.status, 200);
-    let path = laptop.folder.join("1.root.json");
-    std::fs::write(&path, root.body).unwrap();
-    let output = laptop.tuf(cloud, &["init", path.to_str().unwrap()]);
-    assert!(output.status.success(), "{output:?}");
-}
-
 const NAME: &str = "functions/flow/1.0.0/flow.holm";
 
 #[test]
@@ -69,7 +59,7 @@ fn a_release_is_signed_here_and_arrives_to_the_byte() {
     let name = format!("functions/scale/{version}/scale.holm");
     assert_eq!((&signed["files"][0]["name"], &signed["files"][0]["sha256"]), (&json!(name), &json!(digest)));
     assert_eq!((&signed["sequence"], &signed["targets"]), (&json!(1), &json!(2)));
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     assert_eq!(laptop.download(&cloud, &name).unwrap(), bundle);
     let native = &signed["files"][1];
     let got = laptop.download(&cloud, native["name"].as_str().unwrap()).unwrap();
@@ -161,7 +151,7 @@ fn a_flipped_byte_on_the_server_is_noticed() {
     let (cloud, laptop) = begun(folder.path());
     let bundle = flow("1.0.0", "");
     laptop.publish(&cloud, &laptop.bundle("flow.holm", &bundle), &[]);
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     let digest = Digest::of(&bundle).to_string();
     let blob = cloud.data().join("blobs").join(&digest[..2]).join(&digest[2..]);
     let mut bytes = std::fs::read(&blob).unwrap();
@@ -179,7 +169,7 @@ fn a_flipped_byte_on_the_server_is_noticed() {
 fn a_control_plane_killed_while_publishing_has_the_old_repository_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let (mut cloud, laptop) = begun(folder.path());
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     let (mut old, mut new) = (0, 0);
     let whole = std::time::Instant::now();
     laptop.publish(&cloud, &laptop.bundle("flow.holm", &flow("0.9.0", "")), &[]);
@@ -216,7 +206,7 @@ fn a_control_plane_killed_while_publishing_has_the_old_repository_or_the_new_one
 fn keys_are_renewed_and_told_about() {
     let folder = tempfile::tempdir().unwrap();
     let (mut cloud, laptop) = begun(folder.path());
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     cloud.stop_and_restart();
     let status: Value = serde_json::from_str(&laptop.ok(&cloud, &["key", "status", "--json"])).unwrap();
     assert_eq!((&status["root"]["version"], &status["targets"]["version"]), (&json!(1), &json!(1)));
@@ -233,12 +223,55 @@ fn keys_are_renewed_and_told_about() {
 }
 
 #[test]
+fn root_keys_and_those_of_the_control_plane_are_replaced_and_everybody_comes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cloud, laptop) = begun(folder.path());
+    let bundle = flow("1.0.0", "");
+    laptop.publish(&cloud, &laptop.bundle("flow.holm", &bundle), &[]);
+    laptop.believe(&cloud);
+    let told = laptop.fails(&cloud, 1, &["key", "rotate", "--root-threshold", "2"]);
+    assert!(told.contains("2 of 1 root keys cannot be"), "{told}");
+    let told = laptop.ok(&cloud, &["key", "rotate", "--root-keys", "3", "--root-threshold", "2"]);
+    assert!(told.contains("3 other root key(s) sign from now on, 2 together"), "{told}");
+    assert!(told.contains("2 of 3 keys sign, 3 here"), "{told}");
+    // Who has seen the first root follows, and so does who signs.
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    let keys = laptop.folder.join("holm/keys");
+    std::fs::rename(keys.join("root-3.key"), folder.path().join("root-3.key")).unwrap();
+    let told = laptop.ok(&cloud, &["key", "renew"]);
+    assert!(told.starts_with("root       3, until"), "{told}");
+    // The old one alone signs nothing any more, and one of three is not enough.
+    for left in ["root-1.key.old", "root-2.key"] {
+        let thief = Publisher::new(&folder.path().join(left));
+        let own = thief.folder.join("holm/keys");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::copy(keys.join(left), own.join("root-1.key")).unwrap();
+        let told =
+            thief.fails(&cloud, 1, &["key", "recover", "--root", laptop.folder.join("1.root.json").to_str().unwrap()]);
+        assert!(told.contains("the keys that are here do not make a root"), "{told}");
+    }
+    // All that the control plane signs with is made anew.
+    let cloud = cloud.replace(|data| {
+        for name in ["snapshot", "timestamp", "deployment"] {
+            std::fs::remove_file(data.join(format!("keys/{name}.key"))).unwrap();
+        }
+    });
+    let told = laptop.ok(&cloud, &["key", "renew"]);
+    assert!(told.starts_with("root       4, until"), "{told}");
+    assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
+    let online = cloud.get("/v1/repository")["keys"]["deployment"].as_str().unwrap().to_owned();
+    let listed = String::from_utf8(laptop.download(&cloud, "deployment-keys.json").unwrap()).unwrap();
+    assert!(listed.contains(&online), "{listed} {online}");
+    cloud.stop();
+}
+
+#[test]
 fn a_targets_key_that_is_lost_is_replaced_with_the_root_keys() {
     let folder = tempfile::tempdir().unwrap();
     let (cloud, laptop) = begun(folder.path());
     let bundle = flow("1.0.0", "");
     laptop.publish(&cloud, &laptop.bundle("flow.holm", &bundle), &[]);
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     assert_eq!(laptop.download(&cloud, NAME).unwrap(), bundle);
     // Another laptop: all that is left is a root key on a stick, and a root that a device was enrolled with.
     let other = Publisher::new(&folder.path().join("other"));
@@ -283,7 +316,7 @@ fn a_release_is_deployed_signed_and_watched_to_its_end() {
         let told = laptop.fails(&cloud, code, words);
         assert!(told.contains(says), "{words:?}: {told}");
     }
-    believe(&cloud, &laptop);
+    laptop.believe(&cloud);
     let keys = DeploymentKeys::read(&laptop.download(&cloud, "deployment-keys.json").unwrap()).unwrap().role().unwrap();
     let mut link = pi3.connect(&cloud);
     let jobs = "$aws/things/pi3/jobs";

@@ -1,31 +1,18 @@
 //! A node and a scripted control plane with a repository: what is signed and listed comes to run, nothing else does, and exactly the
 //! old or the new set runs, whatever happens in between.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holm_core::Timestamp;
 use holm_protocol::{DesiredFunction, DesiredState, ThingName, UpdateWindow};
 use holm_tests::cloud::repository::NOW;
-use holm_tests::cloud::{Plane, QUICK, Repository};
+use holm_tests::cloud::{QUICK, World, patiently, runs};
 use holm_tests::disk::{Small, fill};
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
-use holm_tests::node::{Node, Start, log};
+use holm_tests::node::Start;
 use holm_tests::watcher::{Watcher, publish_all};
-use serde_json::{Value, json};
-
-/// As [`eventually`], for what is compiled, or takes several timeouts.
-fn patiently<T>(data: &Path, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within 120 s: {what}\n{}", log(data));
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use serde_json::json;
 
 /// A function that answers every event with its version's label.
 fn teller(version: &str, label: &str) -> Vec<u8> {
@@ -42,82 +29,6 @@ fn broken(version: &str) -> Vec<u8> {
 
 fn other() -> Vec<u8> {
     Guest::new("other", "echo").on("elsewhere").bundle()
-}
-
-struct World {
-    data: PathBuf,
-    plane: Plane,
-    repository: Repository,
-    jobs: u32,
-    // Last, so that it outlives what is in it.
-    _folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let plane = Plane::start(folder.path());
-        let repository = Repository::new(&mut plane.https.desk());
-        let data = folder.path().join("data");
-        Self { data, plane, repository, jobs: 0, _folder: folder }
-    }
-
-    fn start(&self) -> Node {
-        self.plane.node(&self.data, "pi3")
-    }
-
-    fn restart(&self) -> Node {
-        Start { config: QUICK, ..Start::new(&self.data) }.run()
-    }
-
-    fn release(&mut self, bundle: &[u8]) -> DesiredFunction {
-        self.repository.release(&mut self.plane.https.desk(), bundle)
-    }
-
-    /// A job with a document. Returns its id.
-    fn send(&mut self, document: &str) -> String {
-        self.jobs += 1;
-        let id = format!("job-{}", self.jobs);
-        self.plane.core.state().job = Some(json!({
-            "jobId": id, "status": "QUEUED", "queuedAt": 1_795_000_000, "versionNumber": 1, "executionNumber": 1,
-            "jobDocument": document,
-        }));
-        self.plane.core.ring("pi3");
-        id
-    }
-
-    fn deploy(&mut self, state: &DesiredState) -> String {
-        let document = self.repository.document(state);
-        self.send(&document)
-    }
-
-    /// The status and details that a job ended with.
-    fn end_of(&self, job: &str) -> (String, Value) {
-        patiently(&self.data, &format!("the end of {job}"), || {
-            let state = self.plane.core.state();
-            let ends = |status: &str| !matches!(status, "QUEUED" | "IN_PROGRESS");
-            let end = state.updates.iter().find(|(id, status, _)| id == job && ends(status));
-            end.map(|(_, status, details)| (status.clone(), details.clone()))
-        })
-    }
-
-    fn check_end(&self, job: &str, status: &str, reason: Option<&str>) -> Value {
-        let (found, details) = self.end_of(job);
-        assert_eq!((found.as_str(), details["reason"].as_str()), (status, reason), "{details}\n{}", log(&self.data));
-        details
-    }
-
-    fn wait_for(&self, node: &Node, phase: &str) {
-        patiently(&self.data, phase, || (node.admin.get("/v1/status")["cloud"]["phase"] == phase).then_some(()));
-    }
-}
-
-/// Names and versions of what runs.
-fn runs(node: &Node) -> Vec<String> {
-    let functions = node.admin.get("/v1/functions");
-    let name =
-        |function: &Value| format!("{} {}", function["name"].as_str().unwrap(), function["version"].as_str().unwrap());
-    functions["functions"].as_array().unwrap().iter().map(name).collect()
 }
 
 #[test]
@@ -296,6 +207,23 @@ fn a_kill_in_any_phase_leaves_the_old_or_the_new_set_and_it_goes_on() {
     node.stop();
 }
 
+#[test]
+fn what_does_not_come_in_time_is_given_up_and_the_old_set_runs_on() {
+    let mut world = World::new();
+    let node = world.start();
+    let one = world.release(&teller("1.0.0", "one"));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![one]));
+    world.check_end(&job, "SUCCEEDED", None);
+    let two = world.release(&teller("2.0.0", "two"));
+    world.plane.https.desk().withheld = true;
+    let mut desired = world.repository.desired(2, 0, vec![two]);
+    desired.policy.deadline_s = 3;
+    let job = world.deploy(&desired);
+    world.check_end(&job, "FAILED", Some("deadline"));
+    assert_eq!(runs(&node), ["teller 1.0.0"]);
+    node.stop();
+}
+
 /// The same function, with so many bytes more that say nothing: a custom section of its component.
 fn padded(version: &str, bytes: u32) -> Vec<u8> {
     let leb = |number: u32| (0..5).map(move |at| (number >> (7 * at)) as u8 & 0x7f | if at < 4 { 0x80 } else { 0 });
@@ -332,6 +260,9 @@ fn a_full_disk_keeps_the_old_set_and_a_deployment_goes_on_when_there_is_room() {
     let mut world = World::new();
     std::fs::create_dir_all(&world.data).unwrap();
     let Some(_small) = Small::mount(&world.data, "size=160m") else { return };
+    // A full disk would take no word of it.
+    let told = world.data.with_extension("log");
+    std::os::unix::fs::symlink(&told, world.data.join("log")).unwrap();
     let node = world.start();
     let filler = world.data.join("filler");
     let one = world.release(&teller("1.0.0", "one"));
@@ -345,8 +276,13 @@ fn a_full_disk_keeps_the_old_set_and_a_deployment_goes_on_when_there_is_room() {
         std::fs::File::options().write(true).open(&filler).unwrap().set_len(length - room).unwrap();
         let job = world.deploy(&world.repository.desired(generation, 0, vec![release.clone()]));
         match room {
-            // What can be written down nowhere is not begun.
-            0 => std::thread::sleep(Duration::from_secs(3)),
+            // What can be written down nowhere is not begun, and the repository's metadata come before all.
+            0 => eventually("the metadata cannot be kept", || {
+                let text = std::fs::read_to_string(&told).unwrap();
+                let unkept =
+                    |line: &str| line.contains("cannot refresh the repository's metadata") && line.contains("full");
+                text.lines().any(unkept).then_some(())
+            }),
             _ => assert_eq!(world.end_of(&job).1["reason"], "disk-full"),
         }
         let function = node.admin.get("/v1/functions")["functions"][0].clone();
@@ -430,4 +366,44 @@ fn kills_at_any_moment_leave_one_set_or_the_other() {
         assert_eq!(runs(&node), names(number), "after {kills} kills");
     }
     node.stop();
+}
+
+#[test]
+fn a_device_whose_clock_says_1970_or_2099_deploys_by_the_time_that_it_was_told() {
+    if std::process::Command::new("faketime").arg("--version").output().is_err() {
+        holm_tests::skip("faketime is not installed");
+        return;
+    }
+    for time in ["1970-01-03 00:00:00", "2099-01-01 00:00:00"] {
+        let mut world = World::new();
+        world.plane.enrol(&world.data, "pi3");
+        let under = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", time].map(str::to_owned).to_vec();
+        let node = Start { config: QUICK, under: &under, ..Start::new(&world.data) }.run();
+        let one = world.release(&teller("1.0.0", "one"));
+        let job = world.deploy(&world.repository.desired(1, 0, vec![one.clone()]));
+        world.check_end(&job, "SUCCEEDED", None);
+        assert_eq!(runs(&node), ["teller 1.0.0"], "{time}");
+        // What has ended has ended, whatever the clock of the device says, and nothing else has.
+        let over = DesiredState {
+            issued: Timestamp(NOW.0 - 9_000),
+            expires: Timestamp(NOW.0 - 5_000),
+            ..world.repository.desired(2, 0, vec![])
+        };
+        let job = world.deploy(&over);
+        world.check_end(&job, "REJECTED", Some("expired"));
+        let two = world.release(&teller("2.0.0", "two"));
+        world.repository.publish(&mut world.plane.https.desk(), None, Timestamp(NOW.0 - 40 * 86_400_000));
+        let job = world.deploy(&world.repository.desired(3, 0, vec![two.clone()]));
+        world.check_end(&job, "FAILED", Some("metadata-expired"));
+        assert_eq!(runs(&node), ["teller 1.0.0"], "{time}");
+        world.repository.publish(&mut world.plane.https.desk(), None, NOW);
+        let job = world.deploy(&world.repository.desired(4, 0, vec![two]));
+        world.check_end(&job, "SUCCEEDED", None);
+        // And so it is after a start, before anybody has told the time.
+        node.stop();
+        world.plane.proxy.freeze(true);
+        let node = Start { config: QUICK, under: &under, ..Start::new(&world.data) }.run();
+        assert_eq!(runs(&node), ["teller 2.0.0"], "{time}");
+        node.stop();
+    }
 }

@@ -88,13 +88,12 @@ const SAMPLES: [(Kind, &str); 4] = [
 /// What the schemas say of documents, all problems of each.
 fn validate(documents: &[(Kind, Value)]) -> Vec<Vec<String>> {
     let script = repository().join("tests/schemas/validate.py");
-    // The module is where Debian's packages are, which need not be where the first `python3` looks.
-    let good = |python: &&&str| {
-        let probe = Command::new(python).args(["-c", "import jsonschema"]).stderr(Stdio::null()).status();
-        probe.is_ok_and(|status| status.success())
-    };
-    let python = ["python3", "/usr/bin/python3"].iter().find(good).expect("apt-get install python3-jsonschema");
-    let mut child = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(holm_tests::python_with("jsonschema"))
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let lines: Vec<String> = documents
         .iter()

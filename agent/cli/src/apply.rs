@@ -13,7 +13,7 @@
 //! ```
 //!
 //! What is as the file says stays untouched, so applying it twice does what applying it once does. Groups that the file does not name are
-//! left alone, and so are functions.
+//! left alone, and so are functions. It is one request: the control plane does all of it, or nothing and says all that speaks against it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,12 +24,16 @@ use holm_core::{Document, ErrorCode, FunctionName, Section};
 use holm_protocol::{GroupName, ThingName, UpdateWindow};
 use serde_json::{Map, Value, json};
 
-use crate::client::{escape, parse};
+use crate::client::parse;
 use crate::failure::Failure;
-use crate::fleet;
 use crate::remote::Remote;
-use crate::rollout::{begin, preview, tell};
+use crate::rollout::{tell, watch};
 use crate::screen::Screen;
+
+const PATH: &str = "/v1/fleet";
+
+/// Before each problem of a request that is refused.
+const LISTED: &str = "\n  - ";
 
 /// A device's window is at most as long.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -42,7 +46,7 @@ pub(crate) struct Apply {
     /// Only show what would be different
     #[arg(long)]
     plan: bool,
-    /// Follow each rollout until it ends, one after the other; the first that does not end well ends it
+    /// Follow the rollouts until they end, one after the other; the first that does not end well ends it, and the others go on
     #[arg(long)]
     watch: bool,
     /// Stop following a rollout after this time; it goes on
@@ -73,76 +77,88 @@ impl Apply {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file)
             .map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
-        let file = read(&name, &text)?;
+        let body = json!({ "why": format!("apply {name}"), "preview": self.plan }).as_object().cloned();
+        let mut body = body.unwrap_or_default();
+        body.extend(read(&name, &text)?.fields());
         let remote = Remote::open()?;
-        let groups = group_changes(&file, &fleet::all(&remote).await?)?;
-        let mut differing = Vec::new();
-        let mut problems = Vec::new();
-        for deployment in &file.deployments {
-            let mut fields = deployment.fields.clone();
-            // As it will be, and not as the group is before its changes.
-            match file.groups.get(&deployment.group) {
-                Some(devices) => fields.insert("devices".to_owned(), json!(devices)),
-                None => fields.insert("group".to_owned(), json!(deployment.group)),
-            };
-            match preview(&remote, &fields).await {
-                Ok(preview) if differs(&preview) => differing.push((deployment, preview)),
-                Ok(_) => {}
-                Err(failure) => problems.push(format!("{} in {}: {failure}", deployment.function, deployment.group)),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(Failure::new(problems.join("\n"))
-                .next("nothing was changed; mend them all, and apply again")
-                .page(ErrorCode::FleetWrong));
-        }
-        self.show(&groups, &differing, screen)?;
-        if self.plan || (groups.is_empty() && differing.is_empty()) {
-            return Ok(ExitCode::SUCCESS);
-        }
-        for (thing, (add, remove)) in &groups {
-            let path = format!("/v1/devices/{}/groups", escape(thing));
-            remote.post(&path, &json!({ "add": add, "remove": remove })).await?;
-        }
-        for (deployment, _) in differing {
-            let mut fields = deployment.fields.clone();
-            fields.insert("group".to_owned(), json!(deployment.group));
-            fields.insert("why".to_owned(), json!(format!("apply {name}")));
-            let code = begin(&remote, fields, self.watch.then_some(self.timeout), self.json, screen).await?;
-            if code != ExitCode::SUCCESS {
-                return Ok(code);
+        let answer =
+            remote.post(PATH, &Value::Object(body)).await.map_err(|failure| match failure.mentions(LISTED) {
+                true => failure.next("nothing was changed; mend them all, and apply again").page(ErrorCode::FleetWrong),
+                false => failure,
+            })?;
+        let deployments: Vec<Value> = parse(answer.clone(), PATH, "deployments")?;
+        self.show(&answer, &deployments, screen)?;
+        let begun = deployments.iter().filter_map(|deployment| deployment.get("rollout"));
+        for rollout in begun.filter(|rollout| rollout.is_object()) {
+            let id = text_of(rollout, "id");
+            if self.watch {
+                let code = watch(&remote, &id, self.timeout, self.json, screen).await?;
+                if code != ExitCode::SUCCESS {
+                    return Ok(code);
+                }
+            } else if self.json {
+                screen.json(rollout)?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, groups: &Changes, differing: &[(&Deployment, Value)], screen: &mut Screen) -> Result<(), Failure> {
-        if self.json && self.plan {
-            let of = |(deployment, preview): &(&Deployment, Value)| json!({ "function": deployment.function, "group": deployment.group, "preview": preview });
-            let groups: Vec<Value> = groups
-                .iter()
-                .map(|(thing, (add, remove))| json!({ "thing": thing, "add": add, "remove": remove }))
-                .collect();
-            let deployments: Vec<Value> = differing.iter().map(of).collect();
-            return screen.json(&json!({ "groups": groups, "deployments": deployments }));
-        }
+    fn show(&self, answer: &Value, deployments: &[Value], screen: &mut Screen) -> Result<(), Failure> {
+        let groups: Vec<Value> = parse(answer.clone(), PATH, "groups")?;
         if self.json {
-            return Ok(());
+            let plain = |deployment: &Value| {
+                let mut plain = deployment.clone();
+                plain.as_object_mut().map(|fields| fields.remove("rollout"));
+                plain
+            };
+            let deployments: Vec<Value> = deployments.iter().map(plain).collect();
+            return match self.plan {
+                true => screen.json(&json!({ "groups": groups, "deployments": deployments })),
+                false => Ok(()),
+            };
         }
-        for (thing, (add, remove)) in groups {
-            let words =
-                add.iter().map(|group| format!("+{group}")).chain(remove.iter().map(|group| format!("-{group}")));
-            screen.line(format_args!("{thing}  {}", words.collect::<Vec<_>>().join(" ")))?;
+        for change in &groups {
+            let words = ["add", "remove"].into_iter().zip(["+", "-"]).flat_map(|(name, sign)| {
+                let names = change.get(name).and_then(Value::as_array).into_iter().flatten();
+                names.filter_map(Value::as_str).map(move |group| format!("{sign}{group}"))
+            });
+            screen.line(format_args!("{}  {}", text_of(change, "thing"), words.collect::<Vec<_>>().join(" ")))?;
         }
-        for (deployment, preview) in differing.iter().filter(|_| self.plan) {
-            let told = tell(&deployment.function, preview, &screen.look);
+        for deployment in deployments {
+            let preview = deployment.get("preview").unwrap_or(&Value::Null);
+            let told = tell(&text_of(deployment, "function"), preview, &screen.look);
             screen.text(&told)?;
+            if let Some(rollout) = deployment.get("rollout").filter(|rollout| rollout.is_object()) {
+                let id = text_of(rollout, "id");
+                screen.line(format_args!("{id} begins"))?;
+                if !self.watch {
+                    screen.note(format_args!("next: holm rollout watch {id}"));
+                }
+            }
         }
-        if groups.is_empty() && differing.is_empty() {
+        if groups.is_empty() && deployments.is_empty() {
             screen.note("everything is as the file says");
         }
         Ok(())
     }
+}
+
+impl File {
+    /// As the API takes it.
+    fn fields(self) -> Map<String, Value> {
+        let deployment = |Deployment { group, mut fields, .. }: Deployment| {
+            fields.insert("group".to_owned(), json!(group));
+            Value::Object(fields)
+        };
+        let deployments = self.deployments.into_iter().map(deployment).collect();
+        [("groups".to_owned(), json!(self.groups)), ("deployments".to_owned(), Value::Array(deployments))]
+            .into_iter()
+            .collect()
+    }
+}
+
+fn text_of(value: &Value, name: &str) -> String {
+    value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn read(name: &str, text: &str) -> Result<File, Failure> {
@@ -205,43 +221,6 @@ fn deployment(section: &mut Section<'_>) -> Option<Deployment> {
     Some(Deployment { function, group, fields })
 }
 
-/// By device: into which groups, and out of which.
-type Changes = BTreeMap<String, (Vec<String>, Vec<String>)>;
-
-fn group_changes(file: &File, devices: &[Value]) -> Result<Changes, Failure> {
-    let mut known = BTreeMap::new();
-    for device in devices {
-        let thing: String = parse(device.clone(), "/v1/devices", "thing")?;
-        let groups: Vec<String> = parse(device.clone(), "/v1/devices", "groups")?;
-        known.insert(thing, groups);
-    }
-    let mut changes = Changes::new();
-    let mut missing = Vec::new();
-    for (group, wanted) in &file.groups {
-        missing.extend(
-            wanted.iter().filter(|thing| !known.contains_key(*thing)).map(|thing| format!("{thing} in group {group}")),
-        );
-        for (thing, groups) in &known {
-            let (is, shall) = (groups.contains(group), wanted.contains(thing));
-            if is != shall {
-                let (add, remove) = changes.entry(thing.clone()).or_default();
-                if shall { add.push(group.clone()) } else { remove.push(group.clone()) }
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(changes);
-    }
-    Err(Failure::new(format!("there is no active device {}", missing.join(", nor ")))
-        .next("enrol them first: `holm device enrol-token`; nothing was changed"))
-}
-
-/// Whether any device would have something else than it has.
-fn differs(preview: &Value) -> bool {
-    let changes = preview.get("changes").and_then(Value::as_array);
-    changes.into_iter().flatten().any(|change| change.get("from") != change.get("to"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,16 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn groups_become_what_the_file_says_and_others_stay() {
-        let file = read("f", "fleet_version = 1\n[group.a]\ndevices = [\"pi1\", \"pi2\"]\n").unwrap();
-        let device = |thing: &str, groups: &[&str]| json!({ "thing": thing, "groups": groups });
-        let devices = [device("pi1", &["a", "b"]), device("pi2", &["b"]), device("pi3", &["a"])];
-        let changes = group_changes(&file, &devices).unwrap();
-        let one = |group: &str| vec![group.to_owned()];
-        assert_eq!(
-            changes.into_iter().collect::<Vec<_>>(),
-            [("pi2".to_owned(), (one("a"), vec![])), ("pi3".to_owned(), (vec![], one("a")))]
-        );
-        assert!(group_changes(&file, &devices[..1]).unwrap_err().mentions("no active device pi2 in group a"));
+    fn what_a_file_says_is_asked_for_at_once() {
+        let text = "fleet_version = 1\n[group.a]\ndevices = [\"pi1\", \"pi2\"]\n[[deploy]]\nfunction = \"flow\"\n\
+                    version = \"1.0.0\"\ngroup = \"b\"\nwindow = \"02:00-04:30\"\n";
+        let asked = Value::Object(read("f", text).unwrap().fields());
+        let deployment = json!({ "function": "flow", "version": "1.0.0", "group": "b", "window": "02:00-04:30" });
+        assert_eq!(asked, json!({ "groups": { "a": ["pi1", "pi2"] }, "deployments": [deployment] }));
     }
 }

@@ -129,7 +129,7 @@ impl Device {
                 match json {
                     true => screen.json(&device),
                     false => {
-                        let text = render(&device, &screen.look);
+                        let text = render(&device, jiff::Timestamp::now().as_millisecond(), &screen.look);
                         screen.text(&text)
                     }
                 }
@@ -205,7 +205,7 @@ async fn tokens(remote: &Remote, as_json: bool, screen: &mut Screen) -> Result<(
 }
 
 /// All that there is, with the report as it came.
-fn render(device: &Value, look: &Look) -> String {
+fn render(device: &Value, now: i64, look: &Look) -> String {
     let at = |path: &str| device.pointer(path).filter(|value| !value.is_null());
     let text = |path: &str| match at(path) {
         Some(Value::String(text)) => text.clone(),
@@ -246,15 +246,21 @@ fn render(device: &Value, look: &Look) -> String {
             format!("{} {}", part("name"), part("version"))
         })
         .collect();
+    let health = |name: &str| at(&format!("/reported/health/{name}")).and_then(Value::as_u64);
+    let shown = |name: &str, as_text: fn(u64) -> String| health(name).map(as_text).unwrap_or_default();
+    let of = health("invocations").map(|all| format!(" of {} invocations", look::count(all))).unwrap_or_default();
+    let certificate = at("/certificate/expires").map(|_| {
+        let issued = at("/certificate/issued").and_then(Value::as_i64);
+        let age = issued.and_then(|issued| u64::try_from(now.saturating_sub(issued) / 1_000).ok());
+        let age = age.map(|age| format!(", {} old", look::span(age))).unwrap_or_default();
+        format!("until {}{age}", time("/certificate/expires"))
+    });
     let entries = [
         ("device", text("/thing")),
         ("groups", groups.join(", ")),
         ("state", state),
         ("enrolled", time("/enrolled")),
-        (
-            "certificate",
-            at("/certificate/expires").map(|_| format!("until {}", time("/certificate/expires"))).unwrap_or_default(),
-        ),
+        ("certificate", certificate.unwrap_or_default()),
         (
             "agent",
             format!(
@@ -271,8 +277,12 @@ fn render(device: &Value, look: &Look) -> String {
         ("phase", phase),
         ("functions", functions.join(", ")),
         ("shall run", desired.join(", ")),
-        ("backlog", text("/reported/health/backlog")),
-        ("dead letters", text("/reported/health/dead_letters")),
+        ("backlog", shown("backlog", look::count)),
+        ("dropped", shown("dropped", look::count)),
+        ("dead letters", shown("dead_letters", look::count)),
+        ("faults", health("faults").map(|faults| look::count(faults) + &of).unwrap_or_default()),
+        ("memory", shown("memory_bytes", look::bytes)),
+        ("free disk", shown("disk_free_bytes", look::bytes)),
         (
             "held up",
             match at("/held_up").and_then(Value::as_u64) {
@@ -293,27 +303,37 @@ mod tests {
         let device = json!({
             "thing": "pi3", "groups": ["greenhouse"], "status": "active", "connected": false, "seen": 0, "enrolled": 0,
             "agent": { "version": "0.1.0", "arch": "aarch64", "engine": "48.0.8", "profile": "generic" },
-            "certificate": { "expires": 31_536_000_000_i64 },
+            "certificate": { "issued": 0, "expires": 31_536_000_000_i64 },
             "job": { "generation": 4, "id": "generation-4", "status": "FAILED" }, "reported_at": null,
             "desired": { "functions": [{ "name": "flow", "version": "1.2.0" }] },
             "reported": {
                 "generation": 4, "phase": "rolled-back", "reason": "trapped",
                 "functions": [{ "name": "flow", "version": "1.2.0", "state": "confirmed" }],
+                "health": {
+                    "invocations": 3_400, "faults": 12, "memory_bytes": 20_971_520, "disk_free_bytes": 3_221_225_472_u64,
+                    "backlog": 1_200, "dropped": 0, "dead_letters": 1,
+                },
             },
         });
         assert_eq!(
-            render(&device, &Look::plain()),
+            render(&device, 40 * 86_400_000, &Look::plain()),
             "device        pi3\n\
              groups        greenhouse\n\
              state         offline, seen 1970-01-01 00:00:00\n\
              enrolled      1970-01-01 00:00:00\n\
-             certificate   until 1971-01-01 00:00:00\n\
+             certificate   until 1971-01-01 00:00:00, 40d 0h old\n\
              agent         0.1.0 on aarch64, engine 48.0.8 generic\n\
              job           generation-4, FAILED\n\
              generation    4\n\
              phase         rolled-back (trapped)\n\
              functions     flow 1.2.0 confirmed\n\
-             shall run     flow 1.2.0\n"
+             shall run     flow 1.2.0\n\
+             backlog       1,200\n\
+             dropped       0\n\
+             dead letters  1\n\
+             faults        12 of 3,400 invocations\n\
+             memory        20.0 MiB\n\
+             free disk     3.0 GiB\n"
         );
     }
 }

@@ -66,6 +66,11 @@ impl Failure {
         matches!(self, Self::Told { what, .. } if what.contains(word))
     }
 
+    /// Whether this page says more about it.
+    pub(crate) fn is(&self, code: ErrorCode) -> bool {
+        matches!(self, Self::Told { page: Some(page), .. } if *page == code)
+    }
+
     /// For the shell.
     pub(crate) fn code(&self) -> ExitCode {
         match self {

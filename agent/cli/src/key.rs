@@ -60,7 +60,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         root: Option<PathBuf>,
     },
-    /// Sign root and targets anew, so that they hold for another term
+    /// Make other root keys, and have the ones that there are hand over to them: when one was lost or stolen, or more shall sign together
+    Rotate {
+        /// Root keys to make [default: as many as there are]
+        #[arg(long, value_name = "N")]
+        root_keys: Option<usize>,
+        /// Root keys that have to sign from then on [default: as many as now]
+        #[arg(long, value_name = "N")]
+        root_threshold: Option<usize>,
+    },
+    /// Sign root and targets anew, so that they hold for another term, and for the online keys that the control plane has now
     Renew,
 }
 
@@ -73,6 +82,7 @@ impl Key {
             }
             Command::Status { json } => status(folder, *json, screen).await,
             Command::Recover { root } => recover(folder, root.as_deref(), screen).await,
+            Command::Rotate { root_keys, root_threshold } => rotate(folder, *root_keys, *root_threshold, screen).await,
             Command::Renew => renew(folder, screen).await,
         }
     }
@@ -84,11 +94,7 @@ async fn new(
     (count, threshold): (usize, usize),
     screen: &mut Screen,
 ) -> Result<(), Failure> {
-    if count == 0 || count > MAX_ROOTS || threshold == 0 || threshold > count {
-        return Err(Failure::new(format!(
-            "{threshold} of {count} root keys cannot be: at most {MAX_ROOTS}, and at least one signs"
-        )));
-    }
+    can_be(count, threshold)?;
     // Before anything is made: a control plane that cannot be asked is no reason to have keys lying around.
     let asked = match cloud {
         true => {
@@ -117,14 +123,7 @@ async fn new(
         return Ok(());
     };
     let root = begin(&keys, &online, threshold)?;
-    let deployment = DeploymentKeys::new([online.deployment], 1).and_then(|keys| keys.write());
-    let deployment = deployment.map_err(|error| refused("the deployment key", &error))?;
-    let target = NewTarget {
-        length: u64::try_from(deployment.len()).unwrap_or(u64::MAX),
-        sha256: Digest::of(&deployment),
-        custom: Value::Null,
-    };
-    let add = BTreeMap::from([(DEPLOYMENT_KEYS.to_owned(), target)]);
+    let (deployment, add) = deployment_keys(&online)?;
     let targets = sign_targets(None, &add, keys.targets()?)?;
     upload(&remote, vec![deployment], Some(&root), &targets).await?;
     let (_, outcome) = refresh(&remote, &keys).await?;
@@ -133,6 +132,24 @@ async fn new(
     screen.line(format_args!("{} may sign what devices run, with key {}", remote.url(), online.deployment))?;
     screen.note("next: holm publish BUNDLE");
     Ok(())
+}
+
+fn can_be(count: usize, threshold: usize) -> Result<(), Failure> {
+    match count == 0 || count > MAX_ROOTS || threshold == 0 || threshold > count {
+        true => Err(Failure::new(format!(
+            "{threshold} of {count} root keys cannot be: at most {MAX_ROOTS}, and at least one signs"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The file that says who signs what devices run, and how it is listed.
+fn deployment_keys(online: &Online) -> Result<(Vec<u8>, BTreeMap<String, NewTarget>), Failure> {
+    let file = DeploymentKeys::new([online.deployment], 1).and_then(|keys| keys.write());
+    let file = file.map_err(|error| refused("the deployment key", &error))?;
+    let length = u64::try_from(file.len()).unwrap_or(u64::MAX);
+    let target = NewTarget { length, sha256: Digest::of(&file), custom: Value::Null };
+    Ok((file, BTreeMap::from([(DEPLOYMENT_KEYS.to_owned(), target)])))
 }
 
 /// The first root, which is kept before it is uploaded: it is what all others follow from.
@@ -276,8 +293,9 @@ async fn renew(folder: PathBuf, screen: &mut Screen) -> Result<(), Failure> {
         true => None,
         false => Some(sign_root(Some(&kept.root), &roles, &keys.roots)?),
     };
-    let targets = sign_targets(kept.targets.as_deref(), &BTreeMap::new(), keys.targets()?)?;
-    upload(&remote, Vec::new(), root.as_deref(), &targets).await?;
+    let (deployment, add) = deployment_keys(&online)?;
+    let targets = sign_targets(kept.targets.as_deref(), &add, keys.targets()?)?;
+    upload(&remote, vec![deployment], root.as_deref(), &targets).await?;
     let (_, outcome) = refresh(&remote, &keys).await?;
     outcome?;
     if root.is_none() {
@@ -291,6 +309,48 @@ fn roles(kept: &Kept, online: &Online) -> Result<RoleSet, Failure> {
     let old = RoleSet::of(&kept.root).map_err(|error| refused("the root", &error))?;
     let role = |key| Role::new([key], 1).map_err(|error| refused("an online key", &error));
     Ok(RoleSet { snapshot: role(online.snapshot)?, timestamp: role(online.timestamp)?, ..old })
+}
+
+/// Both the keys before and those after sign the root between them: who believes the one before believes it, and so everybody comes along.
+/// The new keys are kept before they count, and count from the upload on.
+async fn rotate(
+    folder: PathBuf,
+    count: Option<usize>,
+    threshold: Option<usize>,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let keys = Keys::open(folder)?;
+    let remote = Remote::open()?;
+    let online = Online::of(&remote).await?;
+    let (kept, outcome) = refresh(&remote, &keys).await?;
+    if let Err(failure) = outcome {
+        screen.complain(&failure);
+    }
+    let old = roles(&kept, &online)?;
+    let count = count.unwrap_or_else(|| old.root.keys().count());
+    let threshold = threshold.unwrap_or_else(|| old.root.threshold());
+    can_be(count, threshold)?;
+    let next = keys.next_roots(count)?;
+    let root = Role::new(next.iter().map(SigningKey::public), threshold);
+    let roles = RoleSet { root: root.map_err(|error| refused("the new keys", &error))?, ..old };
+    // A run that was cut off after the upload has nothing left to upload.
+    if RoleSet::of(&kept.root).is_ok_and(|old| old.root != roles.root) {
+        let signers: Vec<SigningKey> = keys.roots.into_iter().chain(next).collect();
+        let root = sign_root(Some(&kept.root), &roles, &signers)?;
+        let keys = Keys::open(keys.folder.clone())?;
+        let targets = sign_targets(kept.targets.as_deref(), &BTreeMap::new(), keys.targets()?)?;
+        upload(&remote, Vec::new(), Some(&root), &targets).await?;
+        refresh(&remote, &keys).await?.1?;
+    }
+    let folder = keys.folder;
+    let keys = Keys::open(folder)?;
+    keys.replace_roots()?;
+    screen.line(format_args!(
+        "{count} other root key(s) sign from now on, {threshold} together; {}",
+        keys.folder.display()
+    ))?;
+    screen.note("keep a copy of the folder where this machine is not; root-N.key.old are worth nothing any more");
+    status(keys.folder, false, screen).await
 }
 
 /// The new key is kept before it counts, and counts from the upload on.

@@ -4,6 +4,7 @@
 //! root-1.key, root-2.key   sign roots; may be on sticks in a drawer, and are needed once a year
 //! targets.key              signs releases
 //! targets.key.new          the next targets key, until the control plane has taken it (`holm key recover`)
+//! root-1.key.new           as much of root keys (`holm key rotate`)
 //! trusted/                 the repository's metadata as it was last seen, so that nobody can show an older one
 //! ```
 //!
@@ -97,6 +98,33 @@ impl Keys {
         std::fs::rename(self.folder.join("targets.key.new"), &path).map_err(failed)
     }
 
+    /// Root keys to come in place of those that there are. The same ones again, if a rotation was cut off.
+    pub(crate) fn next_roots(&self, count: usize) -> Result<Vec<SigningKey>, Failure> {
+        let next = |number| {
+            let path = next_root_path(&self.folder, number);
+            if read(&path)?.is_none() {
+                write(&path)?;
+            }
+            read(&path)?.ok_or_else(|| Failure::new(format!("{} is gone", path.display())))
+        };
+        (1..=count).map(next).collect()
+    }
+
+    /// The next root keys count now; those before are kept beside them.
+    pub(crate) fn replace_roots(&self) -> Result<(), Failure> {
+        for number in 1..=MAX_ROOTS {
+            let (path, next) = (root_path(&self.folder, number), next_root_path(&self.folder, number));
+            let failed = |error: std::io::Error| Failure::new(format!("cannot replace {}: {error}", path.display()));
+            if path.exists() {
+                std::fs::rename(&path, path.with_extension("key.old")).map_err(failed)?;
+            }
+            if next.exists() {
+                std::fs::rename(&next, &path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The key that signs releases.
     pub(crate) fn targets(&self) -> Result<&SigningKey, Failure> {
         self.targets.as_ref().ok_or_else(|| {
@@ -109,6 +137,10 @@ impl Keys {
 
 fn root_path(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("root-{number}.key"))
+}
+
+fn next_root_path(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("root-{number}.key.new"))
 }
 
 fn read(path: &Path) -> Result<Option<SigningKey>, Failure> {

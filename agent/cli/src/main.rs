@@ -41,6 +41,7 @@ mod key;
 mod keys;
 mod login;
 mod look;
+mod native;
 mod new;
 mod own_node;
 mod password;

@@ -4,23 +4,22 @@
 //! metadata last, so one that is cut off has published nothing.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
 use holm_core::{ErrorCode, FunctionName, Manifest, TopicFilter};
 use holm_protocol::AGENT;
 use holm_trust::tuf::edit::NewTarget;
 use holm_trust::tuf::{Draft, Kept, Listing, Repository, RoleName};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::build::chain;
 use crate::failure::Failure;
+use crate::fleet;
 use crate::imports::COMPILER;
 use crate::keys::{self, Keys};
 use crate::look::{self, Look, Tone};
-use crate::programs;
+use crate::native::{self, Profiles};
 use crate::publish_agent;
 use crate::remote::Remote;
 use crate::repository::{refresh, sign_targets, upload};
@@ -28,12 +27,16 @@ use crate::screen::Screen;
 use crate::table::list;
 use crate::tuf::refused;
 
+/// In the place of a profile.
+const NO_PROFILE: &str = "none";
+
 /// See `holm publish --help`.
 #[derive(clap::Args)]
 pub(crate) struct Publish {
     /// A bundle, as `holm build` makes it; or a holmd, to be sent over the air
     bundle: PathBuf,
-    /// Also sign native code for this engine profile; may be given several times. Other devices compile for themselves
+    /// Sign native code for this engine profile; may be given several times; `none`: none is signed [default: those of the fleet].
+    /// Other devices compile for themselves
     #[arg(long = "profile", value_name = "NAME")]
     profiles: Vec<String>,
     /// The new version may do more than the one before
@@ -45,15 +48,6 @@ pub(crate) struct Publish {
     /// As JSON
     #[arg(long)]
     json: bool,
-}
-
-/// What `holm-compile` says of its work.
-#[derive(Deserialize)]
-struct Report {
-    digest: String,
-    native_digest: String,
-    profile: String,
-    wasmtime: String,
 }
 
 /// A file of the release.
@@ -114,10 +108,7 @@ impl Publish {
             permissions: permissions.clone(),
         };
         let mut files = vec![File { name: Listing::bundle_name(name, version), listing, bytes }];
-        for profile in &self.profiles {
-            screen.note(format_args!("compiling for {profile}"));
-            files.push(native(&bundle, profile)?);
-        }
+        files.extend(self.native(&remote, &bundle, screen).await?);
         let add = files.iter().map(File::target).collect::<Result<BTreeMap<String, NewTarget>, Failure>>()?;
         let targets = sign_targets(kept.targets.as_deref(), &add, key)?;
         let signed = Draft::read(&targets).and_then(|draft| draft.version());
@@ -135,6 +126,31 @@ impl Publish {
                 Ok(())
             }
         }
+    }
+}
+
+impl Publish {
+    /// Native code for those profiles that were named, or else for those of the fleet. What nobody has asked for and cannot be made is told,
+    /// and left out.
+    async fn native(&self, remote: &Remote, bundle: &Bundle, screen: &mut Screen) -> Result<Vec<File>, Failure> {
+        let profiles = match self.profiles.as_slice() {
+            [] => Profiles::of_fleet(&fleet::all(remote).await?),
+            [none] if none == NO_PROFILE => return Ok(Vec::new()),
+            named => Profiles::named(named),
+        };
+        let later = "`holm republish` signs it later";
+        if profiles.is_empty() {
+            screen.note(format_args!("no native code is signed: no device has come yet; {later}"));
+            return Ok(Vec::new());
+        }
+        if profiles.are_asked_for() || native::can_compile() {
+            return profiles.compile(bundle, screen);
+        }
+        screen.note(format_args!(
+            "no native code is signed: {COMPILER} is neither beside holm nor on the PATH; devices compile for themselves, \
+             and {later}"
+        ));
+        Ok(Vec::new())
     }
 }
 
@@ -213,43 +229,6 @@ fn covers(granted: &str, wanted: &str) -> bool {
         }
         _ => false,
     }
-}
-
-/// Native code of the bundle's component, made by `holm-compile`.
-pub(crate) fn native(bundle: &Bundle, profile: &str) -> Result<File, Failure> {
-    let compiler = programs::find(COMPILER).ok_or_else(|| {
-        Failure::new("holm-compile is neither beside holm nor on the PATH")
-            .next("publish without --profile, or install it")
-            .page(ErrorCode::ProgramMissing)
-    })?;
-    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot run {}: {error}", compiler.display()));
-    let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
-    let (input, output) = (folder.path().join("component.wasm"), folder.path().join("native.cwasm"));
-    std::fs::write(&input, &bundle.component).map_err(|error| failed(&error))?;
-    let ran = run(&compiler, profile, &input, &output).map_err(|error| failed(&error))?;
-    if !ran.status.success() {
-        let words = String::from_utf8_lossy(&ran.stderr);
-        let words = words.trim().trim_start_matches("holm-compile:").trim();
-        return Err(Failure::new(format!("{} does not compile for {profile}: {words}", bundle.manifest.name))
-            .next("see that the build makes a component for `wasm32-wasip2` that exports the handler")
-            .page(ErrorCode::ComponentWrong));
-    }
-    let report: Report = serde_json::from_slice(&ran.stdout).map_err(|error| failed(&error))?;
-    let bytes = std::fs::read(&output).map_err(|error| failed(&error))?;
-    if report.digest != bundle.component_digest.to_string() || report.native_digest != Digest::of(&bytes).to_string() {
-        return Err(failed(&"what it made is not what it says it made"));
-    }
-    let Report { profile, wasmtime, .. } = report;
-    // As it is written into native code.
-    let engine_key = format!("wasmtime-{wasmtime}-{profile}");
-    let manifest = &bundle.manifest;
-    let name = Listing::native_name(&manifest.name, &manifest.version, &engine_key);
-    let listing = Listing::Native { component: bundle.component_digest, engine: wasmtime, profile };
-    Ok(File { name, listing, bytes })
-}
-
-fn run(compiler: &Path, profile: &str, input: &Path, output: &Path) -> std::io::Result<std::process::Output> {
-    Command::new(compiler).args(["--profile", profile]).arg(input).arg(output).output()
 }
 
 /// What was signed.

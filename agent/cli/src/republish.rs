@@ -17,7 +17,8 @@ use crate::build::chain;
 use crate::failure::Failure;
 use crate::fleet;
 use crate::keys::{self, Keys};
-use crate::publish::{File, native};
+use crate::native::Profiles;
+use crate::publish::File;
 use crate::remote::Remote;
 use crate::repository::{refresh, sign_targets, upload};
 use crate::restored::Restored;
@@ -75,8 +76,8 @@ impl Republish {
         let repository = Repository::open(&kept).map_err(|error| refused("the repository", &error))?;
         let devices = fleet::all(&remote).await?;
         let profiles = match self.profiles.is_empty() {
-            true => profiles(&devices),
-            false => self.profiles.iter().cloned().collect(),
+            true => Profiles::of_fleet(&devices),
+            false => Profiles::named(&self.profiles),
         };
         if profiles.is_empty() {
             return Err(Failure::new("there is no device whose engine profile is known")
@@ -86,14 +87,9 @@ impl Republish {
         let mut files: Vec<File> = Vec::new();
         for release in &releases {
             let bundle = fetch(&remote, &repository, release).await?;
-            for profile in &profiles {
-                screen.note(format_args!("compiling {} {} for {profile}", release.function, release.version));
-                let file = native(&bundle, profile)?;
-                // What is listed stays as it was signed: a compiler that makes other bytes today is no reason to change it.
-                if repository.peek(&file.name).is_none() {
-                    files.push(file);
-                }
-            }
+            // What is listed stays as it was signed: a compiler that makes other bytes today is no reason to change it.
+            let made = profiles.compile(&bundle, screen)?;
+            files.extend(made.into_iter().filter(|file| repository.peek(&file.name).is_none()));
         }
         let shown: Vec<Value> = files
             .iter()
@@ -161,12 +157,6 @@ async fn fetch(remote: &Remote, repository: &Repository, release: &Release) -> R
     Bundle::open(&bytes, &BundleLimits::default()).map_err(|error| Failure::new(format!("{what}: {}", chain(&error))))
 }
 
-/// The engine profiles that devices said they have.
-fn profiles(devices: &[Value]) -> BTreeSet<String> {
-    let profile = |device: &Value| device.pointer("/agent/profile")?.as_str().map(str::to_owned);
-    devices.iter().filter_map(profile).filter(|profile| !profile.is_empty()).collect()
-}
-
 /// The digests of what devices run.
 fn running(devices: &[Value]) -> BTreeSet<String> {
     let functions = devices.iter().filter_map(|device| device.pointer("/reported/functions")?.as_array());
@@ -178,11 +168,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fleet_says_for_what_is_compiled() {
-        let device = |profile: &str, digest: &str| json!({ "agent": { "profile": profile }, "reported": { "functions": [{ "sha256": digest }] } });
-        let devices =
-            [device("x64-v1", "a"), device("generic-v8", "b"), device("x64-v1", "b"), json!({ "reported": null })];
-        assert_eq!(profiles(&devices).into_iter().collect::<Vec<_>>(), ["generic-v8", "x64-v1"]);
+    fn the_fleet_says_what_it_runs() {
+        let device = |digest: &str| json!({ "reported": { "functions": [{ "sha256": digest }] } });
+        let devices = [device("a"), device("b"), device("b"), json!({ "reported": null })];
         assert_eq!(running(&devices).len(), 2);
     }
 }

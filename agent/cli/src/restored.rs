@@ -17,7 +17,7 @@ use crate::build::chain;
 use crate::failure::Failure;
 use crate::http::Got;
 use crate::keys::Keys;
-use crate::publish::native;
+use crate::native::native;
 use crate::remote::Remote;
 use crate::repository::{clock, refresh, upload};
 use crate::screen::Screen;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holm_core::ErrorCode;
 use serde_json::Value;
 
 use crate::client::{Client, escape, parse};
@@ -17,7 +18,7 @@ const PAGE: usize = 1_000;
 /// See `holm results --help`.
 #[derive(clap::Args)]
 pub(crate) struct Results {
-    /// The function; with --cloud, FUNCTION.SERIES will do
+    /// The function, or FUNCTION.SERIES
     name: String,
     /// Only this series
     #[arg(long)]
@@ -32,7 +33,7 @@ pub(crate) struct Results {
     #[arg(long, conflicts_with = "after")]
     cloud: bool,
     /// Only what is so young, such as 1h
-    #[arg(long, requires = "cloud", value_parser = holm_core::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = holm_core::parse_duration, value_name = "TIME")]
     since: Option<std::time::Duration>,
     /// Only of this device
     #[arg(long, requires = "cloud", value_name = "NAME")]
@@ -63,16 +64,20 @@ impl Results {
         if self.csv {
             screen.text("id,series,sequence,time,value\r\n")?;
         }
-        let only = self.series.as_ref().map(|series| format!("&series={}", escape(series))).unwrap_or_default();
+        let (function, series) = self.parts();
+        let only = series.map(|series| format!("&series={}", escape(series))).unwrap_or_default();
+        let since = self.since();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut after = self.after;
         let mut any = false;
         let mut drawn = Drawn::default();
         while left > 0 {
-            let path = format!("/v1/results/{}?after={after}&limit={PAGE}{only}", escape(&self.name));
-            let rows: Vec<Value> = parse(client.get(&path).await?, &path, "results")?;
-            let (rows, next) = page(rows, PAGE);
-            for row in rows.into_iter().take(left) {
+            let path = format!("/v1/results/{}?after={after}&limit={PAGE}{only}", escape(function));
+            let rows = client.get(&path).await.map_err(|failure| self.elsewhere(failure))?;
+            let (rows, next) = page(parse(rows, &path, "results")?, PAGE);
+            // A node has few rows, and gives them by their number.
+            let young = |row: &Row| since.is_none_or(|since| field(&row.value, "time").as_i64() >= Some(since));
+            for row in rows.into_iter().filter(young).take(left) {
                 any = true;
                 left -= 1;
                 match self.plot {
@@ -92,16 +97,42 @@ impl Results {
         Ok(())
     }
 
+    /// The function, and the series if it is named: function names have no dots.
+    fn parts(&self) -> (&str, Option<&str>) {
+        match (&self.series, self.name.split_once('.')) {
+            (Some(series), _) => (&self.name, Some(series)),
+            (None, Some((function, series))) => (function, Some(series)),
+            (None, None) => (&self.name, None),
+        }
+    }
+
+    /// What is older is not shown, in milliseconds since 1970.
+    fn since(&self) -> Option<i64> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let since = self.since.map(|since| now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+        since.map(|since| since.max(0))
+    }
+
+    /// Where there is no node, the rows may be in the cloud.
+    fn elsewhere(&self, failure: Failure) -> Failure {
+        if !failure.is(ErrorCode::NodeUnreachable) {
+            return failure;
+        }
+        let (function, series) = self.parts();
+        let series = series.unwrap_or("SERIES");
+        failure.next(format!(
+            "on a machine without a node, ask the control plane: `holm results {function}.{series} --cloud`"
+        ))
+    }
+
     /// From the control plane. In CSV it is the control plane's own.
     pub(crate) async fn run_cloud(&self, screen: &mut Screen) -> Result<(), Failure> {
         let remote = Remote::open()?;
-        let series = match &self.series {
-            Some(series) => format!("{}.{series}", self.name),
-            None if self.name.contains('.') => self.name.clone(),
-            None => return Err(Failure::new("which series?").next("name it: `holm results FUNCTION.SERIES --cloud`")),
+        let series = match self.parts() {
+            (function, Some(series)) => format!("{function}.{series}"),
+            _ => return Err(Failure::new("which series?").next("name it: `holm results FUNCTION.SERIES --cloud`")),
         };
-        let now = jiff::Timestamp::now().as_millisecond();
-        let since = self.since.map(|since| now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+        let since = self.since();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let (mut after, mut head, mut any, mut drawn) = (None, self.csv, false, Drawn::default());
         while left > 0 {
@@ -111,7 +142,7 @@ impl Results {
                     ("series", Some(series.clone())),
                     ("device", self.device.clone()),
                     ("group", self.group.clone()),
-                    ("since", since.map(|since| since.max(0).to_string())),
+                    ("since", since.map(|since| since.to_string())),
                     ("limit", Some(PAGE.min(left).to_string())),
                     ("after", after.take()),
                     ("format", self.csv.then(|| "csv".to_owned())),
@@ -186,10 +217,9 @@ impl Drawn {
     /// Takes a row. One that is no number is nothing to draw.
     fn add(&mut self, row: &Value) {
         let text = |name: &str| row.get(name).and_then(Value::as_str);
-        let series = match (text("device"), text("series")) {
-            (Some(device), Some(series)) => format!("{series} of {device}"),
-            (_, series) => series.unwrap_or_default().to_owned(),
-        };
+        // The control plane has streams of devices, a node its own series.
+        let series = text("series").or_else(|| Some(text("stream")?.trim_start_matches("result."))).unwrap_or_default();
+        let series = text("device").map_or_else(|| series.to_owned(), |device| format!("{series} of {device}"));
         let time = row.get("time").and_then(Value::as_i64);
         if let (Some(time), Some(value)) = (time, row.get("value").and_then(Value::as_f64)) {
             self.0.entry(series).or_default().push((time, value));
@@ -285,6 +315,19 @@ mod tests {
         assert_eq!(next, Some(5));
         let (rows, next) = page(vec![row(6, "b"), row(7, "a")], 3);
         assert_eq!((rows.len(), next), (2, None));
+    }
+
+    #[test]
+    fn every_series_of_every_device_is_drawn_apart() {
+        let row = |device: &str, value| serde_json::json!({ "device": device, "stream": "result.flow.rate", "time": 0, "value": value });
+        let mut drawn = Drawn::default();
+        for row in
+            [row("pi1", 1), row("pi2", 2), row("pi1", 3), serde_json::json!({ "series": "n", "time": 0, "value": 1 })]
+        {
+            drawn.add(&row);
+        }
+        let sizes: Vec<(&str, usize)> = drawn.0.iter().map(|(name, points)| (name.as_str(), points.len())).collect();
+        assert_eq!(sizes, [("flow.rate of pi1", 2), ("flow.rate of pi2", 1), ("n", 1)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! # How it works
 //!
 //! One task, [`Reconciler`], looks at what is wanted ([`Next`], from the link) and at what was written down ([`record`]), takes one step,
-//! writes down that it was taken, and looks again. [`record::step`] is the whole decision, and has no I/O. Each step may be taken twice.
+//! writes down that it was taken unless a start would find that by itself, and looks again. [`record::step`] is the whole decision, and has no I/O. Each step may be taken twice.
 //! The link sends what [`Told`] says, whenever the control plane asks for it by having the job; see [`updates`].
 //!
 //! What is wanted may also be carried here in a folder ([`carried`]): another way in, and the same way from there on.
@@ -24,6 +24,7 @@
 //! What may pass is tried again with growing waits until the policy's deadline. What goes down during a trial gets one more, and after
 //! that it is rolled back. Going back needs no network.
 
+mod agent;
 pub(crate) mod carried;
 mod defer;
 mod fetch;

@@ -12,6 +12,7 @@ use holm_trust::{Acceptance, Freshness, Judge, LastAccepted};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::agent::PATIENCE;
 use super::carried::Carried;
 use super::defer::Asked;
 use super::fetch::{Fetched, Fetcher};
@@ -37,9 +38,6 @@ const JUDGE_PATIENCE: Duration = Duration::from_secs(1_800);
 /// How often the update window is looked at.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// A new agent that no control plane has answered for so many times of what counts as gone goes back.
-const PATIENCE: u32 = 4;
-
 /// Where orders come from, and where what there is to tell goes.
 pub(crate) struct Parts {
     pub(crate) orders: watch::Receiver<Next>,
@@ -52,7 +50,7 @@ pub(crate) struct Reconciler {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) installer: Arc<dyn Installer>,
     notes: CloudNotes,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     parts: Parts,
     /// What somebody has carried here, until it is judged.
     pub(super) carried: Option<Carried>,
@@ -69,9 +67,9 @@ pub(crate) struct Reconciler {
     /// See [`Settings::defer`](crate::Settings::defer).
     pub(super) defer: Duration,
     /// When this began.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// See [`PATIENCE`].
-    patience: Duration,
+    pub(super) patience: Duration,
     /// Since when time was not yet taken off the work's.
     since: Instant,
     wait: Duration,
@@ -284,7 +282,8 @@ impl Reconciler {
             // The agent that shall run them does that.
             Step::Stage if self.standing(&state) != AgentStanding::Runs => {
                 self.staged = true;
-                Ended::Done(self.reach(Phase::Staged, None).await)
+                self.pass(Phase::Staged);
+                Ended::Done(Ok(()))
             }
             Step::Stage => {
                 let (installer, functions) = (self.installer.clone(), state.functions);
@@ -292,7 +291,8 @@ impl Reconciler {
                 Ended::Done(match staged {
                     Ok(()) => {
                         self.staged = true;
-                        self.reach(Phase::Staged, None).await
+                        self.pass(Phase::Staged);
+                        Ok(())
                     }
                     Err(refusal) => self.end(Phase::Refused, refusal).await,
                 })
@@ -327,10 +327,8 @@ impl Reconciler {
     ) -> Ended<Result<(), Refusal>> {
         let Some(work) = &self.record.work else { return Ended::Done(Ok(())) };
         let (left, fetcher) = (Duration::from_millis(work.left_ms), self.fetcher.at(work.folder.clone()));
-        if work.phase == Phase::Queued
-            && let Err(refusal) = self.reach(Phase::Downloading, None).await
-        {
-            return Ended::Done(Err(refusal));
+        if work.phase == Phase::Queued {
+            self.pass(Phase::Downloading);
         }
         let (refreshed, history) = (self.refreshed.clone(), self.record.history());
         let fetching = async {
@@ -357,7 +355,10 @@ impl Reconciler {
                     work.sequences = sequences;
                     work.phase == Phase::Downloading
                 });
-                if early { self.reach(Phase::Verified, None).await } else { self.keep().await }
+                if early {
+                    self.pass(Phase::Verified);
+                }
+                Ok(())
             }
             Err(refusal) if may_pass(&refusal) => Err(refusal),
             Err(refusal) => self.end(Phase::Refused, refusal).await,
@@ -367,67 +368,6 @@ impl Reconciler {
     async fn pause(&mut self, time: Duration, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
         match self.undisturbed(sleep(time), shutdown).await {
             Ended::Done(()) => Ended::Done(Ok(())),
-            other => other.without_value(),
-        }
-    }
-
-    fn standing(&self, state: &DesiredState) -> AgentStanding {
-        let wanted = state.agent.as_ref().map(|agent| &agent.artifact.sha256);
-        self.installer.agent(wanted, state.generation)
-    }
-
-    /// Whether this agent is on trial for what is over.
-    fn outstays(&self) -> bool {
-        let work = self.record.work.as_ref().filter(|work| work.phase == Phase::Trial);
-        self.installer.agent_trial().is_some_and(|trial| work.is_none_or(|work| work.generation != trial))
-    }
-
-    /// Has the agent of the work take over, which goes on from here.
-    async fn hand_over(
-        &mut self,
-        state: &DesiredState,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Ended<Result<(), Refusal>> {
-        if let Err(refusal) = self.reach(Phase::Trial, None).await {
-            return Ended::Done(Err(refusal));
-        }
-        let (installer, generation) = (self.installer.clone(), state.generation);
-        let wanted = state.agent.as_ref().map(|agent| agent.artifact.sha256);
-        match blocking(move || installer.hand_over(wanted.as_ref(), generation)).await.and_then(|done| done) {
-            Ok(()) => Self::ending(shutdown).await,
-            Err(refusal) => Ended::Done(self.end(Phase::RolledBack, refusal).await),
-        }
-    }
-
-    /// Has the agent before this one take over, which ends the work, or begins the next.
-    async fn hand_back(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        tracing::warn!("this agent was on trial for what is over: the one before takes over");
-        let installer = self.installer.clone();
-        match blocking(move || installer.hand_back()).await.and_then(|done| done) {
-            Ok(()) => Self::ending(shutdown).await,
-            Err(refusal) => Ended::Done(Err(refusal)),
-        }
-    }
-
-    async fn ending(shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        let _ = shutdown.wait_for(|stop| *stop).await;
-        Ended::Stopped
-    }
-
-    /// A new agent has to be heard by the control plane, or nobody could ever tell it to go.
-    async fn prove(&mut self, shutdown: &mut watch::Receiver<bool>) -> Ended<Result<(), Refusal>> {
-        let mut answered = self.shared.answered.subscribe();
-        let answered = async move { answered.wait_for(|answered| *answered).await.is_ok() };
-        match self.undisturbed(tokio::time::timeout_at(self.begun + self.patience, answered), shutdown).await {
-            Ended::Done(Ok(true)) => Ended::Done(Ok(())),
-            Ended::Done(_) => {
-                let what = format!("no control plane has answered it within {} s", self.patience.as_secs());
-                match self.end(Phase::RolledBack, Refusal::new(ReasonCode::AgentFailed, what)).await {
-                    // The next look hands back.
-                    Ok(()) => Ended::Disturbed,
-                    Err(refusal) => Ended::Done(Err(refusal)),
-                }
-            }
             other => other.without_value(),
         }
     }
@@ -501,7 +441,16 @@ impl Reconciler {
         }
     }
 
-    async fn reach(&mut self, phase: Phase, why: Option<Refusal>) -> Result<(), Refusal> {
+    /// Says that a phase is reached that a start would find again by itself: nothing is written for it.
+    fn pass(&mut self, phase: Phase) {
+        self.spend();
+        if let Some(work) = &mut self.record.work {
+            work.to(phase, None);
+        }
+        self.tell();
+    }
+
+    pub(super) async fn reach(&mut self, phase: Phase, why: Option<Refusal>) -> Result<(), Refusal> {
         self.spend();
         let before = self.record.clone();
         if let Some(work) = &mut self.record.work {
@@ -537,7 +486,7 @@ impl Reconciler {
         kept
     }
 
-    async fn end(&mut self, phase: Phase, refusal: Refusal) -> Result<(), Refusal> {
+    pub(super) async fn end(&mut self, phase: Phase, refusal: Refusal) -> Result<(), Refusal> {
         tracing::warn!(phase = %phase, reason = %refusal.reason, error = refusal.message, "a desired state does not come to run");
         self.reach(phase, Some(refusal)).await
     }
@@ -574,7 +523,7 @@ impl Reconciler {
 }
 
 impl<T> Ended<T> {
-    fn without_value<U>(self) -> Ended<U> {
+    pub(super) fn without_value<U>(self) -> Ended<U> {
         match self {
             Self::Stopped => Ended::Stopped,
             Self::Done(_) | Self::Disturbed => Ended::Disturbed,

@@ -31,8 +31,10 @@ const COMPILERS: [(&str, &str); 5] = [
     ("bc", "bc"),
 ];
 
-const PROOFS: [Proof; 6] = [
+const PROOFS: [Proof; 7] = [
     Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000", with: &[] },
+    // More than there are: at every commit and every rename.
+    Proof { name: "deploy-kills", test: "deploy_kills", variable: "HOLM_DEPLOY_KILLS", count: "1000", with: &[] },
     Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000", with: &[] },
     Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50", with: &[] },
     // All that is tried with cards, on what QEMU has for a Raspberry Pi 3.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub(crate) use begin::{Staging, To, begin, preview, tell};
+pub(crate) use watch::watch;
 
 use crate::client::{escape, parse};
 use crate::failure::Failure;
@@ -114,7 +115,7 @@ impl Rollout {
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Watch { id, timeout, json } => watch::watch(&remote, id, *timeout, *json, screen).await,
+            Command::Watch { id, timeout, json } => watch(&remote, id, *timeout, *json, screen).await,
             Command::Pause(turn) => turn.run("pause", &remote, screen).await,
             Command::Resume(turn) => turn.run("resume", &remote, screen).await,
             Command::Abort(turn) => turn.run("abort", &remote, screen).await,

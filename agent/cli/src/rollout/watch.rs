@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(300);
 const AWAY: Duration = Duration::from_secs(30);
 
 /// Until it ends, or the patience does.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     remote: &Remote,
     id: &str,
     patience: Duration,

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
+    fetched: AtomicU64,
 }
 
 impl Traffic {
@@ -25,6 +26,11 @@ impl Traffic {
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
+
+    /// Bytes, among both, of streams that only fetch files.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
 }
 
 /// A stream whose bytes are counted.
@@ -32,12 +38,25 @@ impl Traffic {
 pub struct Counted<S> {
     socket: S,
     traffic: Arc<Traffic>,
+    fetches: bool,
 }
 
 impl<S> Counted<S> {
     /// Counts what goes through `socket` in `traffic`.
     pub fn new(socket: S, traffic: Arc<Traffic>) -> Self {
-        Self { socket, traffic }
+        Self { socket, traffic, fetches: false }
+    }
+
+    /// The same for a stream that only fetches files.
+    pub fn fetching(socket: S, traffic: Arc<Traffic>) -> Self {
+        Self { socket, traffic, fetches: true }
+    }
+
+    fn count(&self, of: &AtomicU64, bytes: usize) {
+        of.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.fetches {
+            self.traffic.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -50,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(context, buffer);
         let count = buffer.filled().len().saturating_sub(before);
-        self.traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+        self.count(&self.traffic.received, count);
         read
     }
 }
@@ -59,7 +78,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = written {
-            self.traffic.sent.fetch_add(count as u64, Ordering::Relaxed);
+            self.count(&self.traffic.sent, count);
         }
         written
     }

@@ -145,7 +145,7 @@ fn shown(plane: &Plane, device: Device) -> Value {
         "enrolled": device.enrolled,
         "seen": device.seen,
         "agent": device.agent,
-        "certificate": { "expires": device.certificate_expires },
+        "certificate": { "issued": device.certificate_issued, "expires": device.certificate_expires },
         "reported": device.reported,
         "reported_at": device.reported_at,
         "reported_version": device.reported_version,

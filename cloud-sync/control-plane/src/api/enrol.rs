@@ -66,7 +66,12 @@ pub(super) async fn renew(
     let thing = plane.records.owner(old).await??;
     let now = (plane.clock)();
     if now.0 > expires.0.saturating_add(GRACE) {
-        return Err(Problem::new(ApiErrorCode::CertificateExpired, "the certificate ended too long ago: enrol anew"));
+        let sentence = format!(
+            "the certificate ended more than {} days ago: make a token with `holm device replace {thing}`, and enrol with it \
+             after identity/device.json is removed from the device's data folder",
+            GRACE / 86_400_000
+        );
+        return Err(Problem::new(ApiErrorCode::CertificateExpired, sentence));
     }
     let key = DeviceKey::of_request(&csr_pem)?;
     let issued = plane.authority.issue_device(&thing, &key, now)?;

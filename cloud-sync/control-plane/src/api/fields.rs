@@ -38,6 +38,14 @@ impl Fields {
         }
     }
 
+    /// Of an object within another.
+    pub(super) fn of_value(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(map) => Ok(Self { left: map.into_iter().collect(), problems: Vec::new() }),
+            _ => Err("not an object".to_owned()),
+        }
+    }
+
     /// A value that is checked by its type.
     pub(crate) fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text = match self.left.remove(name)? {
@@ -108,9 +116,17 @@ impl Fields {
     }
 
     /// Fails if anything was wrong, or is left that nobody took.
-    pub(crate) fn finish(mut self) -> Result<(), Problem> {
+    pub(crate) fn finish(self) -> Result<(), Problem> {
+        match self.into_problems() {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(Problem::bad_request(problems)),
+        }
+    }
+
+    /// All that was wrong, and what is left that nobody took.
+    pub(super) fn into_problems(mut self) -> Vec<String> {
         self.problems.extend(self.left.keys().map(|name| format!("`{}` is not known here", cut(name))));
-        if self.problems.is_empty() { Ok(()) } else { Err(Problem::bad_request(self.problems)) }
+        self.problems
     }
 }
 

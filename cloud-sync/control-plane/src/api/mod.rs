@@ -16,6 +16,7 @@
 //! | `POST /v1/devices/{thing}/report`, `/dead-letters` | operators | asks a device how it is; which events it gave up |
 //! | `POST /v1/devices/{thing}/dead-letters/{letter}` | operators | asks for one of those whole |
 //! | `POST /v1/devices/{thing}/dead-letters/replay`, `/drop` | operators | has the device give some to their functions again, or forget them |
+//! | `POST /v1/fleet` | operators | who is in which group and what runs there, all at once |
 //! | `GET`, `POST /v1/rollouts`, `GET /v1/rollouts/{id}` | operators | one change of a function, to many devices, in stages |
 //! | `GET /v1/rollouts/{id}/devices` | operators | how each device stands in it |
 //! | `POST /v1/rollouts/{id}/pause`, `/resume`, `/abort` | operators | turns it |
@@ -47,6 +48,7 @@ mod devices;
 mod enrol;
 mod export;
 pub(crate) mod fields;
+mod fleet;
 pub(crate) mod letters;
 mod openapi;
 mod operators;
@@ -114,6 +116,7 @@ fn router(plane: Arc<Plane>) -> Router {
         .route("/v1/devices/{thing}/deploy", post(deploy::deploy))
         .route("/v1/devices/{thing}/jobs/{generation}", get(deploy::job))
         .route("/v1/devices/{thing}/next", get(deploy::next))
+        .route("/v1/fleet", post(fleet::apply))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::begin))
         .route("/v1/rollouts/{id}", get(rollouts::show))
         .route("/v1/rollouts/{id}/devices", get(rollouts::devices))

@@ -1,4 +1,4 @@
-//! The API's description for programs: OpenAPI 3.1, kept by hand in `openapi.json`, and held against the router by a test.
+//! The API's description for programs: OpenAPI 3.1, kept by hand in `openapi.json`, and held against the router and real answers by tests (ADR 18).
 
 use axum::http::header;
 use axum::response::IntoResponse;

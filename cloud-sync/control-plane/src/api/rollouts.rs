@@ -79,7 +79,7 @@ pub(super) async fn begin(
     Ok((StatusCode::CREATED, Json(json!({ "rollout": rollout, "preview": preview }))).into_response())
 }
 
-fn wish(fields: &mut Fields) -> Option<Wish> {
+pub(super) fn wish(fields: &mut Fields) -> Option<Wish> {
     let version: Option<String> = fields.parse("version");
     let permit = fields.value("permit").and_then(|value| match serde_json::from_value::<Envelope>(value) {
         Ok(permit) => Some(permit),
@@ -138,7 +138,7 @@ fn target(fields: &mut Fields) -> Option<Target> {
     }
 }
 
-fn plan(fields: &mut Fields) -> Plan {
+pub(super) fn plan(fields: &mut Fields) -> Plan {
     let mut stages = Vec::new();
     for text in fields.texts("stages").unwrap_or_default() {
         match text.parse() {
@@ -181,7 +181,7 @@ fn plan(fields: &mut Fields) -> Plan {
     }
 }
 
-fn why(fields: &mut Fields) -> Option<String> {
+pub(super) fn why(fields: &mut Fields) -> Option<String> {
     let why: Option<String> = fields.parse("why");
     if why.as_ref().is_some_and(|why| why.len() > MAX_WHY) {
         fields.problem(format!("`why`: longer than {MAX_WHY} bytes"));

@@ -50,7 +50,8 @@ pub(crate) struct Device {
     pub(crate) enrolled: Timestamp,
     pub(crate) seen: Timestamp,
     pub(crate) agent: AgentBuild,
-    /// The end of its last certificate that has not ended.
+    /// The begin and the end of its last certificate that has not ended.
+    pub(crate) certificate_issued: Option<Timestamp>,
     pub(crate) certificate_expires: Option<Timestamp>,
     pub(crate) reported: Option<Box<RawValue>>,
     pub(crate) reported_at: Option<Timestamp>,
@@ -88,7 +89,8 @@ pub(crate) struct Renewed {
 /// What [`of_row`] reads of `device d`.
 pub(super) const COLUMNS: &str = "d.id, d.name, d.status, d.enrolled, d.seen, d.version, d.arch, d.engine, d.profile, d.reported, \
     d.reported_at, d.reported_version, \
-    (SELECT max(c.expires) FROM certificate c WHERE c.device = d.id AND c.ended IS NULL)";
+    (SELECT max(c.expires) FROM certificate c WHERE c.device = d.id AND c.ended IS NULL), \
+    (SELECT c.issued FROM certificate c WHERE c.device = d.id AND c.ended IS NULL ORDER BY c.expires DESC LIMIT 1)";
 
 impl Records {
     /// One device.
@@ -213,7 +215,6 @@ impl Records {
         now: Timestamp,
     ) -> Result<Result<Vec<String>, Refused>, CloudError> {
         self.write(move |connection| {
-            let action = "change the groups of a device";
             let Some(device) = find(connection, &thing)? else { return Ok(Err(Refused::NoSuchDevice)) };
             let before = groups(connection, device.id)?;
             let mut after: BTreeSet<String> = before.iter().cloned().collect();
@@ -221,19 +222,11 @@ impl Records {
             for group in &remove {
                 after.remove(group.as_str());
             }
-            if after.len() > MAX_GROUPS {
-                let sentence = format!("{thing} would be in {} groups, and {MAX_GROUPS} are the most", after.len());
+            if let Err(sentence) = fits(thing.as_str(), &after) {
                 return Ok(Err(Refused::Conflict(sentence)));
             }
-            connection.execute("DELETE FROM membership WHERE device = ?1", [device.id]).map_err(sql(action))?;
-            let statement = "INSERT INTO membership (device, \"group\") VALUES (?1, ?2)";
-            for group in &after {
-                connection.execute(statement, params![device.id, group]).map_err(sql(action))?;
-            }
             let after: Vec<String> = after.into_iter().collect();
-            if after != before {
-                audit(connection, now, &operator, "change groups", &format!("{thing}: {}", after.join(" ")))?;
-            }
+            put_groups(connection, device.id, thing.as_str(), &before, &after, &operator, now)?;
             Ok(Ok(after))
         })
         .await
@@ -262,6 +255,7 @@ pub(super) fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Device)> {
         enrolled: Timestamp(row.get(3)?),
         seen: Timestamp(row.get(4)?),
         agent: AgentBuild { version: row.get(5)?, arch: row.get(6)?, engine: row.get(7)?, profile: row.get(8)? },
+        certificate_issued: moment(row.get(13)?),
         certificate_expires: moment(row.get(12)?),
         reported: reported.and_then(|json| RawValue::from_string(json).ok()),
         reported_at: moment(row.get(10)?),
@@ -369,6 +363,38 @@ pub(super) fn groups(connection: &Connection, device: i64) -> Result<Vec<String>
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
     let rows = statement.query_map([device], |row| row.get(0)).map_err(sql(action))?;
     rows.collect::<Result<_, _>>().map_err(sql(action))
+}
+
+/// Whether a device may be in so many groups.
+pub(super) fn fits(thing: &str, groups: &BTreeSet<String>) -> Result<(), String> {
+    match groups.len() {
+        count if count > MAX_GROUPS => {
+            Err(format!("{thing} would be in {count} groups, and {MAX_GROUPS} are the most"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes a device into these groups and no others, if it is not so already.
+pub(super) fn put_groups(
+    connection: &Connection,
+    device: i64,
+    thing: &str,
+    before: &[String],
+    after: &[String],
+    operator: &str,
+    now: Timestamp,
+) -> Result<(), CloudError> {
+    if after == before {
+        return Ok(());
+    }
+    let action = "change the groups of a device";
+    connection.execute("DELETE FROM membership WHERE device = ?1", [device]).map_err(sql(action))?;
+    let statement = "INSERT INTO membership (device, \"group\") VALUES (?1, ?2)";
+    for group in after {
+        connection.execute(statement, params![device, group]).map_err(sql(action))?;
+    }
+    audit(connection, now, operator, "change groups", &format!("{thing}: {}", after.join(" ")))
 }
 
 fn owner(connection: &Connection, fingerprint: Hash) -> Result<Result<(i64, ThingName), Refused>, CloudError> {

@@ -182,12 +182,14 @@ impl Fleet {
     pub fn welcome(&self) -> String {
         let near = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
         format!(
-            "  export HOLM_CLOUD={} HOLM_TOKEN={} HOLM_CA={} XDG_CONFIG_HOME={}\n  {holm} fleet\n  {holm} rollout list\n",
-            self.url,
-            self.token,
+            "  export HOLM_CLOUD={url} HOLM_TOKEN={token} HOLM_CA={} XDG_CONFIG_HOME={}\n  {holm} fleet\n  {holm} rollout list\n\
+             In a browser: {url}\n  sign in with the token {token}\n  the browser warns of an authority that it does not know; the root's SHA-256 is {hash}\n",
             near(&self.folder.join("cloud/ca/root.crt")),
             near(&self.laptop),
             holm = near(&self.holm),
+            url = self.url,
+            token = self.token,
+            hash = self.ca_hash,
         )
     }
 

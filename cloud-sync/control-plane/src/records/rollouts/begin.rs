@@ -70,6 +70,13 @@ pub(crate) struct Step {
     pub(crate) devices: Vec<String>,
 }
 
+impl Preview {
+    /// Whether any device would have something else than it has.
+    pub(in crate::records) fn differs(&self) -> bool {
+        self.changes.iter().any(|step| step.from != step.to)
+    }
+}
+
 /// How it began.
 #[derive(Debug)]
 pub(crate) struct Begun {
@@ -97,6 +104,37 @@ impl Records {
 }
 
 fn work(connection: &Connection, begin: Begin, blobs: &Blobs) -> Result<Result<Begun, Refused>, CloudError> {
+    let preview = begin.preview;
+    let judged = match judge(connection, begin, next_number(connection)?, blobs)? {
+        Ok(judged) => judged,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let id = if preview { None } else { Some(judged.begin(connection)?) };
+    Ok(Ok(Begun { id, preview: judged.preview }))
+}
+
+/// A rollout that nothing speaks against, and that has not begun.
+pub(in crate::records) struct Judged {
+    id: RolloutId,
+    function: FunctionName,
+    change: Change,
+    plan: Plan,
+    group: Option<String>,
+    /// Rows of the devices, and the stage of each.
+    members: Vec<(i64, usize)>,
+    why: Option<String>,
+    operator: String,
+    now: Timestamp,
+    pub(in crate::records) preview: Preview,
+}
+
+/// Holds a rollout that would get this number against everything that may speak against it. Changes nothing.
+pub(in crate::records) fn judge(
+    connection: &Connection,
+    begin: Begin,
+    id: RolloutId,
+    blobs: &Blobs,
+) -> Result<Result<Judged, Refused>, CloudError> {
     let Begin { function, wish, mut plan, target, why, operator, preview, now } = begin;
     let mut problems = Vec::new();
     let repository = match desired::releases(connection, now)? {
@@ -153,53 +191,54 @@ fn work(connection: &Connection, begin: Begin, blobs: &Blobs) -> Result<Result<B
     if !problems.is_empty() {
         return Ok(Err(Refused::NotBelieved(problems)));
     }
-    let id = RolloutId(unsigned(next_number(connection)?));
     let named: Vec<(String, Vec<String>)> =
         candidates.iter().map(|candidate| (candidate.thing.clone(), candidate.groups.clone())).collect();
     let stages = assign(&id.to_string(), &plan.stages, &named);
     let size = |stage: usize| stages.iter().filter(|of| **of == stage).count();
     let shown = plan.stages.iter().enumerate().map(|(stage, select)| (select.to_string(), size(stage))).collect();
     let changes = steps.into_iter().map(|((from, to), devices)| Step { from, to, devices }).collect();
-    let told = Preview { changes, stages: shown, permit };
-    if preview {
-        return Ok(Ok(Begun { id: None, preview: told }));
-    }
+    let preview = Preview { changes, stages: shown, permit };
     let group = match &target {
         Target::Group(group) => Some(group.to_string()),
         Target::Devices(_) => None,
     };
-    let json = |value: Result<String, serde_json::Error>| {
-        value.map_err(|error| CloudError::Row { what: "rollout", problem: error.to_string() })
-    };
-    let statement = "INSERT INTO rollout (number, function, change, plan, \"group\", operator, why, made, state, stage, updated) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?8)";
-    let values = params![
-        signed(id.0),
-        function.as_str(),
-        json(serde_json::to_string(&change))?,
-        json(serde_json::to_string(&plan))?,
-        group,
-        operator,
-        why,
-        now.0,
-        State::Running.as_str()
-    ];
-    connection.execute(statement, values).map_err(sql("begin a rollout"))?;
-    for (candidate, stage) in candidates.iter().zip(&stages) {
-        let statement = "INSERT INTO rollout_device (rollout, device, stage, state, updated) \
-                         VALUES (?1, ?2, ?3, 'waiting', ?4)";
-        let mut statement = connection.prepare_cached(statement).map_err(sql("begin a rollout"))?;
-        let stage = i64::try_from(*stage).unwrap_or(i64::MAX);
-        statement.execute(params![signed(id.0), candidate.row, stage, now.0]).map_err(sql("begin a rollout"))?;
+    let members = candidates.iter().map(|candidate| candidate.row).zip(stages).collect();
+    Ok(Ok(Judged { id, function, change, plan, group, members, why, operator, now, preview }))
+}
+
+impl Judged {
+    /// Begins it. In the transaction that it was judged in.
+    pub(in crate::records) fn begin(&self, connection: &Connection) -> Result<RolloutId, CloudError> {
+        let Self { id, function, change, plan, group, members, why, operator, now, .. } = self;
+        let json = |value: Result<String, serde_json::Error>| {
+            value.map_err(|error| CloudError::Row { what: "rollout", problem: error.to_string() })
+        };
+        let statement = "INSERT INTO rollout (number, function, change, plan, \"group\", operator, why, made, state, stage, updated) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?8)";
+        let values = params![
+            signed(id.0),
+            function.as_str(),
+            json(serde_json::to_string(change))?,
+            json(serde_json::to_string(plan))?,
+            group,
+            operator,
+            why,
+            now.0,
+            State::Running.as_str()
+        ];
+        connection.execute(statement, values).map_err(sql("begin a rollout"))?;
+        for (row, stage) in members {
+            let statement = "INSERT INTO rollout_device (rollout, device, stage, state, updated) \
+                             VALUES (?1, ?2, ?3, 'waiting', ?4)";
+            let mut statement = connection.prepare_cached(statement).map_err(sql("begin a rollout"))?;
+            let stage = i64::try_from(*stage).unwrap_or(i64::MAX);
+            statement.execute(params![signed(id.0), row, stage, now.0]).map_err(sql("begin a rollout"))?;
+        }
+        let words = change.words();
+        event(connection, *id, &format!("begun by {operator}: {function} {words}, {} devices", members.len()), *now)?;
+        audit(connection, *now, operator, "begin a rollout", &format!("{id} {function} {words}"))?;
+        Ok(*id)
     }
-    event(
-        connection,
-        id,
-        &format!("begun by {operator}: {function} {}, {} devices", change.words(), stages.len()),
-        now,
-    )?;
-    audit(connection, now, &operator, "begin a rollout", &format!("{id} {function} {}", change.words()))?;
-    Ok(Ok(Begun { id: Some(id), preview: told }))
 }
 
 /// What is wanted, with what the repository says of it.
@@ -375,7 +414,9 @@ fn shown(change: &Change, function: &DesiredFunction) -> String {
     format!("{} with {pairs}", function.version)
 }
 
-fn next_number(connection: &Connection) -> Result<i64, CloudError> {
+/// The number of the next rollout.
+pub(in crate::records) fn next_number(connection: &Connection) -> Result<RolloutId, CloudError> {
     let statement = "SELECT coalesce(max(number), 0) + 1 FROM rollout";
-    connection.query_row(statement, [], |row| row.get(0)).map_err(sql("begin a rollout"))
+    let number = connection.query_row(statement, [], |row| row.get(0)).map_err(sql("begin a rollout"))?;
+    Ok(RolloutId(unsigned(number)))
 }

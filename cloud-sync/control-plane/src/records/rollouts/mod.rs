@@ -26,7 +26,8 @@ mod tests;
 use holm_core::{FunctionName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-pub(crate) use begin::{Begin, Begun, Target, Wish};
+pub(crate) use begin::{Begin, Begun, Preview, Target, Wish};
+pub(super) use begin::{judge, next_number};
 use change::Change;
 pub(crate) use show::{Member, Overview as RolloutOverview};
 pub(crate) use step::Stepped;
@@ -42,6 +43,13 @@ const EVENTS: u32 = 1_000;
 /// A rollout's number as people see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RolloutId(pub(super) u64);
+
+impl RolloutId {
+    /// The one that begins after so many others.
+    pub(super) fn after(self, others: usize) -> Self {
+        Self(self.0.saturating_add(u64::try_from(others).unwrap_or(u64::MAX)))
+    }
+}
 
 impl std::fmt::Display for RolloutId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,0 +1,231 @@
+//! SIGKILL of the device and of the control plane at every commit and every rename of a deployment: exactly the old or the new set runs, and
+//! in the end the new one does.
+//!
+//! `HOLM_DEPLOY_KILLS` says how many of the places are tried, spread over the way (default 3); from the number that there is on, all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use holm_tests::cloud::{self, QUICK, patiently, runs};
+use holm_tests::control_plane::ControlPlane;
+use holm_tests::functions::{Guest, example};
+use holm_tests::node::{Node, Start};
+use holm_tests::publisher::Publisher;
+use holm_tests::sites::{Site, recorded, recorder};
+use holm_tests::world::World;
+use holm_tests::{control_plane, node};
+use serde_json::json;
+
+/// For a deployment, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn wanted() -> usize {
+    std::env::var("HOLM_DEPLOY_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
+/// So many of these, spread over all.
+fn spread(sites: Vec<Site>) -> Vec<Site> {
+    let (all, most) = (sites.len(), wanted());
+    let taken = sites
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| most >= all || place * most / all != (place + 1) * most / all);
+    taken.map(|(_, site)| site).collect()
+}
+
+/// A folder as another one was.
+fn restore(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").args([from, to]).output().unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+}
+
+/// What the kills came to.
+#[derive(Default)]
+struct Tally {
+    kills: BTreeMap<String, u32>,
+    /// Places that a run did not come to.
+    missed: Vec<Site>,
+    old: u32,
+    new: u32,
+}
+
+impl Tally {
+    fn killed(&mut self, site: &Site) {
+        *self.kills.entry(site.kind()).or_default() += 1;
+    }
+
+    /// Fails if hardly anything was killed. Commits may come together that did not when it was recorded.
+    fn told(&self, whose: &str, sites: usize) {
+        let (kills, missed) = (self.kills.values().sum::<u32>(), self.missed.len());
+        let Self { old, new, .. } = self;
+        println!(
+            "{whose}: {kills} kills, {old} times the old set ran after it and {new} times the new, by call site: {:?}",
+            self.kills
+        );
+        for site in &self.missed {
+            println!("{whose}: a run without {site:?}, by call site");
+        }
+        assert!(kills > 0 && missed <= (sites / 10).max(1), "{missed} of {sites} were missed: {:?}", self.missed);
+    }
+}
+
+#[test]
+fn a_device_killed_at_any_commit_or_rename_runs_the_old_set_or_the_new_and_then_the_new() {
+    let mut world = cloud::World::new();
+    let (log, image) = (world.data.with_extension("calls"), world.data.with_extension("image"));
+    let node = world.start();
+    let before = world.release(&example("counter", |text| text));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![before]));
+    world.check_end(&job, "SUCCEEDED", None);
+    let old = runs(&node);
+    node.stop();
+    std::fs::rename(&world.data, &image).unwrap();
+    // Another component, so that it is compiled anew as well.
+    let guest = |name: &str| Guest::new(name, "echo").on("ask").bundle();
+    let functions = ["first", "second"].map(|name| world.release(&guest(name))).to_vec();
+    let desired = world.repository.desired(2, 0, functions);
+    let new = ["first 1.0.0", "second 1.0.0"];
+    let attempt = |world: &mut cloud::World, under: &[String]| -> (String, Option<Node>) {
+        restore(&image, &world.data);
+        let job = world.deploy(&desired);
+        let mut node = Start { config: QUICK, under, ..Start::new(&world.data) }.try_run();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ended =
+                world.plane.core.state().updates.iter().any(|(id, status, _)| *id == job && status == "SUCCEEDED");
+            let gone = node.as_mut().is_none_or(Node::has_ended);
+            if gone || ended {
+                return (job, node.filter(|_| !gone));
+            }
+            assert!(Instant::now() < deadline, "{under:?}\n{}", node::log(&world.data));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let (_, node) = attempt(&mut world, &recorder(&log));
+    // Before it ends in order, which is no part of a deployment.
+    let sites = spread(recorded(&std::fs::read_to_string(&log).unwrap()));
+    node.expect("nothing kills it").stop();
+    let mut tally = Tally::default();
+    for site in &sites {
+        let (job, survived) = attempt(&mut world, &site.killer());
+        if let Some(node) = survived {
+            tally.missed.push(site.clone());
+            node.stop();
+            continue;
+        }
+        tally.killed(site);
+        let node = Start { config: QUICK, ..Start::new(&world.data) }.run();
+        let found = runs(&node);
+        assert!(found == old || found == new, "{site:?}: {found:?}");
+        *if found == old { &mut tally.old } else { &mut tally.new } += 1;
+        patiently(&world.data, &format!("the end, after a kill at {site:?}"), || {
+            let state = world.plane.core.state();
+            let end = state
+                .updates
+                .iter()
+                .find(|(id, status, _)| *id == job && !matches!(status.as_str(), "QUEUED" | "IN_PROGRESS"));
+            let (_, status, details) = end?;
+            assert_eq!(status, "SUCCEEDED", "{site:?}: {details}");
+            Some(())
+        });
+        assert_eq!(runs(&node), new, "{site:?}");
+        assert!(!world.data.join("downloads").exists(), "{site:?}: nothing is left half");
+        node.stop();
+    }
+    tally.told("a device", sites.len());
+}
+
+#[test]
+fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, image, log) = (folder.path().join("place"), folder.path().join("image"), folder.path().join("calls"));
+    std::fs::create_dir_all(&place).unwrap();
+    let cloud = ControlPlane::start(&place);
+    let laptop = Publisher::new(&place);
+    laptop.ok(&cloud, &["key", "new", "--cloud"]);
+    laptop.believe(&cloud);
+    World::enrol_at(&cloud, &place.join("pi1"));
+    let (data, config) = (place.join("pi1"), World::config());
+    let start = || Start { config, ..Start::new(&data) }.run();
+    let guest = |version: &str| Guest::new("teller", "echo").on("ask").version(version).bundle();
+    let deploy = |version: &str| {
+        let release = format!("teller@{version}");
+        ["deploy", &release, "--device", "pi1", "--health-window", "0s"].map(str::to_owned).to_vec()
+    };
+    let words = |words: &[String], more: &[&str]| -> Vec<String> {
+        words.iter().cloned().chain(more.iter().map(ToString::to_string)).collect()
+    };
+    let run = |cloud: &ControlPlane, words: &[String]| {
+        laptop.run(cloud, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    laptop.publish(&cloud, &laptop.bundle("one.holm", &guest("1.0.0")), &[]);
+    let two = guest("2.0.0");
+    let publish = ["publish", &laptop.bundle("two.holm", &two), "--profile", "none"].map(str::to_owned).to_vec();
+    let node = start();
+    let watch = ["--watch", "--timeout", "100s"];
+    let confirmed = run(&cloud, &words(&deploy("1.0.0"), &watch));
+    assert!(confirmed.status.success(), "{confirmed:?}");
+    node.stop();
+    let again = cloud.again();
+    cloud.stop();
+    std::fs::rename(&place, &image).unwrap();
+    // What runs under this, and the node beside it; without a control plane that was killed.
+    let attempt = |under: Vec<String>| -> (Option<ControlPlane>, Node) {
+        restore(&image, &place);
+        let cloud = control_plane::Start { under, ..again.clone() }.try_run();
+        let node = start();
+        let Some(mut cloud) = cloud else { return (None, node) };
+        for words in [&publish, &deploy("2.0.0")] {
+            let output = run(&cloud, words);
+            assert!(output.status.success() || cloud.has_ended(), "{words:?}: {output:?}");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !cloud.has_ended() {
+            let device = cloud.ask_with("GET", "/v1/devices/pi1", Some(&cloud.token), "", b"");
+            if device.is_ok_and(|answer| {
+                answer.json()["job"]["status"] == "SUCCEEDED" && answer.json()["job"]["generation"] == 2
+            }) {
+                return (Some(cloud), node);
+            }
+            assert!(Instant::now() < deadline, "{}", node::log(&data));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        (None, node)
+    };
+    let (cloud, node) = attempt(recorder(&log));
+    let sites = spread(recorded(&std::fs::read_to_string(&log).unwrap()));
+    node.stop();
+    cloud.expect("nothing kills it").stop();
+    let mut tally = Tally::default();
+    for site in &sites {
+        let (survived, node) = attempt(site.killer());
+        if let Some(cloud) = survived {
+            tally.missed.push(site.clone());
+            node.stop();
+            cloud.stop();
+            continue;
+        }
+        tally.killed(site);
+        let found = runs(&node);
+        assert!(found == ["teller 1.0.0"] || found == ["teller 2.0.0"], "{site:?}: {found:?}");
+        *if found == ["teller 1.0.0"] { &mut tally.old } else { &mut tally.new } += 1;
+        let cloud = again.run();
+        // The same once more, as somebody at the laptop would.
+        let output = run(&cloud, &publish);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() || said.contains("is published already"), "{site:?}: {output:?}");
+        assert!(laptop.download(&cloud, "functions/teller/2.0.0/teller.holm").unwrap() == two, "{site:?}");
+        let output = run(&cloud, &words(&deploy("2.0.0"), &watch));
+        assert!(output.status.success(), "{site:?}: {output:?}\n{}", node::log(&data));
+        assert_eq!(runs(&node), ["teller 2.0.0"], "{site:?}");
+        let device = cloud.get("/v1/devices/pi1");
+        let desired = device["desired"]["functions"].as_array().unwrap();
+        assert_eq!((desired.len(), &desired[0]["version"]), (1, &json!("2.0.0")), "{site:?}: {device}");
+        node.stop();
+        cloud.stop();
+    }
+    tally.told("a control plane", sites.len());
+}
