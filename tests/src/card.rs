@@ -37,6 +37,15 @@ pub fn board() -> String {
     std::env::var("HOLM_IMAGE_BOARD").unwrap_or_else(|_| "qemu-virt".to_owned())
 }
 
+/// Whether it has a kernel of our own: `HOLM_IMAGE_FLAVOUR` is `tiny`, or is not there.
+fn is_tiny() -> bool {
+    match std::env::var("HOLM_IMAGE_FLAVOUR") {
+        Ok(flavour) if flavour == "tiny" => true,
+        Ok(flavour) => panic!("there is no flavour `{flavour}`: tiny"),
+        Err(_) => false,
+    }
+}
+
 /// An emulated machine starts some programs ten times more slowly, and shares its cores with other tests. One with the
 /// devices of a Raspberry Pi takes minutes where the other takes seconds.
 pub fn patience() -> Duration {
@@ -75,6 +84,9 @@ pub fn image(output: &Path) -> String {
     let mut command = Command::new(binary("holm"));
     command.args(["image", "build", "--json", "--board", &board(), "--console", "--healthy-for", "2s", "--output"]);
     command.arg(output).arg("--holmd").arg(program_for("holmd")).arg("--init").arg(program_for("holm-init"));
+    if is_tiny() {
+        command.arg("--tiny");
+    }
     // Kept between runs: fetched from Debian once.
     command.arg("--packages").arg(repository().join("target/debian"));
     let made = command.output().unwrap();

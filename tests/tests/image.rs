@@ -2,6 +2,7 @@
 //! air, and answers for what it acknowledged, whenever its power is cut.
 //!
 //! `HOLM_IMAGE_BOARD` says for which board; `cargo xtask evidence raspi3b` does all of it on QEMU's Raspberry Pi 3.
+//! `HOLM_IMAGE_FLAVOUR=tiny` takes the kernel of our own; `cargo xtask evidence tiny`, and `tiny-raspi3b`.
 //! `HOLM_IMAGE_CUTS` says how often the power is cut; `cargo xtask evidence image-power` does it 50 times. QEMU is killed as it
 //! stands: what the guest had in memory is gone, what it had given to the disk is not, so a disk that lies about its caches is
 //! not what is tried here (`tests/tests/power.rs` does that to the store).

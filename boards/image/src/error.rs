@@ -218,6 +218,14 @@ pub enum ImageError {
         /// What it may have.
         most: u64,
     },
+    /// Lines of the configuration of a kernel that it did not take.
+    #[error("{package} does not take these lines of tiny.config:{list}", list = lines(options))]
+    Dropped {
+        /// The package with its source.
+        package: String,
+        /// The lines. What they depend on is not there, or is called otherwise.
+        options: Vec<String>,
+    },
     /// A kernel package without something.
     #[error("{package} has no {what}")]
     Missing {

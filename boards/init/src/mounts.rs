@@ -157,9 +157,12 @@ pub fn load_modules(list: &str) {
     }
 }
 
-/// From now on the kernel takes no more modules, from anybody.
+/// From now on the kernel takes no more modules, from anybody. One that never does has no such switch.
 pub fn close_modules() {
-    if let Err(error) = fs::write("/proc/sys/kernel/modules_disabled", "1") {
+    let switch = Path::new("/proc/sys/kernel/modules_disabled");
+    if switch.exists()
+        && let Err(error) = fs::write(switch, "1")
+    {
         warn(format_args!("modules can still be loaded: {error}"));
     }
 }

@@ -15,16 +15,33 @@ struct Proof {
     test: &'static str,
     variable: &'static str,
     count: &'static str,
+    /// Variables that it sets as well.
+    with: &'static [(&'static str, &'static str)],
 }
 
-const PROOFS: [Proof; 5] = [
-    Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000" },
+/// The image with a kernel of our own.
+const TINY: (&str, &str) = ("HOLM_IMAGE_FLAVOUR", "tiny");
+
+/// Programs that compile for the kernel of an image, or the kernel, with their Debian packages.
+const COMPILERS: [(&str, &str); 5] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("make", "build-essential"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+];
+
+const PROOFS: [Proof; 7] = [
+    Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000", with: &[] },
     // More than there are: at every commit and every rename.
-    Proof { name: "deploy-kills", test: "deploy_kills", variable: "HOLM_DEPLOY_KILLS", count: "1000" },
-    Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000" },
-    Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50" },
+    Proof { name: "deploy-kills", test: "deploy_kills", variable: "HOLM_DEPLOY_KILLS", count: "1000", with: &[] },
+    Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000", with: &[] },
+    Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50", with: &[] },
     // All that is tried with cards, on what QEMU has for a Raspberry Pi 3.
-    Proof { name: "raspi3b", test: "image", variable: "HOLM_IMAGE_BOARD", count: "rpi3" },
+    Proof { name: "raspi3b", test: "image", variable: "HOLM_IMAGE_BOARD", count: "rpi3", with: &[] },
+    // The same with a kernel of our own, on QEMU's own machine and there.
+    Proof { name: "tiny", test: "image", variable: "HOLM_IMAGE_BOARD", count: "qemu-virt", with: &[TINY] },
+    Proof { name: "tiny-raspi3b", test: "image", variable: "HOLM_IMAGE_BOARD", count: "rpi3", with: &[TINY] },
 ];
 
 /// A proof that is a suite of others.
@@ -59,14 +76,14 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     if proof.test == "image" {
         emulate::prepare()?;
         image::prepare()?;
-        // An image for a Raspberry Pi has a module that is compiled for its kernel.
-        need(&[("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")])?;
+        need(&COMPILERS)?;
     }
     let commit = commit()?;
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
     let mut running = cargo(&arguments)
         .args(["--", "--nocapture", "--test-threads=1"])
         .env(proof.variable, count)
+        .envs(proof.with.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;

@@ -47,6 +47,10 @@ pub struct Radio {
 /// What every board needs: the filesystems of the card, with what ext4 and vfat ask for by themselves.
 const FILESYSTEMS: [&str; 6] = ["crc32c_generic", "squashfs", "ext4", "vfat", "nls_cp437", "nls_ascii"];
 
+/// What restarts a Raspberry Pi: Linux has no other way. So it is there before the card is: a board whose system cannot be
+/// mounted restarts, and boots the other.
+const WATCHDOG: &str = "bcm2835_wdt";
+
 pub(super) const VIRT: Board = Board {
     name: "qemu-virt",
     debian: "arm64",
@@ -64,10 +68,8 @@ const RPI3: Board = Board {
     debian: "arm64",
     architecture: "aarch64",
     console: "ttyS1",
-    modules: &["bcm2835"],
+    modules: &[WATCHDOG, "bcm2835"],
     later: &[
-        // The watchdog first: what hangs afterwards is reset.
-        "bcm2835_wdt",
         "bcm2835_rng",
         // Ethernet is behind USB: chip and its PHY of the B, and of the B+; then adapters, for the A+ has none.
         "phy_generic",
@@ -110,9 +112,8 @@ const RPI4: Board = Board {
     architecture: "aarch64",
     console: "ttyS1",
     // The card's power and its voltage are regulators.
-    modules: &["fixed", "gpio_regulator", "sdhci_iproc"],
+    modules: &[WATCHDOG, "fixed", "gpio_regulator", "sdhci_iproc"],
     later: &[
-        "bcm2835_wdt",
         "iproc_rng200",
         "broadcom",
         "mdio_bcm_unimac",
@@ -142,7 +143,7 @@ const RPI4: Board = Board {
     radio: Some(Radio { modules: &["brcmfmac"], chips: &["brcmfmac43455-sdio", "brcmfmac43456-sdio"] }),
 };
 
-const BOARDS: [Board; 3] = [VIRT, RPI3, RPI4];
+pub(super) const BOARDS: [Board; 3] = [VIRT, RPI3, RPI4];
 
 impl Board {
     /// By its name.
@@ -184,6 +185,13 @@ mod tests {
             let (a, b) = (board.choice(Slot::A, true), board.choice(Slot::B, true));
             assert_eq!(holm_init::boot::choose(&a, Slot::B), b);
             assert_eq!(a.contains("upstream_kernel=1\n"), board.raspberry.is_some(), "{a}");
+        }
+    }
+
+    #[test]
+    fn a_raspberry_can_restart_before_its_system_is_mounted() {
+        for board in BOARDS.iter().filter(|board| board.raspberry.is_some()) {
+            assert!(board.all_modules().any(|module| module == WATCHDOG), "{}", board.name);
         }
     }
 

@@ -98,23 +98,28 @@ impl Debian {
 
     /// A package and the folder with its files.
     pub(crate) fn files(&self, name: &str) -> Result<(Package, PathBuf), ImageError> {
-        let (package, deb) = self.get(name)?;
-        let folder = self.unpack(&package, &deb)?;
+        let package = self.known(name)?;
+        let folder = self.unpack(&package, &self.deb(&package)?)?;
         Ok((package, folder))
     }
 
-    /// A package, and where its `.deb` is.
-    fn get(&self, name: &str) -> Result<(Package, PathBuf), ImageError> {
+    /// What the index says of a package, which is not fetched for that.
+    pub(crate) fn known(&self, name: &str) -> Result<Package, ImageError> {
         let shown = self.run("apt-cache", &["show", "--no-all-versions", name])?;
         let value = |key: &str| {
             field(&shown, key)
                 .map(str::to_owned)
                 .ok_or_else(|| ImageError::Missing { package: name.to_owned(), what: format!("{key} in the index") })
         };
-        let package = Package { name: name.to_owned(), version: value("Version")?, sha256: value("SHA256")? };
+        Ok(Package { name: name.to_owned(), version: value("Version")?, sha256: value("SHA256")? })
+    }
+
+    /// Where a package's `.deb` is.
+    pub(crate) fn deb(&self, package: &Package) -> Result<PathBuf, ImageError> {
+        let name = &package.name;
         let path = self.folder.join(format!("{name}_{}.deb", package.sha256.get(..16).unwrap_or_default()));
         if path.exists() && digest(&path)? == package.sha256 {
-            return Ok((package, path));
+            return Ok(path);
         }
         let incoming = self.folder.join("incoming");
         let _ = fs::remove_dir_all(&incoming);
@@ -125,10 +130,15 @@ impl Debian {
         let deb = deb.ok_or_else(|| ImageError::Missing { package: name.to_owned(), what: "file".to_owned() })?.path();
         let found = digest(&deb)?;
         if found != package.sha256 {
-            return Err(ImageError::Damaged { path: deb, expected: package.sha256, found });
+            return Err(ImageError::Damaged { path: deb, expected: package.sha256.clone(), found });
         }
         fs::rename(&deb, &path).map_err(ImageError::file("rename", &deb))?;
-        Ok((package, path))
+        Ok(path)
+    }
+
+    /// A place for what is made of packages, in the folder that is kept.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// A package's files, in a folder that is kept. Without root: owners are not kept, and do not matter here.

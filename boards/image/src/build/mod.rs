@@ -12,6 +12,7 @@ mod linked;
 mod modules;
 mod raspberry;
 mod system;
+mod tiny;
 mod tryboot;
 
 use std::fs::{self, File};
@@ -24,6 +25,7 @@ use holm_init::mounts::{MODULES, RADIO_MODULES};
 use holm_init::slots::Slot;
 
 pub use self::board::Board;
+use self::board::Radio;
 use self::cpio::Archive;
 use self::debian::Debian;
 pub(crate) use self::debian::need;
@@ -55,6 +57,8 @@ pub struct Recipe {
     pub packages: PathBuf,
     /// Ask Debian for what is new, instead of building from what is there.
     pub fresh: bool,
+    /// A kernel of our own, with what the board needs and no more, and no radio.
+    pub tiny: bool,
     /// Talk on the serial line.
     pub console: bool,
     /// How long a system that is on trial must run; by default as init says.
@@ -70,7 +74,7 @@ impl Recipe {
             check_program(program, of, &self.board)?;
         }
         say("packages of Debian");
-        let taken = self.packages()?;
+        let taken = self.packages(say)?;
         say("initramfs");
         let (initramfs, module_bytes) = self.initramfs(&taken.modules)?;
         say("system");
@@ -98,7 +102,7 @@ impl Recipe {
         ];
         let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
         manifest.parts = parts.map(|(name, bytes)| Part { name: name.to_owned(), bytes }).collect();
-        manifest.wifi = self.board.radio.is_some();
+        manifest.wifi = self.radio().is_some();
         let boot = self.boot(&taken, &initramfs)?;
         manifest.packages = taken.packages;
         assemble(output, &mut manifest, &boot, &system, &data)?;
@@ -106,20 +110,35 @@ impl Recipe {
     }
 
     /// Everything that comes from Debian. Its folder is free for others afterwards.
-    fn packages(&self) -> Result<Taken, ImageError> {
+    fn packages(&self, say: &mut dyn FnMut(&str)) -> Result<Taken, ImageError> {
         let debian = Debian::new(&self.packages, self.board.debian)?;
         debian.index(self.fresh)?;
+        if self.tiny { self.own_kernel(&debian, say) } else { self.debian_kernel(&debian) }
+    }
+
+    /// With a kernel that is built here, and has in it what others have as modules.
+    fn own_kernel(&self, debian: &Debian, say: &mut dyn FnMut(&str)) -> Result<Taken, ImageError> {
+        let (kernel, trees, package) = tiny::kernel(debian, say)?;
+        let mut parts = Parts::default();
+        if let Some(raspberry) = &self.board.raspberry {
+            parts.boot(raspberry, debian, &trees)?;
+        }
+        let packages = [package].into_iter().chain(std::mem::take(&mut parts.packages)).collect();
+        Ok(Taken { packages, kernel, modules: Vec::new(), later: Vec::new(), parts })
+    }
+
+    fn debian_kernel(&self, debian: &Debian) -> Result<Taken, ImageError> {
         let name = debian.depends(&format!("linux-image-{}", self.board.debian))?;
         let (package, folder) = debian.files(&name)?;
         let all = Modules::of(&folder, &package.name)?;
         let modules = all.closure(self.board.all_modules())?;
         let (mut later, mut there, mut headers) = (Vec::new(), modules.clone(), Vec::new());
-        let radio = self.board.radio.map(|radio| radio.modules).unwrap_or_default();
+        let radio = self.radio().map(|radio| radio.modules).unwrap_or_default();
         for (list, wanted) in [(MODULES, self.board.later), (RADIO_MODULES, radio)] {
             let mut found = all.closure(wanted.iter().copied())?;
             found.retain(|module| !there.contains(module));
             if list == MODULES && self.board.raspberry.is_some() {
-                let (module, from) = tryboot::module(&debian, &package.name)?;
+                let (module, from) = tryboot::module(debian, &package.name)?;
                 found.push(module);
                 headers = from;
             }
@@ -133,14 +152,20 @@ impl Recipe {
         }
         let mut parts = Parts::default();
         if let Some(raspberry) = &self.board.raspberry {
-            parts.boot(raspberry, &debian, &folder, &package.name)?;
+            let trees = folder.join("usr/lib").join(&package.name).join("broadcom");
+            parts.boot(raspberry, debian, &trees)?;
         }
-        if let Some(radio) = &self.board.radio {
-            parts.radio(radio, &debian, self.board.architecture)?;
+        if let Some(radio) = &self.radio() {
+            parts.radio(radio, debian, self.board.architecture)?;
         }
         let kernel = read_kernel(&folder, &package.name)?;
         let packages = [package].into_iter().chain(headers).chain(std::mem::take(&mut parts.packages)).collect();
         Ok(Taken { packages, kernel, modules, later, parts })
+    }
+
+    /// The board's radio, if the kernel has a driver for it.
+    fn radio(&self) -> Option<Radio> {
+        self.board.radio.filter(|_| !self.tiny)
     }
 
     /// The first root, and how many bytes of it are modules.
@@ -180,11 +205,14 @@ impl Recipe {
         Ok(partition.into_inner())
     }
 
-    /// Without a serial line that is asked for, the kernel talks to a screen that no one has, and nobody can talk to it.
+    /// Without a serial line that is asked for, the kernel talks to a screen that no one has, or to nothing, and nobody can talk
+    /// to it.
     fn command_line(&self, slot: Slot) -> String {
-        let console = match self.console {
-            true => format!("console={},115200 loglevel=7", self.board.console),
-            false => "console=tty0 quiet loglevel=3".to_owned(),
+        let console = match (self.console, self.tiny) {
+            (true, _) => format!("console={},115200 loglevel=7", self.board.console),
+            (false, false) => "console=tty0 quiet loglevel=3".to_owned(),
+            // It has no screens. Without any console, init would begin without files 0 to 2.
+            (false, true) => "console=ttynull quiet loglevel=3".to_owned(),
         };
         let healthy = self.healthy_for.as_ref().map(|time| format!(" holm.healthy={time}")).unwrap_or_default();
         format!("{console} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n")

@@ -40,21 +40,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Firmware, and the trees of an unpacked kernel package.
-    pub(super) fn boot(
-        &mut self,
-        raspberry: &Raspberry,
-        debian: &Debian,
-        kernel: &Path,
-        name: &str,
-    ) -> Result<(), ImageError> {
+    /// Firmware, and the device trees that are in a folder.
+    pub(super) fn boot(&mut self, raspberry: &Raspberry, debian: &Debian, trees: &Path) -> Result<(), ImageError> {
         let (package, folder) = debian.files(FIRMWARE)?;
         for file in raspberry.firmware {
             self.firmware.push(((*file).to_owned(), read(&folder.join("usr/lib/raspi-firmware").join(file))?));
         }
         // It may be passed on with its licence, and not without.
         self.firmware.push(("LICENCE.broadcom".to_owned(), read(&copyright(&folder, FIRMWARE))?));
-        let trees = kernel.join("usr/lib").join(name).join("broadcom");
         for tree in raspberry.trees {
             self.trees.push(((*tree).to_owned(), read(&trees.join(tree))?));
         }

@@ -3,14 +3,19 @@
 // Asks the firmware of a Raspberry Pi for a trial boot when the machine is restarted with the word "tryboot". The kernel of
 // Raspberry Pi does so by itself (drivers/firmware/raspberrypi.c), Linux does not, and so neither does Debian's. Not needed any
 // more once Linux does.
+//
+// A module for Debian's kernel, and a part of the kernel of `--tiny` images.
 
+#ifdef MODULE
 #define INCLUDE_VERMAGIC
 #include <linux/build-salt.h>
+#include <linux/vermagic.h>
+#endif
+#include <linux/init.h>
 #include <linux/module.h>
 #include <linux/of.h>
 #include <linux/reboot.h>
 #include <linux/string.h>
-#include <linux/vermagic.h>
 #include <soc/bcm2835/raspberrypi-firmware.h>
 
 #define SET_REBOOT_FLAGS ((enum rpi_firmware_property_tag)0x00038064)
@@ -47,10 +52,12 @@ static int __init begin(void)
 	return firmware ? register_reboot_notifier(&block) : -ENODEV;
 }
 
-module_init(begin);
+// In the kernel: when the driver of the firmware has begun, and all that it waits for.
+late_initcall_sync(begin);
 MODULE_DESCRIPTION("Trial boots of a Raspberry Pi");
 MODULE_LICENSE("GPL");
 
+#ifdef MODULE
 // What modpost would add: the kernel that it is for, and the versions of what it calls.
 MODULE_INFO(name, KBUILD_MODNAME);
 MODULE_INFO(vermagic, VERMAGIC_STRING);
@@ -61,3 +68,4 @@ __visible struct module __this_module __section(".gnu.linkonce.this_module") = {
 	.arch = MODULE_ARCH_INIT,
 };
 static const struct modversion_info versions[] __used __section("__versions") = { VERSIONS };
+#endif

@@ -11,7 +11,8 @@ use super::debian::{Debian, need, run};
 use super::modules::Module;
 use crate::{ImageError, Package};
 
-const SOURCE: &str = include_str!("tryboot.c");
+/// It, which is a part of the kernel of `--tiny` images.
+pub(super) const SOURCE: &str = include_str!("tryboot.c");
 
 /// Its name in the kernel.
 const NAME: &str = "holm_tryboot";
