@@ -89,10 +89,13 @@ event 4
 step "it counts on" until_ counts 4
 step "its watchdog is fed for two minutes" sh_ 'sleep 120; [ "$(systemctl show -p NRestarts --value holmd)" = "$1" ]' "$((restarts + 1))"
 
-echo "# another package"
+echo "# another package, with another agent: the same one again would leave what came over the air where it is"
+copy 0.4.0 's/nothing/nothing/'
+step "it is made" sh_ 'dpkg-deb -R /packages/new/holm_*.deb /tmp/other && cp /tmp/holmd-0.4.0 /tmp/other/usr/bin/holmd &&
+    dpkg-deb -Znone --build /tmp/other /packages/new/holm_*.deb'
 step "the new packages install over the old" sh_ 'dpkg --install /packages/new/*.deb'
 step "the unit is started again" systemctl restart holmd
-step "what is installed runs, and no longer what came over the air" until_ running 0.1.0
+step "what is installed runs, and no longer what came over the air" until_ running 0.4.0
 event 5
 step "it counts on" until_ counts 5
 step "it stops cleanly" systemctl stop holmd
