@@ -45,8 +45,8 @@ cargo xtask <chore>
   cross-check
            check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
-           a proof that takes too long for CI: kills, power, image-power, raspi3b, tiny,
-           tiny-raspi3b; writes docs/evidence/NAME.log
+           a proof that takes too long for CI: kills, deploy-kills, power, image-power,
+           raspi3b, tiny, tiny-raspi3b; writes docs/evidence/NAME.log
   evidence arm
            the node's way on every kind of ARM, under qemu's user mode
   evidence deb
