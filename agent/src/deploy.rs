@@ -34,6 +34,7 @@ use tokio::sync::Mutex;
 pub use self::error::DeployError;
 use self::files::{is_sound, is_there, write_whole};
 use self::registry::{Entry, Registry};
+use self::set::{DEPLOYED, is_over, tests_itself};
 pub use self::set::{SetFunction, SetOutcome};
 pub use self::status::FunctionStatus;
 use crate::clock;
@@ -267,9 +268,10 @@ impl Deployer {
         *registry = next;
         let active = self.dispatcher.active();
         let old = active.slots.get(&name).and_then(|slot| slot.loaded());
+        let tested = tests_itself(&loaded);
         let slot = self.activate(&active, &name, Some(loaded));
         // Trial.
-        let verdict = self.watch(&slot).await;
+        let verdict = self.watch(&slot, tested).await;
         let mut report = Report {
             function: name.to_string(),
             version: bundle.manifest.version.to_string(),
@@ -402,21 +404,21 @@ impl Deployer {
             self.dispatcher.give_retained(&slot);
         }
         if there {
-            crate::triggers::lifecycle(&self.dispatcher, "deployed", Some(name));
+            crate::triggers::lifecycle(&self.dispatcher, DEPLOYED, Some(name));
         }
         slot
     }
 
-    async fn watch(&self, slot: &Slot) -> Watched {
+    async fn watch(&self, slot: &Slot, tests_itself: bool) -> Watched {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (succeeded, failed, faulted) = (&slot.stats.succeeded, &slot.stats.failed, &slot.stats.faulted);
         let start = (count(succeeded), count(failed), count(faulted));
         let deadline = tokio::time::Instant::now() + self.settings.health_window;
         loop {
-            let over = tokio::time::Instant::now() >= deadline;
             let good = count(succeeded) - start.0;
             let bad = count(faulted) - start.2;
             let invocations = good + count(failed) - start.1;
+            let over = is_over(deadline, tests_itself && invocations == 0);
             if bad >= FAULTS || (over && bad > 0 && good == 0) {
                 let words = slot.stats.last_fault().unwrap_or_default();
                 return Watched {

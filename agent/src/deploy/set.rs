@@ -18,13 +18,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holm_bundle::{Bundle, BundleLimits, Digest};
-use holm_core::FunctionName;
+use holm_core::{FunctionName, TriggerKind};
 use holm_protocol::AgentBuild;
 
 use super::registry::{Before, Entry, Registry};
 use super::{DeployError, Deployer, FAULTS, LOOK, files, self_test};
 use crate::clock;
 use crate::dispatch::{ActiveSet, Loaded, Slot};
+
+/// What a version is told when it has become active.
+pub(super) const DEPLOYED: &str = "deployed";
+
+/// For its first answer, beyond the health window, where it is told that.
+const SELF_TEST: Duration = Duration::from_secs(10);
 
 /// A function of a set. Its bundle has to be where [`Deployer::bundle_path`] says.
 #[derive(Debug, Clone)]
@@ -238,7 +244,7 @@ impl Deployer {
             if !active.slots.contains_key(&change.slot.name) {
                 self.dispatcher.give_retained(&change.slot);
             }
-            crate::triggers::lifecycle(&self.dispatcher, "deployed", Some(&change.slot.name));
+            crate::triggers::lifecycle(&self.dispatcher, DEPLOYED, Some(&change.slot.name));
         }
         removed
     }
@@ -269,7 +275,8 @@ impl Deployer {
         }
         let deadline = tokio::time::Instant::now() + window;
         loop {
-            let over = tokio::time::Instant::now() >= deadline;
+            let untested = changes.iter().any(|change| change.since().0 == 0 && tests_itself(&change.loaded));
+            let over = is_over(deadline, untested);
             for change in changes {
                 let (invocations, bad) = change.since();
                 if bad >= FAULTS || (over && bad > 0 && invocations == bad) {
@@ -388,6 +395,21 @@ impl Deployer {
             }
         }
     }
+}
+
+/// Whether a version has been watched for long enough. One that tests itself is waited for a little longer, if it has not come to that.
+pub(super) fn is_over(deadline: tokio::time::Instant, untested: bool) -> bool {
+    let patience = if untested { SELF_TEST } else { Duration::ZERO };
+    tokio::time::Instant::now() >= deadline + patience
+}
+
+/// Whether it is told that it has become active, which it may take to test itself.
+pub(super) fn tests_itself(loaded: &Loaded) -> bool {
+    let told = |kind: &TriggerKind| match kind {
+        TriggerKind::Lifecycle { on } => on.iter().any(|what| &**what == DEPLOYED),
+        _ => false,
+    };
+    loaded.manifest.triggers.iter().any(|trigger| told(&trigger.kind))
 }
 
 fn stem(path: &Path) -> Option<String> {
