@@ -6,7 +6,6 @@ mod report;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holm_bundle::Digest;
@@ -226,10 +225,9 @@ impl holm_cloud_sync::Node for Node {
         let number = |number: i64| u64::try_from(number).unwrap_or_default();
         let (mut invocations, mut faults) = (0, 0);
         for slot in self.dispatcher.active().slots.values() {
-            let (succeeded, failed) =
-                (slot.stats.succeeded.load(Ordering::Relaxed), slot.stats.failed.load(Ordering::Relaxed));
-            invocations += succeeded + failed;
-            faults += failed;
+            let counts = slot.stats.tally.read();
+            invocations += counts.invocations();
+            faults += counts.failed;
         }
         Health {
             uptime_s: self.started.elapsed().as_secs(),
@@ -253,7 +251,7 @@ impl holm_cloud_sync::Node for Node {
 
     fn faults(&self) -> u64 {
         let active = self.dispatcher.active();
-        active.slots.values().map(|slot| slot.stats.failed.load(Ordering::Relaxed)).sum()
+        active.slots.values().map(|slot| slot.stats.tally.read().failed).sum()
     }
 
     fn connected(&self) {

@@ -34,12 +34,12 @@ use tokio::sync::Mutex;
 pub use self::error::DeployError;
 use self::files::{is_sound, is_there, write_whole};
 use self::registry::{Entry, Registry};
-use self::set::{DEPLOYED, is_over, tests_itself};
+use self::set::{DEPLOYED, is_over, is_untested};
 pub use self::set::{SetFunction, SetOutcome};
 pub use self::status::FunctionStatus;
 use crate::clock;
 use crate::config::Functions;
-use crate::dispatch::{ActiveSet, Code, Dispatcher, Loaded, Slot, event_now};
+use crate::dispatch::{ActiveSet, Code, Counts, Dispatcher, Loaded, Slot, Tally, event_now};
 use crate::triggers::schedule;
 
 /// What a version is of.
@@ -268,10 +268,9 @@ impl Deployer {
         *registry = next;
         let active = self.dispatcher.active();
         let old = active.slots.get(&name).and_then(|slot| slot.loaded());
-        let tested = tests_itself(&loaded);
-        let slot = self.activate(&active, &name, Some(loaded));
+        let slot = self.activate(&active, &name, Some(loaded.clone()));
         // Trial.
-        let verdict = self.watch(&slot, tested).await;
+        let verdict = self.watch(&slot, &loaded).await;
         let mut report = Report {
             function: name.to_string(),
             version: bundle.manifest.version.to_string(),
@@ -409,25 +408,14 @@ impl Deployer {
         slot
     }
 
-    async fn watch(&self, slot: &Slot, tests_itself: bool) -> Watched {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (succeeded, failed, faulted) = (&slot.stats.succeeded, &slot.stats.failed, &slot.stats.faulted);
-        let start = (count(succeeded), count(failed), count(faulted));
+    async fn watch(&self, slot: &Slot, loaded: &Loaded) -> Watched {
         let deadline = tokio::time::Instant::now() + self.settings.health_window;
         loop {
-            let good = count(succeeded) - start.0;
-            let bad = count(faulted) - start.2;
-            let invocations = good + count(failed) - start.1;
-            let over = is_over(deadline, tests_itself && invocations == 0);
-            if bad >= FAULTS || (over && bad > 0 && good == 0) {
-                let words = slot.stats.last_fault().unwrap_or_default();
-                return Watched {
-                    invocations,
-                    fault: Some(format!("{bad} of {invocations} invocations faulted, the last: {words}")),
-                };
-            }
-            if over {
-                return Watched { invocations, fault: None };
+            let counts = loaded.tally.read();
+            let over = is_over(deadline, is_untested(loaded, counts));
+            let fault = unfit(slot, counts, over);
+            if over || fault.is_some() {
+                return Watched { invocations: counts.invocations(), fault };
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -499,7 +487,8 @@ impl Deployer {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         let Made { bundle: digest, component, text } = *made;
         let text = Arc::from(text);
-        Ok(Arc::new(Loaded { manifest, code, digest, component, text, config, workers, generation }))
+        let tally = Tally::default();
+        Ok(Arc::new(Loaded { manifest, code, digest, component, text, config, workers, generation, tally }))
     }
 
     /// Compiles in a process of its own, with its own memory limit.
@@ -573,6 +562,15 @@ impl Deployer {
 /// An instance can be made. At a start this is not asked again: the native code is the same.
 fn self_test(loaded: &Loaded) -> Result<(), DeployError> {
     loaded.prepare().map(drop).map_err(DeployError::Load)
+}
+
+/// Why a version may not stay, going by what it has done; `over` says that it has had its time.
+fn unfit(slot: &Slot, counts: Counts, over: bool) -> Option<String> {
+    let bad = counts.faulted;
+    (bad >= FAULTS || (over && bad > 0 && counts.succeeded == 0)).then(|| {
+        let words = slot.stats.last_fault().unwrap_or_default();
+        format!("{bad} of {} invocations faulted, the last: {words}", counts.invocations())
+    })
 }
 
 struct Watched {

@@ -22,9 +22,9 @@ use holm_core::{FunctionName, TriggerKind};
 use holm_protocol::AgentBuild;
 
 use super::registry::{Before, Entry, Registry};
-use super::{DeployError, Deployer, FAULTS, LOOK, files, self_test};
+use super::{DeployError, Deployer, FAULTS, LOOK, files, self_test, unfit};
 use crate::clock;
-use crate::dispatch::{ActiveSet, Loaded, Slot};
+use crate::dispatch::{ActiveSet, Counts, Loaded, Slot};
 
 /// What a version is told when it has become active.
 pub(super) const DEPLOYED: &str = "deployed";
@@ -64,13 +64,6 @@ struct Change {
     loaded: Arc<Loaded>,
     old: Option<Arc<Loaded>>,
     was_quarantined: bool,
-}
-
-impl Change {
-    /// Invocations, and those that faulted, since it was activated.
-    fn since(&self) -> (u64, u64) {
-        self.slot.stats.of_version()
-    }
 }
 
 impl Deployer {
@@ -158,7 +151,7 @@ impl Deployer {
                 next.before = None;
                 for change in &changes {
                     if let Some(entry) = next.functions.get_mut(change.slot.name.as_str()) {
-                        (entry.trial, entry.exercised) = (false, change.since().0 > 0);
+                        (entry.trial, entry.exercised) = (false, change.loaded.tally.read().invocations() > 0);
                     }
                 }
                 match self.keep(&next) {
@@ -275,21 +268,21 @@ impl Deployer {
         }
         let deadline = tokio::time::Instant::now() + window;
         loop {
-            let untested = changes.iter().any(|change| change.since().0 == 0 && tests_itself(&change.loaded));
+            let counts: Vec<Counts> = changes.iter().map(|change| change.loaded.tally.read()).collect();
+            let untested = changes.iter().zip(&counts).any(|(change, counts)| is_untested(&change.loaded, *counts));
             let over = is_over(deadline, untested);
-            for change in changes {
-                let (invocations, bad) = change.since();
-                if bad >= FAULTS || (over && bad > 0 && invocations == bad) {
-                    let words = change.slot.stats.last_fault().unwrap_or_default();
+            for (change, counts) in changes.iter().zip(counts) {
+                if let Some(words) = unfit(&change.slot, counts, over) {
                     let name = &change.slot.name;
-                    let reason = format!("{name}: {bad} of {invocations} invocations faulted, the last: {words}");
+                    let reason = format!("{name}: {words}");
                     tracing::error!(function = %name, reason, "a new set of functions failed its trial and was rolled back");
                     return SetOutcome::RolledBack(reason);
                 }
             }
             for slot in others {
-                let (invocations, bad) = slot.stats.of_version();
-                if bad >= FAULTS && bad == invocations {
+                let counts = slot.loaded().map(|loaded| loaded.tally.read()).unwrap_or_default();
+                let bad = counts.faulted;
+                if bad >= FAULTS && bad == counts.invocations() {
                     let words = slot.stats.last_fault().unwrap_or_default();
                     let reason = format!(
                         "with the new agent, all {bad} invocations of {} faulted, the last: {words}",
@@ -403,13 +396,13 @@ pub(super) fn is_over(deadline: tokio::time::Instant, untested: bool) -> bool {
     tokio::time::Instant::now() >= deadline + patience
 }
 
-/// Whether it is told that it has become active, which it may take to test itself.
-pub(super) fn tests_itself(loaded: &Loaded) -> bool {
+/// Whether it is told that it has become active, which it may take to test itself, and has not answered anything yet.
+pub(super) fn is_untested(loaded: &Loaded, counts: Counts) -> bool {
     let told = |kind: &TriggerKind| match kind {
         TriggerKind::Lifecycle { on } => on.iter().any(|what| &**what == DEPLOYED),
         _ => false,
     };
-    loaded.manifest.triggers.iter().any(|trigger| told(&trigger.kind))
+    counts.invocations() == 0 && loaded.manifest.triggers.iter().any(|trigger| told(&trigger.kind))
 }
 
 fn stem(path: &Path) -> Option<String> {

@@ -1,7 +1,7 @@
 //! What people are told of the functions.
 
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use holm_core::FunctionName;
 
@@ -48,12 +48,10 @@ impl Deployer {
         for (name, entry) in &registry.functions {
             let slot = FunctionName::new(name).ok().and_then(|name| active.slots.get(&name).cloned());
             let stats = slot.as_ref().map(|slot| &slot.stats);
-            let load = |counter: fn(&crate::dispatch::SlotStats) -> &AtomicU64| {
-                stats.map_or(0, |stats| counter(stats).load(Ordering::Relaxed))
-            };
-            let (succeeded, failed) = (load(|stats| &stats.succeeded), load(|stats| &stats.failed));
-            let (invocations, faults) = stats.map_or((0, 0), crate::dispatch::SlotStats::of_version);
+            let all_versions = stats.map(|stats| stats.tally.read()).unwrap_or_default();
+            let wall_us = stats.map_or(0, |stats| stats.wall_us.load(Ordering::Relaxed));
             let loaded = slot.as_ref().and_then(|slot| slot.loaded());
+            let this_version = loaded.as_ref().map(|loaded| loaded.tally.read()).unwrap_or_default();
             all.push(FunctionStatus {
                 name: name.clone(),
                 version: entry.version.clone(),
@@ -69,11 +67,11 @@ impl Deployer {
                 triggers: loaded
                     .map_or_else(Vec::new, |loaded| loaded.manifest.triggers.iter().map(describe).collect()),
                 waiting: slot.as_ref().map_or(0, |slot| slot.waiting()),
-                succeeded,
-                failed,
-                invocations,
-                faults,
-                mean_us: load(|stats| &stats.wall_us).checked_div(succeeded + failed).unwrap_or_default(),
+                succeeded: all_versions.succeeded,
+                failed: all_versions.failed,
+                invocations: this_version.invocations(),
+                faults: this_version.faulted,
+                mean_us: wall_us.checked_div(all_versions.invocations()).unwrap_or_default(),
                 last_fault: stats.and_then(|stats| stats.last_fault()).or_else(|| left_out.get(name).cloned()),
             });
         }

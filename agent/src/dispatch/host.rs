@@ -196,7 +196,7 @@ impl NodeHost {
                 recording,
             }));
         }
-        self.dispatcher.note(slot, &event, fault, account.wall_us, logs);
+        self.dispatcher.note(slot, loaded, &event, fault, account.wall_us, logs);
         Ok(outcome)
     }
 }

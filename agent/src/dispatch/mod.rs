@@ -35,7 +35,7 @@ pub use chain::series_stream;
 pub use host::MAX_DEPTH;
 pub use ingress::{Node, event_now};
 pub use job::{Job, Origin, Ticket};
-pub use slot::{Code, Loaded, Slot, SlotStats};
+pub use slot::{Code, Counts, Loaded, Slot, SlotStats, Tally};
 pub use street::{LocalLane, Street};
 pub use worker::Worker;
 

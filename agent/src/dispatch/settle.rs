@@ -135,7 +135,7 @@ impl Dispatcher {
             if !durable {
                 self.store.account(&slot.name, &account);
             }
-            self.note(slot, &event, fault_words, wall_us, logs);
+            self.note(slot, loaded, &event, fault_words, wall_us, logs);
             if let (Some(tape), Some((take, cost))) = (&self.journal.tape, take) {
                 tape.push(cost, |number| Take { number, ..take });
             }
@@ -150,6 +150,7 @@ impl Dispatcher {
     pub(super) fn note(
         &self,
         slot: &Slot,
+        loaded: &Loaded,
         event: &Event,
         fault: Option<(&'static str, String)>,
         wall_us: u64,
@@ -157,15 +158,11 @@ impl Dispatcher {
     ) {
         let stats = &slot.stats;
         stats.wall_us.fetch_add(wall_us, Ordering::Relaxed);
-        match &fault {
-            None => drop(stats.succeeded.fetch_add(1, Ordering::Relaxed)),
-            Some((kind, words)) => {
-                stats.failed.fetch_add(1, Ordering::Relaxed);
-                if matches!(*kind, "trap" | "timeout" | "exhausted") {
-                    stats.faulted.fetch_add(1, Ordering::Relaxed);
-                }
-                stats.note_fault(format!("{kind}: {words}"));
-            }
+        for tally in [&stats.tally, &loaded.tally] {
+            tally.count(fault.as_ref().map(|(kind, _)| *kind));
+        }
+        if let Some((kind, words)) = &fault {
+            stats.note_fault(format!("{kind}: {words}"));
         }
         self.journal.log(&slot.name, clock::now(), logs);
         let cost = 160 + event.subject.len() + fault.as_ref().map_or(0, |(_, words)| words.len());

@@ -37,6 +37,8 @@ pub struct Loaded {
     pub workers: u32,
     /// Different for every load in this process: prepared instances of another version are thrown away.
     pub generation: u64,
+    /// Its own invocations, in this process.
+    pub tally: Tally,
 }
 
 impl Loaded {
@@ -74,19 +76,57 @@ impl Code {
     }
 }
 
-/// Figures of one function since start.
+/// How invocations ended.
+#[derive(Debug, Default)]
+pub struct Tally {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    faulted: AtomicU64,
+}
+
+/// What a [`Tally`] said at some moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Invocations that succeeded.
+    pub succeeded: u64,
+    /// Invocations that did not.
+    pub failed: u64,
+    /// Those of them that were the guest's own fault: trap, timeout, exhausted.
+    pub faulted: u64,
+}
+
+impl Tally {
+    /// What it says now.
+    pub fn read(&self) -> Counts {
+        let [succeeded, failed, faulted] =
+            [&self.succeeded, &self.failed, &self.faulted].map(|counter| counter.load(Ordering::Relaxed));
+        Counts { succeeded, failed, faulted }
+    }
+
+    /// One more invocation, that ended well or with a fault of this kind.
+    pub(super) fn count(&self, fault: Option<&str>) {
+        let ended = if fault.is_none() { &self.succeeded } else { &self.failed };
+        ended.fetch_add(1, Ordering::Relaxed);
+        if let Some("trap" | "timeout" | "exhausted") = fault {
+            self.faulted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Counts {
+    /// All of them.
+    pub fn invocations(&self) -> u64 {
+        self.succeeded + self.failed
+    }
+}
+
+/// Figures of one function since start, whatever version ran.
 #[derive(Debug, Default)]
 pub struct SlotStats {
-    /// Invocations that succeeded.
-    pub succeeded: AtomicU64,
-    /// Invocations that did not.
-    pub failed: AtomicU64,
-    /// Those of them that were the guest's own fault: trap, timeout, exhausted.
-    pub faulted: AtomicU64,
+    /// Its invocations.
+    pub tally: Tally,
     /// Wall time of invocations, in microseconds.
     pub wall_us: AtomicU64,
-    /// Invocations and faults when the version that runs was put in.
-    start: [AtomicU64; 2],
     last_fault: Mutex<Option<String>>,
 }
 
@@ -94,25 +134,6 @@ impl SlotStats {
     /// The words of the last failure.
     pub fn last_fault(&self) -> Option<String> {
         lock(&self.last_fault).clone()
-    }
-
-    /// Invocations, and those that faulted, since start.
-    pub fn counts(&self) -> (u64, u64) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (count(&self.succeeded) + count(&self.failed), count(&self.faulted))
-    }
-
-    /// The same of the version that runs. What the one before it had begun may count as its own.
-    pub fn of_version(&self) -> (u64, u64) {
-        let ((invocations, faults), [start, faults_then]) = (self.counts(), &self.start);
-        let less = |now: u64, then: &AtomicU64| now.saturating_sub(then.load(Ordering::Relaxed));
-        (less(invocations, start), less(faults, faults_then))
-    }
-
-    fn begin_version(&self) {
-        let ((invocations, faults), [start, faults_then]) = (self.counts(), &self.start);
-        start.store(invocations, Ordering::Relaxed);
-        faults_then.store(faults, Ordering::Relaxed);
     }
 
     pub(super) fn note_fault(&self, text: String) {
@@ -216,7 +237,6 @@ impl Slot {
 
     /// Puts another version in, or none.
     pub fn load(&self, loaded: Option<Arc<Loaded>>) {
-        self.stats.begin_version();
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 
