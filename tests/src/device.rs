@@ -188,6 +188,16 @@ impl Link {
         }
     }
 
+    /// Waits for a message on one of these topics; which.
+    pub fn one_of(&mut self, topics: &[&str]) -> String {
+        let found =
+            self.until(|arrived| matches!(arrived, Arrived::Message(found, _) if topics.contains(&found.as_str())));
+        match found {
+            Arrived::Message(topic, _) => topic,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next acknowledgement of records.
     pub fn ack(&mut self, thing: &ThingName) -> Ack {
         Ack::read(&self.message(&format!("holm/{thing}/ack"))).unwrap()

@@ -16,21 +16,26 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine that `HOLM_ARM` names by Rust's name for it, by default an aarch64 with a static `holmd`. An error says
-    /// why it is not to be had here.
-    pub fn get() -> Result<Self, String> {
-        let triple = std::env::var("HOLM_ARM").unwrap_or_else(|_| "aarch64-unknown-linux-musl".into());
-        let (profile, qemu): (_, &[&str]) = match &*triple {
-            "aarch64-unknown-linux-musl" => ("a64-small-v1", &["qemu-aarch64-static"]),
-            // The C library that comes with Debian's compiler for it.
-            "armv7-unknown-linux-gnueabihf" => ("pulley32-v1", &["qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"]),
-            _ => panic!("HOLM_ARM names no machine that is known: {triple}"),
-        };
+    /// An aarch64, with a static `holmd`. An error says why it is not to be had here.
+    pub fn aarch64() -> Result<Self, String> {
+        Self::get("aarch64-unknown-linux-musl", "release", "a64-small-v1", &["qemu-aarch64-static"])
+    }
+
+    /// An armv7, which interprets functions. An error says why it is not to be had here.
+    pub fn armv7() -> Result<Self, String> {
+        // The C library that comes with Debian's compiler for it.
+        let qemu = ["qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"];
+        Self::get("armv7-unknown-linux-gnueabihf", "debug", "pulley32-v1", &qemu)
+    }
+
+    /// With the `holmd` that cargo has put into this folder, or into the one that `HOLM_ARM` names.
+    fn get(triple: &str, folder: &str, profile: &'static str, qemu: &[&str]) -> Result<Self, String> {
+        let folder = std::env::var("HOLM_ARM").unwrap_or_else(|_| folder.to_owned());
         if let Err(error) = Command::new(qemu[0]).arg("--version").output() {
             return Err(format!("{} cannot be run: {error}", qemu[0]));
         }
         let target = binary("holmd").ancestors().nth(2).unwrap().to_owned();
-        let holmd = target.join(&triple).join("release/holmd");
+        let holmd = target.join(triple).join(folder).join("holmd");
         if !holmd.is_file() {
             return Err(format!("{} is not built", holmd.display()));
         }

@@ -3,26 +3,23 @@
 use std::path::Path;
 use std::process::Command;
 
-use holm_store::{Lane, OpenOptions, Write};
+use holm_store::{Lane, Write};
 use holm_tests::eventually;
 use holm_tests::node::{Node, Start};
+use holm_tests::outbox::fill;
 use holm_tests::world::World;
 use serde_json::Value;
 
 /// Gives the database of a node that does not run so many results.
 fn record(data: &Path, numbers: std::ops::RangeInclusive<u64>) {
-    let opened = OpenOptions::new(data).open().unwrap();
-    let writer = std::thread::spawn(move || opened.writer.run());
-    let rows = numbers.map(|number| Write::Outbox {
+    let row = |number: u64| Write::Outbox {
         lane: Lane::Results,
         stream: "result.counter.n".into(),
         created: holm_core::Timestamp(1_795_000_000_000 + i64::try_from(number).unwrap()),
         content_type: None,
         data: number.to_string().into(),
-    });
-    opened.store.commit(rows.collect()).unwrap();
-    opened.store.close();
-    writer.join().unwrap();
+    };
+    fill(data, numbers.map(row));
 }
 
 fn run(world: &World) -> Node {

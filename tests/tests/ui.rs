@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use holm_core::Timestamp;
 use holm_protocol::{
     Address, BatchBuilder, BatchStart, Gap, GapReason, Lane, Line, Push, Record, StreamName, ThingName,
 };
+use holm_store::Write;
 use holm_tests::browser::drive;
 use holm_tests::control_plane::{Answer, ControlPlane};
 use holm_tests::device::{Device, EPOCH, Link};
 use holm_tests::mqtt::{Client, Packet};
 use holm_tests::node::{Node, Start, binary};
+use holm_tests::outbox::fill;
 use holm_tests::publisher::Publisher;
-use holm_tests::{eventually, functions};
+use holm_tests::{eventually, functions, within};
 use serde_json::{Value, json};
 
 /// Quick to notice that somebody is gone.
@@ -44,13 +47,19 @@ fn send(link: &mut Link, thing: &ThingName, lane: Lane, stream: &str, first: u64
     link.puback(1);
 }
 
+/// A flow that rises and falls, as JSON.
+fn value(number: i64) -> String {
+    let value = (number % 600) as f64 / 100.0 + if number % 7 == 0 { 1.25 } else { 0.0 };
+    format!("{value}")
+}
+
 /// `count` numbers of the series water-loss.flow, one a second.
 fn flow(link: &mut Link, thing: &ThingName, count: u64) {
     const BATCH: u64 = 400;
     for first in (1..=count).step_by(usize::try_from(BATCH).unwrap()) {
         let lines = (first..=count.min(first + BATCH - 1)).map(|n| {
-            let value = (n % 600) as f64 / 100.0 + if n % 7 == 0 { 1.25 } else { 0.0 };
-            record(BEGIN + i64::try_from(n).unwrap() * 1_000, format!("{value}"))
+            let number = i64::try_from(n).unwrap();
+            record(BEGIN + number * 1_000, value(number))
         });
         send(link, thing, Lane::Results, "result.water-loss.flow", first, &lines.collect::<Vec<_>>());
     }
@@ -109,10 +118,25 @@ fn pages_are_whole_by_keyboard_on_a_small_screen_in_the_dark_and_without_a_scrip
 fn a_plot_of_many_points_says_what_the_api_says() {
     let folder = tempfile::tempdir().unwrap();
     let cloud = ControlPlane::start(folder.path());
-    let device = Device::enrol(&cloud, "pi1");
-    let mut link = device.connect(&cloud);
-    flow(&mut link, &device.thing, 50_000);
+    let data = folder.path().join("pi1");
+    let started = node(&cloud, &data, "pi1");
+    started.stop();
+    // As if it had been without a network for half a day.
+    let row = |number: i64| Write::Outbox {
+        lane: holm_store::Lane::Results,
+        stream: "result.water-loss.flow".into(),
+        created: Timestamp(BEGIN + number * 1_000),
+        content_type: None,
+        data: value(number).into(),
+    };
+    fill(&data, (1..=50_000).map(row));
+    let node = Start { config: CONFIG, ..Start::new(&data) }.run();
+    within(Duration::from_secs(60), "all of it is there", || {
+        let told = cloud.get("/v1/results?series=water-loss.flow&order=latest&limit=1");
+        (told["rows"][0]["sequence"] == 50_000).then_some(())
+    });
     drive(&cloud.https, &cloud.token, "plot.mjs", |question| panic!("{question}"));
+    node.stop();
     cloud.stop();
 }
 

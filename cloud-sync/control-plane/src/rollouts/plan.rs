@@ -194,11 +194,11 @@ pub(crate) fn assign(id: &str, stages: &[Stage], members: &[(String, Vec<String>
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    pub(crate) fn plan(stages: &[&str]) -> Plan {
+    fn plan(stages: &[&str]) -> Plan {
         Plan {
             stages: stages.iter().map(|text| text.parse().unwrap()).collect(),
             soak_s: 60,

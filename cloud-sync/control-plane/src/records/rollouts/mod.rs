@@ -20,8 +20,6 @@ mod change;
 mod settle;
 mod show;
 mod step;
-#[cfg(test)]
-mod tests;
 
 use holm_core::{FunctionName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};

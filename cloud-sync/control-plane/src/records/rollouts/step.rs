@@ -51,7 +51,7 @@ impl Records {
     }
 }
 
-pub(super) fn step(
+fn step(
     connection: &Connection,
     id: RolloutId,
     signing: &Signing,
