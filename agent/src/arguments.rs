@@ -69,6 +69,10 @@ pub struct Enrol {
     /// The name that the device would like.
     #[arg(long, requires = "cloud")]
     pub thing: Option<String>,
+    /// For a device that is enrolled there, and whose certificate was revoked, or ended long ago: another one, under the same name. With a
+    /// token of `holm device replace NAME`. A node that runs tries it by itself.
+    #[arg(long, requires = "cloud")]
+    pub anew: bool,
     /// agent.toml, for its data folder. Without it, /etc/holm/agent.toml if there is one.
     #[arg(long)]
     pub config: Option<PathBuf>,

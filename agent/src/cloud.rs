@@ -163,7 +163,7 @@ pub(crate) async fn run(link: CloudLink, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// `holmd enrol`: by arguments, or by the seed in the data folder.
-pub async fn enrol(data: &Path, invitation: Option<Invitation>) -> Result<Identity, SyncError> {
+pub async fn enrol(data: &Path, invitation: Option<Invitation>, anew: bool) -> Result<Identity, SyncError> {
     let seeded = invitation.is_none();
     let invitation = match invitation {
         Some(invitation) => invitation,
@@ -182,7 +182,7 @@ pub async fn enrol(data: &Path, invitation: Option<Invitation>) -> Result<Identi
         time: Arc::new(Time::new(clocks(), None)),
         traffic: Arc::new(Traffic::default()),
     };
-    let identity = requester.enrol(&invitation).await?;
+    let identity = requester.enrol(&invitation, anew).await?;
     if seeded {
         Invitation::remove_seed(data);
     }

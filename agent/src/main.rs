@@ -118,7 +118,7 @@ fn enrol(arguments: Enrol) -> ExitCode {
         _ => None,
     };
     let Some(runtime) = start_runtime() else { return ExitCode::FAILURE };
-    match runtime.block_on(cloud::enrol(&data, invitation)) {
+    match runtime.block_on(cloud::enrol(&data, invitation, arguments.anew)) {
         Ok(identity) => {
             println!("enrolled at {} as {}", identity.url, identity.thing());
             ExitCode::SUCCESS

@@ -147,18 +147,21 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// Enrols the device, or finds that it is.
-    pub async fn enrol(&self, invitation: &Invitation) -> Result<Identity, SyncError> {
-        if let Some(identity) = self.folder.current()? {
-            if identity.url == invitation.url {
-                return Ok(identity);
+    /// Enrols the device, or finds that it is. With `anew`, one that is gets another certificate, for a new key, on the word of the
+    /// invitation alone: the one that it has may be revoked, or have ended too long ago. It is kept beside that until it has proved itself.
+    pub async fn enrol(&self, invitation: &Invitation, anew: bool) -> Result<Identity, SyncError> {
+        let current = match self.folder.current()? {
+            Some(identity) if identity.url != invitation.url => {
+                return Err(SyncError::Enrolled {
+                    url: identity.url.to_string(),
+                    thing: identity.thing().to_string(),
+                    folder: self.folder.path().to_owned(),
+                });
             }
-            return Err(SyncError::Enrolled {
-                url: identity.url.to_string(),
-                thing: identity.thing().to_string(),
-                folder: self.folder.path().to_owned(),
-            });
-        }
+            Some(identity) if !anew => return Ok(identity),
+            current => current,
+        };
+        let thing = invitation.thing.as_ref().or(current.as_ref().map(Identity::thing));
         let url = &invitation.url;
         let anchor = http::exchange(url, "/v1/ca", None, tls::unverified(&self.time)?, &self.traffic).await?;
         let anchor = TrustAnchor::read(&accepted(anchor)?)?;
@@ -169,13 +172,9 @@ impl Requester {
         }
         let key = self.folder.pending()?;
         // The control plane gives the name; the request has to have some.
-        let csr_pem = key.request(invitation.thing.as_ref().map_or("device", ThingName::as_str))?;
-        let request = EnrolRequest {
-            token: invitation.token.clone(),
-            csr_pem,
-            thing: invitation.thing.clone(),
-            agent: self.agent.clone(),
-        };
+        let csr_pem = key.request(thing.map_or("device", ThingName::as_str))?;
+        let request =
+            EnrolRequest { token: invitation.token.clone(), csr_pem, thing: thing.cloned(), agent: self.agent.clone() };
         let config = tls::config(&trusted, None, &self.time)?;
         let answer = http::exchange(url, "/v1/enrol", Some(request.write()?), config, &self.traffic).await?;
         let enrolled = Enrolled::read(&accepted(answer)?)?;
@@ -186,7 +185,13 @@ impl Requester {
         }
         // What cannot be used must not be kept.
         tls::config(identity.root(), Some(identity.credentials()), &self.time)?;
-        self.folder.keep(&identity)?;
+        match &current {
+            None => self.folder.keep(&identity)?,
+            Some(current) => {
+                goes_on(current, &identity)?;
+                self.folder.keep_next(&identity)?;
+            }
+        }
         Ok(identity)
     }
 
@@ -204,24 +209,26 @@ impl Requester {
         let config = tls::config(current.root(), None, &self.time)?;
         let answer = http::exchange(&current.url, "/v1/renew", Some(request.write()?), config, &self.traffic).await?;
         let enrolled = Enrolled::read(&accepted(answer)?)?;
-        if enrolled.thing != *current.thing() {
-            return Err(SyncError::Certificate {
-                what: "the new certificate",
-                problem: format!("it is for {}, and this device is {}", enrolled.thing, current.thing()),
-            });
-        }
         let next = Identity::new(current.url.clone(), enrolled, key)?;
         // The old certificate vouches for the device, and not for another authority.
-        if next.root() != current.root() {
-            return Err(SyncError::Certificate {
-                what: "the new root certificate",
-                problem: "it is another one".into(),
-            });
-        }
+        goes_on(current, &next)?;
         tls::config(next.root(), Some(next.credentials()), &self.time)?;
         self.folder.keep_next(&next)?;
         Ok(next)
     }
+}
+
+/// Whether an identity is of the same device, and of the same authority, as the one that it shall take the place of.
+fn goes_on(current: &Identity, next: &Identity) -> Result<(), SyncError> {
+    let wrong = |what, problem| Err(SyncError::Certificate { what, problem });
+    if next.thing() != current.thing() {
+        let problem = format!("it is for {}, and this device is {}", next.thing(), current.thing());
+        return wrong("the new certificate", problem);
+    }
+    if next.root() != current.root() {
+        return wrong("the new root certificate", "it is another one".into());
+    }
+    Ok(())
 }
 
 /// The body of an answer that is none of an error.

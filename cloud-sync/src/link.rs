@@ -177,7 +177,7 @@ impl CloudLink {
                     if Instant::now() >= again {
                         self.shared.status().state = state;
                         let enrolled = tokio::select! {
-                            enrolled = self.requester.enrol(&invitation) => enrolled,
+                            enrolled = self.requester.enrol(&invitation, false) => enrolled,
                             _ = shutdown.wait_for(|stop| *stop) => return None,
                         };
                         match enrolled {

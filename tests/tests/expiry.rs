@@ -44,10 +44,10 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn enrol(&self, data: &Path, token: &Value) -> Output {
+    fn enrol(&self, data: &Path, token: &Value, more: &[&str]) -> Output {
         let mut command = Command::new(binary("holmd"));
         command.args(["enrol", "--cloud", &format!("https://{}", self.cloud.https), "--ca-hash", &self.cloud.ca_hash]);
-        command.args(["--token", token["token"].as_str().unwrap(), "--data"]).arg(data).output().unwrap()
+        command.args(["--token", token["token"].as_str().unwrap(), "--data"]).arg(data).args(more).output().unwrap()
     }
 
     /// So much later the control plane is started again, and makes a certificate for itself.
@@ -95,14 +95,24 @@ fn an_expired_certificate_is_renewed_within_its_grace_and_after_it_the_way_back_
     let said = patiently(&data, "a refusal", || {
         link(&node)["last_error"].as_str().filter(|error| error.contains("certificate-expired")).map(str::to_owned)
     });
-    assert!(said.contains("holm device replace pi1") && said.contains("identity/device.json"), "{said}");
+    assert!(said.contains("holm device replace pi1") && said.contains("holmd enrol --anew"), "{said}");
     assert_ne!(link(&node)["state"], "connected");
-    node.stop();
     let token = world.holm(&["device", "replace", "pi1", "--json"]);
-    std::fs::remove_file(data.join("identity/device.json")).unwrap();
-    let output = world.enrol(&data, &token);
+    let output = world.enrol(&data, &token, &[]);
+    assert!(
+        output.status.success() && link(&node)["state"] != "connected",
+        "it is enrolled, and nothing comes of it: {output:?}"
+    );
+    let output = world.enrol(&data, &token, &["--anew"]);
     assert!(output.status.success(), "{output:?}");
+    // By itself.
+    patiently(&data, "the connection", || (link(&node)["state"] == "connected").then_some(()));
+    node.stop();
     assert!(world.connects(&data) > world.clock.now() + LIFE - DAY);
+    let other = world.holm(&["device", "enrol-token", "--group", "greenhouse", "--json"]);
+    let output = world.enrol(&data, &other, &["--anew", "--thing", "pi2"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("it is for pi2, and this device is pi1"), "{said}");
     world.cloud.stop();
 }
 
@@ -114,9 +124,9 @@ fn a_token_is_good_for_a_day() {
     let place = |name: &str| world.folder.path().join(name);
     let (one, two) = (place("one"), place("two"));
     world.clock.jump(DAY - 60);
-    assert!(world.enrol(&one, &in_time).status.success());
+    assert!(world.enrol(&one, &in_time, &[]).status.success());
     world.clock.jump(120);
-    let output = world.enrol(&two, &late);
+    let output = world.enrol(&two, &late, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("token-expired"), "{output:?}");
     assert!(!two.join("identity/device.json").exists());

@@ -67,8 +67,8 @@ pub(super) async fn renew(
     let now = (plane.clock)();
     if now.0 > expires.0.saturating_add(GRACE) {
         let sentence = format!(
-            "the certificate ended more than {} days ago: make a token with `holm device replace {thing}`, and enrol with it \
-             after identity/device.json is removed from the device's data folder",
+            "the certificate ended more than {} days ago: make a token with `holm device replace {thing}`, and give it to \
+             `holmd enrol --anew` on the device",
             GRACE / 86_400_000
         );
         return Err(Problem::new(ApiErrorCode::CertificateExpired, sentence));
