@@ -11,10 +11,10 @@ use holm_tests::world::World;
 use serde_json::Value;
 
 /// Gives the database of a node that does not run so many results.
-fn record(data: &Path, numbers: std::ops::RangeInclusive<u64>) {
+fn record(data: &Path, series: &str, numbers: std::ops::RangeInclusive<u64>) {
     let row = |number: u64| Write::Outbox {
         lane: Lane::Results,
-        stream: "result.counter.n".into(),
+        stream: format!("result.counter.{series}").into(),
         created: holm_core::Timestamp(1_795_000_000_000 + i64::try_from(number).unwrap()),
         content_type: None,
         data: number.to_string().into(),
@@ -28,8 +28,8 @@ fn run(world: &World) -> Node {
 }
 
 /// What has arrived, in the order of its times.
-fn arrived(world: &World) -> Vec<u64> {
-    let answer = world.cloud.get("/v1/results?series=counter.n&device=pi1&limit=10000");
+fn arrived(world: &World, series: &str) -> Vec<u64> {
+    let answer = world.cloud.get(&format!("/v1/results?series=counter.{series}&device=pi1&limit=10000"));
     let rows: &Vec<Value> = answer["rows"].as_array().unwrap();
     rows.iter().map(|row| row["value"].as_f64().unwrap() as u64).collect()
 }
@@ -40,7 +40,7 @@ fn a_device_that_has_numbered_as_much_again_before_it_connects_loses_nothing() {
     world.enrol();
     let (data, backup) = (world.data(), world.folder.path().join("backup"));
     let up = |numbers| {
-        record(&data, numbers);
+        record(&data, "n", numbers);
         let node = run(&world);
         eventually("everything is up", || {
             let status = node.admin.get("/v1/status");
@@ -58,11 +58,16 @@ fn a_device_that_has_numbered_as_much_again_before_it_connects_loses_nothing() {
     assert_eq!(up(51..=100), 0);
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&backup, &data).unwrap();
-    // The numbers of 51 to 100, and twenty more.
+    // The numbers of 51 to 100, and twenty more. Other series are on their way beside it, of which nothing is known yet.
+    let others = ["a", "b", "o", "p"];
+    others.iter().for_each(|series| record(&data, series, 1..=30));
     assert_eq!(up(201..=270), 1);
     let expected: Vec<u64> = (1..=100).chain(201..=270).collect();
-    assert_eq!(arrived(&world), expected);
+    assert_eq!(arrived(&world, "n"), expected);
+    for series in others {
+        assert_eq!(arrived(&world, series), (1..=30).collect::<Vec<u64>>(), "{series}");
+    }
     assert_eq!(up(271..=280), 0);
-    assert_eq!(arrived(&world).len(), expected.len() + 10);
+    assert_eq!(arrived(&world, "n").len(), expected.len() + 10);
     world.cloud.stop();
 }

@@ -99,17 +99,18 @@ impl Tally {
     /// What it says now.
     pub fn read(&self) -> Counts {
         let [succeeded, failed, faulted] =
-            [&self.succeeded, &self.failed, &self.faulted].map(|counter| counter.load(Ordering::Relaxed));
+            [&self.succeeded, &self.failed, &self.faulted].map(|counter| counter.load(Ordering::Acquire));
         Counts { succeeded, failed, faulted }
     }
 
     /// One more invocation, that ended well or with a fault of this kind.
     pub(super) fn count(&self, fault: Option<&str>) {
-        let ended = if fault.is_none() { &self.succeeded } else { &self.failed };
-        ended.fetch_add(1, Ordering::Relaxed);
+        // A failure that is seen is seen for what it was.
         if let Some("trap" | "timeout" | "exhausted") = fault {
             self.faulted.fetch_add(1, Ordering::Relaxed);
         }
+        let ended = if fault.is_none() { &self.succeeded } else { &self.failed };
+        ended.fetch_add(1, Ordering::Release);
     }
 }
 

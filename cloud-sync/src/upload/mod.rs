@@ -25,6 +25,9 @@
 //! A batch without a watermark for [`Settings::ack_timeout`] is sent again, and everything behind it: read anew from the disk. From then
 //! on, one batch is sent at a time, with waits that double up to [`LONGEST_WAIT`], until an acknowledgement comes. After
 //! [`PATIENCE`] of them the connection is made anew.
+//!
+//! A database out of a backup is noticed by what the control plane has under its numbers. Then nothing more is read until all that is on
+//! its way has been told of, so that it is there once; after that everything that is left goes up in a new epoch.
 
 mod pick;
 mod settle;
@@ -158,6 +161,8 @@ pub(crate) struct Upload {
     alarm_went: bool,
     results_went: u32,
     epoch_begun: bool,
+    /// The control plane has what this database never had.
+    old_copy: bool,
     /// Until then somebody looks at what comes in the log lane.
     hurried: Option<Instant>,
     pub(crate) stats: UploadStats,
@@ -184,6 +189,7 @@ impl Upload {
             alarm_went: false,
             results_went: 0,
             epoch_begun: false,
+            old_copy: false,
             hurried: None,
             stats: UploadStats::default(),
         }
@@ -202,6 +208,8 @@ impl Upload {
         self.generation += 1;
         self.flights.clear();
         self.verdicts = Verdicts::default();
+        // It will be seen again.
+        self.old_copy = false;
         for (state, lane) in self.lanes.iter_mut().zip(Lane::ALL) {
             *state = LaneState::Flushing { looked: 0, upto: None, seen: self.outbox.rows(lane) };
         }
@@ -259,7 +267,7 @@ impl Upload {
     /// What to read next; `None` while there is no room, or nothing to do. Where there is something, [`Upload::picked`] has to
     /// follow before it is asked again.
     pub(crate) fn request(&mut self, now: Instant, only_alarms: bool) -> Option<Request> {
-        if self.pause.is_some_and(|until| until > now) {
+        if self.old_copy || self.pause.is_some_and(|until| until > now) {
             return None;
         }
         let window = if self.timeouts > 0 { 1 } else { WINDOW };
@@ -313,7 +321,7 @@ impl Upload {
         self.reading = false;
         self.stats.too_large += picked.too_large;
         self.stats.unsendable += picked.unsendable;
-        if picked.generation != self.generation {
+        if picked.generation != self.generation || self.old_copy {
             return None;
         }
         for (lane, looked, upto, done) in picked.lanes {
@@ -401,7 +409,7 @@ impl Upload {
             self.verdicts.refusal(flight.lane, refusal);
             self.stats.refused += 1;
         } else if refusal.reason == RefusalReason::Conflict && !self.epoch_begun {
-            self.verdicts.conflict = true;
+            self.is_old_copy(stream);
         } else {
             tracing::error!(stream, reason, "the control plane cannot take these records yet: it is to be updated");
             self.blocked.insert(stream.to_owned());
@@ -409,14 +417,23 @@ impl Upload {
         }
     }
 
+    /// By what the control plane says of this stream.
+    fn is_old_copy(&mut self, stream: &str) {
+        self.old_copy = true;
+        self.flights.retain(|flight| flight.stream.as_str() != stream);
+    }
+
     /// What to settle next. Where there is something, [`Upload::settled`] has to follow before it is asked again.
     pub(crate) fn verdicts(&mut self, now: Instant) -> Option<(Outbox, Verdicts)> {
-        if self.settling || self.verdicts.is_empty() || self.pause.is_some_and(|until| until > now) {
+        let new_epoch = self.old_copy && self.flights.is_empty() && self.verdicts.is_empty();
+        let nothing = self.verdicts.is_empty() && !new_epoch;
+        if self.settling || nothing || self.pause.is_some_and(|until| until > now) {
             return None;
         }
         self.settling = true;
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.generation = self.generation;
+        verdicts.new_epoch = new_epoch;
         verdicts.may_begin_epoch = !self.epoch_begun;
         Some((self.outbox.clone(), verdicts))
     }
@@ -442,11 +459,12 @@ impl Upload {
                 self.restart();
                 return false;
             }
-            Settled::Done(verdicts) => verdicts,
+            Settled::Done { verdicts, .. } if verdicts.generation != self.generation => return false,
+            Settled::Done { verdicts, beyond } => {
+                beyond.iter().for_each(|stream| self.is_old_copy(stream.as_str()));
+                verdicts
+            }
         };
-        if verdicts.generation != self.generation {
-            return false;
-        }
         let mut moved = false;
         for (stream, upto) in verdicts.watermarks() {
             for flight in self.flights.iter().filter(|flight| flight.stream == *stream && flight.last <= upto) {

@@ -13,8 +13,8 @@ use crate::SyncError;
 pub(crate) struct Verdicts {
     pub(super) generation: u64,
     pub(super) may_begin_epoch: bool,
-    /// Other records are stored under our numbers.
-    pub(super) conflict: bool,
+    /// The database is an old copy, and nothing is on its way any more.
+    pub(super) new_epoch: bool,
     watermarks: BTreeMap<StreamName, u64>,
     refusals: Vec<(Lane, StreamName, u64, u64)>,
 }
@@ -34,7 +34,7 @@ impl Verdicts {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.watermarks.is_empty() && self.refusals.is_empty() && !self.conflict
+        self.watermarks.is_empty() && self.refusals.is_empty()
     }
 
     pub(super) fn has_refusals(&self) -> bool {
@@ -47,7 +47,6 @@ impl Verdicts {
 
     /// What could not be settled joins what has come since.
     pub(super) fn put_back(&mut self, earlier: Self) {
-        self.conflict |= earlier.conflict;
         for (stream, upto) in earlier.watermarks {
             self.watermark(&stream, upto);
         }
@@ -57,39 +56,48 @@ impl Verdicts {
 
 /// What came of it.
 pub(crate) enum Settled {
-    /// It is on the disk.
-    Done(Verdicts),
-    /// A watermark is above our own last number, or other records have our numbers: the database is an old copy. Nothing was deleted.
+    /// It is on the disk, but for streams whose watermark is above our own last number: the database is an old copy.
+    Done {
+        /// Without those.
+        verdicts: Verdicts,
+        /// Those, where it may begin a new epoch.
+        beyond: Vec<StreamName>,
+    },
+    /// All that was not acknowledged goes up again, in a new epoch.
     NewEpoch,
     /// Nothing has happened.
     Failed { error: SyncError, verdicts: Verdicts },
 }
 
 /// Deletes what watermarks have passed, and puts gaps in the place of what was refused: in one transaction.
-pub(crate) fn settle(outbox: &Outbox, verdicts: Verdicts, clock: WallClock) -> Settled {
+pub(crate) fn settle(outbox: &Outbox, mut verdicts: Verdicts, clock: WallClock) -> Settled {
+    if verdicts.new_epoch {
+        return match outbox.commit(vec![CloudWrite::NewEpoch { at: clock().0 }]) {
+            Ok(()) => Settled::NewEpoch,
+            Err(source) => Settled::Failed { error: SyncError::Commit { source }, verdicts },
+        };
+    }
     match attempt(outbox, &verdicts, clock) {
-        Ok(true) => Settled::Done(verdicts),
-        Ok(false) => Settled::NewEpoch,
+        Ok(beyond) => {
+            verdicts.watermarks.retain(|stream, _| !beyond.contains(stream));
+            Settled::Done { beyond: if verdicts.may_begin_epoch { beyond } else { Vec::new() }, verdicts }
+        }
         Err(error) => Settled::Failed { error, verdicts },
     }
 }
 
-fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<bool, SyncError> {
-    let commit = |writes| outbox.commit(writes).map_err(|source| SyncError::Commit { source });
+/// Answers with the streams whose watermark is above our own last number: nothing was deleted of them.
+fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<Vec<StreamName>, SyncError> {
     let at = clock().0;
-    if verdicts.conflict && verdicts.may_begin_epoch {
-        commit(vec![CloudWrite::NewEpoch { at }])?;
-        return Ok(false);
-    }
+    let mut beyond = Vec::new();
     let mut writes = Vec::new();
     for (stream, upto) in &verdicts.watermarks {
         let last = outbox.last_sequence(stream.as_str()).map_err(|source| SyncError::Store { source })?;
         let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
         if upto <= last {
             writes.push(CloudWrite::Forget { stream: stream.to_string(), upto });
-        } else if verdicts.may_begin_epoch {
-            commit(vec![CloudWrite::NewEpoch { at }])?;
-            return Ok(false);
+        } else {
+            beyond.push(stream.clone());
         }
     }
     for (lane, stream, first, last) in &verdicts.refusals {
@@ -102,6 +110,6 @@ fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<boo
             at,
         });
     }
-    commit(writes)?;
-    Ok(true)
+    outbox.commit(writes).map_err(|source| SyncError::Commit { source })?;
+    Ok(beyond)
 }
