@@ -132,6 +132,19 @@ fn groups_and_deployments_begin_together_and_groups_that_are_not_named_stay() {
     let rollout = world.cloud.get("/v1/rollouts/r-2")["rollout"].clone();
     assert_eq!((&rollout["group"], &rollout["devices"]), (&json!("rest"), &json!(2)));
     assert!(rollout["why"].as_str().unwrap().starts_with("apply "), "{rollout}");
+    // The same file again, while it is being made so: nothing more begins.
+    let output = world.laptop.run(&world.cloud, &["apply", &file]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(told.contains("r-1 is at it: teller in canary") && told.contains("r-2 is at it: teller in rest"), "{told}");
+    assert_eq!(world.cloud.get("/v1/rollouts")["rollouts"].as_array().unwrap().len(), 2);
+    // Another version, or another way, is another matter.
+    let text = std::fs::read_to_string(&file).unwrap();
+    for other in [text.replace("1.0.0", "1.1.0"), format!("{text}soak = \"1h\"\n")] {
+        let file = world.file(other.strip_prefix("fleet_version = 1\n").unwrap());
+        let told = world.laptop.fails(&world.cloud, 1, &["apply", &file]);
+        assert!(told.contains("teller in rest: r-2 has 2 of these devices"), "{told}");
+    }
     // Groups alone, once more: nothing is different.
     let file = world.file("[group.canary]\ndevices = [\"pi2\"]\n");
     assert_eq!(world.laptop.ok(&world.cloud, &["apply", &file]), "");

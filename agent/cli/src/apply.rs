@@ -87,7 +87,8 @@ impl Apply {
                 false => failure,
             })?;
         let deployments: Vec<Value> = parse(answer.clone(), PATH, "deployments")?;
-        self.show(&answer, &deployments, screen)?;
+        let underway: Vec<Value> = parse(answer.clone(), PATH, "underway")?;
+        self.show(&answer, &deployments, &underway, screen)?;
         let begun = deployments.iter().filter_map(|deployment| deployment.get("rollout"));
         for rollout in begun.filter(|rollout| rollout.is_object()) {
             let id = text_of(rollout, "id");
@@ -100,10 +101,22 @@ impl Apply {
                 screen.json(rollout)?;
             }
         }
+        for rollout in underway.iter().map(|deployment| text_of(deployment, "rollout")).filter(|_| self.watch) {
+            let code = watch(&remote, &rollout, self.timeout, self.json, screen).await?;
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, answer: &Value, deployments: &[Value], screen: &mut Screen) -> Result<(), Failure> {
+    fn show(
+        &self,
+        answer: &Value,
+        deployments: &[Value],
+        underway: &[Value],
+        screen: &mut Screen,
+    ) -> Result<(), Failure> {
         let groups: Vec<Value> = parse(answer.clone(), PATH, "groups")?;
         if self.json {
             let plain = |deployment: &Value| {
@@ -115,7 +128,7 @@ impl Apply {
             };
             let deployments: Vec<Value> = deployments.iter().map(plain).collect();
             return match self.plan {
-                true => screen.json(&json!({ "groups": groups, "deployments": deployments })),
+                true => screen.json(&json!({ "groups": groups, "deployments": deployments, "underway": underway })),
                 false => Ok(()),
             };
         }
@@ -138,7 +151,11 @@ impl Apply {
                 }
             }
         }
-        if groups.is_empty() && deployments.is_empty() {
+        for deployment in underway {
+            let [function, group, rollout] = ["function", "group", "rollout"].map(|name| text_of(deployment, name));
+            screen.note(format_args!("{rollout} is at it: {function} in {group}"));
+        }
+        if groups.is_empty() && deployments.is_empty() && underway.is_empty() {
             screen.note("everything is as the file says");
         }
         Ok(())

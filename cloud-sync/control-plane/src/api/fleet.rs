@@ -39,7 +39,7 @@ pub(super) async fn apply(
     let deployments = deployments(&mut fields, &operator.name, why.as_deref(), now);
     fields.finish()?;
     let fleet = Fleet { groups, deployments, operator: operator.name, preview, now };
-    let Applied { groups, deployments } = plane.records.apply_fleet(fleet, plane.blobs.clone()).await??;
+    let Applied { groups, deployments, underway } = plane.records.apply_fleet(fleet, plane.blobs.clone()).await??;
     if !preview {
         // What runs to a group that has a new member goes there too.
         plane.rollouts.wake();
@@ -60,7 +60,7 @@ pub(super) async fn apply(
             "rollout": rollout,
         }));
     }
-    Ok(Json(json!({ "groups": groups, "deployments": shown })).into_response())
+    Ok(Json(json!({ "groups": groups, "deployments": shown, "underway": underway })).into_response())
 }
 
 fn groups(fields: &mut Fields) -> BTreeMap<GroupName, BTreeSet<ThingName>> {

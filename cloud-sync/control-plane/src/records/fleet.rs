@@ -34,6 +34,16 @@ pub(crate) struct Fleet {
 pub(crate) struct Applied {
     pub(crate) groups: Vec<Moved>,
     pub(crate) deployments: Vec<Deployed>,
+    /// What is being made so already.
+    pub(crate) underway: Vec<Underway>,
+}
+
+/// A deployment that a rollout is at.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Underway {
+    pub(crate) function: String,
+    pub(crate) group: String,
+    pub(crate) rollout: RolloutId,
 }
 
 /// A device in other groups.
@@ -82,10 +92,15 @@ fn work(connection: &Connection, fleet: Fleet, blobs: &Blobs) -> Result<Result<A
     let groups = regroup(connection, &groups, &operator, now, &mut problems)?;
     problems.extend(twice(connection, &deployments)?);
     let first = rollouts::next_number(connection)?;
-    let mut differing = Vec::new();
+    let (mut differing, mut underway) = (Vec::new(), Vec::new());
     for (group, begin) in deployments {
         let function = begin.function.clone();
         let begin = Begin { target: Target::Group(group.clone()), ..begin };
+        // Who has come into the group comes into that.
+        if let Some(rollout) = rollouts::underway(connection, &begin)? {
+            underway.push(Underway { function: function.to_string(), group: group.to_string(), rollout });
+            continue;
+        }
         match rollouts::judge(connection, begin, first.after(differing.len()), blobs)? {
             Ok(judged) if judged.preview.differs() => differing.push((function, group, judged)),
             Ok(_) => {}
@@ -103,7 +118,7 @@ fn work(connection: &Connection, fleet: Fleet, blobs: &Blobs) -> Result<Result<A
         let id = if preview { None } else { Some(judged.begin(connection)?) };
         deployed.push(Deployed { function, group, preview: judged.preview, id });
     }
-    Ok(Ok(Applied { groups, deployments: deployed }))
+    Ok(Ok(Applied { groups, deployments: deployed, underway }))
 }
 
 /// Takes every active device into the groups that it shall be in, also where that is a problem: what runs there is judged all the same.

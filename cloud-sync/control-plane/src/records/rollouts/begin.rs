@@ -14,7 +14,7 @@ use super::super::tokens::audit;
 use super::super::{Records, Refused, signed, unsigned};
 use super::super::{aliases, devices};
 use super::change::Change;
-use super::{RolloutId, event};
+use super::{RolloutId, event, load};
 use crate::CloudError;
 use crate::blobs::Blobs;
 use crate::error::{chain, sql};
@@ -326,6 +326,30 @@ fn candidates(
         }
     }
     Ok(found)
+}
+
+/// The rollout that does already what would begin: the same version to the same group, in the same way, and it has not ended.
+pub(in crate::records) fn underway(connection: &Connection, begin: &Begin) -> Result<Option<RolloutId>, CloudError> {
+    let (Wish::Release { version, .. }, Target::Group(group)) = (&begin.wish, &begin.target) else { return Ok(None) };
+    let Ok(wanted) = aliases::resolve(connection, &begin.function, version.clone())? else { return Ok(None) };
+    let action = "read the rollouts";
+    let statement =
+        "SELECT number FROM rollout WHERE function = ?1 AND \"group\" = ?2 AND state IN ('running', 'paused')";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    let rows = statement.query_map(params![begin.function.as_str(), group.as_str()], |row| row.get(0));
+    let numbers: Vec<i64> = rows.map_err(sql(action))?.collect::<Result<_, _>>().map_err(sql(action))?;
+    for number in numbers {
+        let Some(rollout) = load(connection, RolloutId(unsigned(number)))? else { continue };
+        let plan = match begin.plan.stages.is_empty() {
+            // The usual ones depend on how many there were.
+            true => Plan { stages: rollout.plan.stages.clone(), ..begin.plan.clone() },
+            false => begin.plan.clone(),
+        };
+        if plan == rollout.plan && matches!(rollout.change, Change::Release { version, .. } if version == wanted) {
+            return Ok(Some(rollout.id));
+        }
+    }
+    Ok(None)
 }
 
 /// Other rollouts of the function that have some of these devices.

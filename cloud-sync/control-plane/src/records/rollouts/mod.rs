@@ -25,7 +25,7 @@ use holm_core::{FunctionName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 pub(crate) use begin::{Begin, Begun, Preview, Target, Wish};
-pub(super) use begin::{judge, next_number};
+pub(super) use begin::{judge, next_number, underway};
 use change::Change;
 pub(crate) use show::{Member, Overview as RolloutOverview};
 pub(crate) use step::Stepped;
