@@ -92,7 +92,7 @@ impl Scene {
     fn told(&self, id: &str) -> usize {
         within(SOON, "one is told", || {
             let stand = self.stand(id);
-            stand.split_once(": ")?.1.split(' ').position(|word| word == "queued")
+            stand.split_once(": ")?.1.split(' ').position(|word| matches!(word, "queued" | "unknown"))
         })
     }
 
