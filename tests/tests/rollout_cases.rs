@@ -365,6 +365,51 @@ fn who_joins_and_has_nothing_to_change_is_no_failure() {
 }
 
 #[test]
+fn who_is_enrolled_into_a_group_gets_what_runs_there() {
+    let scene = Scene::new(&["1.0.0", "2.0.0"]);
+    let mut devices = scene.devices(2);
+    let rollout = |change: Value, devices: &mut [Puppet], state: &str| {
+        let id = scene.begin(change);
+        let words: &[&str] = if state == "aborted" { &["SUCCEEDED", "FAILED"] } else { &["SUCCEEDED", "SUCCEEDED"] };
+        for (device, word) in devices.iter_mut().zip(words) {
+            device.end(word);
+        }
+        if state == "aborted" {
+            // The way back of the one that had it.
+            devices[0].end("SUCCEEDED");
+        }
+        within(SOON, state, || (scene.rollout(&id)["state"] == state).then_some(()));
+    };
+    rollout(json!({ "version": "1.0.0" }), &mut devices, "completed");
+    rollout(json!({ "config": { "limit": "7" } }), &mut devices, "completed");
+    // What does not stay is not for newcomers either, nor what one of them has for itself.
+    rollout(json!({ "version": "2.0.0" }), &mut devices, "aborted");
+    scene.confirmed(&mut devices[..1], "2.0.0");
+    let runs = |thing: &str| {
+        let device = scene.world.cloud.get(&format!("/v1/devices/{thing}"));
+        let shown = device["desired"]["functions"].as_array().cloned().unwrap_or_default();
+        let text = |function: &Value| format!("{} {}", function["version"], function["config"]).replace('"', "");
+        shown.iter().map(text).collect::<Vec<_>>()
+    };
+    let mut third = Puppet::new(&scene.world, "pi3");
+    third.end("SUCCEEDED");
+    assert_eq!((runs("pi1"), runs("pi3")), (vec!["2.0.0 {limit:7}".to_owned()], vec!["1.0.0 {limit:7}".to_owned()]));
+    // Another group's device has nothing, and once it is removed nobody gets it any more.
+    let token = scene.world.cloud.enrolment_token("cellar");
+    let answer = enrol(&scene.world.cloud, &token, Some("pi4"), &KeyPair::generate().unwrap());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(runs("pi4").is_empty(), "{:?}", runs("pi4"));
+    let removed = scene.begin(json!({ "remove": true }));
+    for device in devices.iter_mut().chain([&mut third]) {
+        device.end("SUCCEEDED");
+    }
+    scene.stands(&removed, "completed: confirmed confirmed confirmed");
+    Puppet::new(&scene.world, "pi5");
+    assert!(runs("pi5").is_empty(), "{:?}", runs("pi5"));
+    scene.world.cloud.stop();
+}
+
+#[test]
 fn what_ended_is_not_taken_back_under_another_one() {
     let scene = Scene::new(&["1.0.0", "2.0.0"]);
     let mut devices = scene.devices(1);

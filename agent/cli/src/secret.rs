@@ -146,6 +146,10 @@ impl Set<'_> {
         let devices = self.keys().await?;
         let mut pins = Pins::read(self.remote.url())?;
         pins.check(&devices, self.accept_new_keys)?;
+        for (thing, key) in devices.iter().filter(|(thing, _)| !pins.has(thing)) {
+            screen
+                .note(format_args!("{thing} for the first time; its key is said to be {key}: see `holm status` on it"));
+        }
         let value = value(screen)?;
         let mut answers = Vec::new();
         let chunks: Vec<&[(String, SealingKey)]> = match devices.is_empty() {
@@ -314,6 +318,11 @@ impl Pins {
             _ => Known::default(),
         };
         Ok(Self { path, url: url.to_owned(), known })
+    }
+
+    /// Whether something was sealed to it before.
+    fn has(&self, thing: &str) -> bool {
+        self.known.0.get(&self.url).is_some_and(|known| known.contains_key(thing))
     }
 
     /// Refuses keys that are not what they were.

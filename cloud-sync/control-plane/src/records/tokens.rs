@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use holm_core::Timestamp;
-use holm_protocol::{AgentBuild, DeploymentPolicy, GroupName, ThingName};
+use holm_protocol::{AgentBuild, DeploymentPolicy, DesiredFunction, GroupName, ThingName};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::desired::{self, NextState};
 use super::devices::{self, NewCertificate};
-use super::{Records, Refused, moment};
+use super::{Records, Refused, moment, rollouts};
 use crate::CloudError;
 use crate::error::sql;
 use crate::secret::Hash;
 use crate::signing::Signing;
 
-/// How long a device that takes another's place has to get what that one ran, in seconds: a day.
-const REPLACED_DEADLINE: u32 = 86_400;
+/// How long a device has to get what it shall run from the first, in seconds: a day.
+const FIRST_DEADLINE: u32 = 86_400;
 
 /// A token as it is listed.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -187,7 +187,31 @@ fn enrol(
         .execute("UPDATE token SET used = ?2, device = ?3 WHERE hash = ?1", params![token.0, now.0, device])
         .map_err(sql(action))?;
     audit(connection, *now, "", "enrol", thing.as_str())?;
+    if let Some(group) = &group {
+        let functions = rollouts::runs_in(connection, group)?;
+        if !functions.is_empty()
+            && let Err(Refused::Conflict(problem)) = tell_first(connection, thing, 0, functions, signing, *now)?
+        {
+            // It is let in all the same, and can be deployed to.
+            tracing::error!(%thing, group, problem, "it does not get what runs in its group");
+        }
+    }
     Ok(Ok(Admitted { thing: thing.clone(), groups: group.into_iter().collect(), ended: Vec::new() }))
+}
+
+/// What a device shall run that runs nothing yet. It has been watched elsewhere.
+fn tell_first(
+    connection: &Connection,
+    thing: &ThingName,
+    generation: u64,
+    functions: Vec<DesiredFunction>,
+    signing: &Signing,
+    now: Timestamp,
+) -> Result<Result<(), Refused>, CloudError> {
+    let policy = DeploymentPolicy { health_window_s: 0, deadline_s: FIRST_DEADLINE, window: None };
+    let (thing, operator) = (thing.clone(), String::new());
+    let next = NextState { thing, generation, functions, policy, rollout: None, operator, now };
+    Ok(desired::put(connection, next, signing)?.map(|_| ()))
 }
 
 /// Gives a device's name, groups and functions to the one that has come with a token for that, and ends the certificates of the
@@ -218,21 +242,11 @@ fn replace(
     devices::insert_certificate(connection, device, certificate, *now)?;
     let used = "UPDATE token SET used = ?2, device = ?3 WHERE hash = ?1";
     connection.execute(used, params![token.0, now.0, device]).map_err(sql(action))?;
-    if last.generation > 0 {
+    if last.generation > 0
+        && let Err(refused) = tell_first(connection, thing, last.generation, last.functions, signing, *now)?
+    {
         // It has nothing yet, so what the one before had done counts for nothing: it is told anew, all of it.
-        let policy = DeploymentPolicy { health_window_s: 0, deadline_s: REPLACED_DEADLINE, window: None };
-        let next = NextState {
-            thing: thing.clone(),
-            generation: last.generation,
-            functions: last.functions,
-            policy,
-            rollout: None,
-            operator: String::new(),
-            now: *now,
-        };
-        if let Err(refused) = desired::put(connection, next, signing)? {
-            return Ok(Err(refused));
-        }
+        return Ok(Err(refused));
     }
     audit(connection, *now, "", "replace", thing.as_str())?;
     Ok(Ok(Admitted { thing: thing.clone(), groups: devices::groups(connection, device)?, ended }))

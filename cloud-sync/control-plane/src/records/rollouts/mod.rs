@@ -17,6 +17,7 @@
 
 mod begin;
 mod change;
+mod newcomer;
 mod settle;
 mod show;
 mod step;
@@ -27,6 +28,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 pub(crate) use begin::{Begin, Begun, Preview, Target, Wish};
 pub(super) use begin::{judge, next_number, underway};
 use change::Change;
+pub(super) use newcomer::runs_in;
 pub(crate) use show::{Member, Overview as RolloutOverview};
 pub(crate) use step::Stepped;
 

@@ -373,7 +373,7 @@ fn to_json(function: Option<&DesiredFunction>) -> Result<Option<String>, CloudEr
     function.map(serde_json::to_string).transpose().map_err(bad)
 }
 
-fn of_json(function: Option<&str>) -> Result<Option<DesiredFunction>, CloudError> {
+pub(super) fn of_json(function: Option<&str>) -> Result<Option<DesiredFunction>, CloudError> {
     let bad = |error: serde_json::Error| CloudError::Row { what: "function", problem: error.to_string() };
     function.map(serde_json::from_str).transpose().map_err(bad)
 }
