@@ -6,6 +6,7 @@ use std::time::Duration;
 use holm_bundle::Digest;
 use holm_core::Timestamp;
 use holm_protocol::DesiredState;
+use holm_tests::clock::{Clock, library};
 use holm_tests::control_plane::ControlPlane;
 use holm_tests::device::Device;
 use holm_tests::functions::{Guest, example};
@@ -211,6 +212,21 @@ fn keys_are_renewed_and_told_about() {
     let status: Value = serde_json::from_str(&laptop.ok(&cloud, &["key", "status", "--json"])).unwrap();
     assert_eq!((&status["root"]["version"], &status["targets"]["version"]), (&json!(1), &json!(1)));
     assert_eq!(status["warnings"], json!([]));
+    if let Some(library) = library() {
+        let mut clock = Clock::new(folder.path());
+        let mut warned = |days: i64| {
+            clock.jump(status["targets"]["expires"].as_i64().unwrap() / 1_000 - days * 86_400 - clock.now());
+            let mut command = laptop.command(&cloud, &["key", "status", "--json"]);
+            let output = command.envs(clock.environment(&library)).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()["warnings"].clone()
+        };
+        assert_eq!(warned(22), json!([]));
+        assert!(
+            ["targets expires in 9 days", "targets expires in 10 days"].map(|text| json!([text])).contains(&warned(10))
+        );
+        assert_eq!(warned(-1), json!(["targets has expired: devices take no new code until it is signed anew"]));
+    }
     let told = laptop.ok(&cloud, &["key", "renew"]);
     assert!(told.starts_with("root       2, until"), "{told}");
     let output = laptop.tuf(&cloud, &["refresh"]);
