@@ -1,5 +1,6 @@
 //! What a card is told: the options of `holm flash`, and what is made of them.
 
+use std::io::{BufRead as _, IsTerminal as _};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,9 +26,9 @@ pub(crate) struct Options {
     #[arg(long, value_parser = host, value_name = "NAME")]
     hostname: Option<String>,
     /// The wireless network; its password is read from stdin, and only a key made of it gets on the card
-    #[arg(long, value_parser = network, requires = "wifi_country", value_name = "NAME")]
+    #[arg(long, value_parser = network, value_name = "NAME")]
     wifi_ssid: Option<String>,
-    /// The country whose rules for radio hold, such as DE
+    /// The country whose rules for radio hold, such as DE; asked for on a terminal
     #[arg(long, value_parser = land, requires = "wifi_ssid", value_name = "CC")]
     wifi_country: Option<String>,
     /// The control plane, as the device reaches it [default: the one that `holm login` knows, with --group]
@@ -75,7 +76,8 @@ impl Options {
     pub(crate) async fn make(&self, screen: &Screen) -> Result<Made, Failure> {
         let wifi = match (&self.wifi_ssid, &self.wifi_country) {
             (Some(ssid), Some(country)) => Some(wifi(ssid, country, screen)?),
-            _ => None,
+            (Some(ssid), None) => Some(wifi(ssid, &country(screen)?, screen)?),
+            (None, _) => None,
         };
         let enrol = self.enrol(screen).await?;
         let (mqtt, certificate) = match &self.mqtt_user {
@@ -157,6 +159,19 @@ impl Made {
         screen.note(format_args!("clients of the broker trust {}", path.display()));
         Ok(())
     }
+}
+
+/// Which country's rules hold, from whoever sits there.
+fn country(screen: &Screen) -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::new("which channels a radio may use depends on the country, and none is named")
+            .next("add --wifi-country with two letters, such as DE"));
+    }
+    screen.note("Country of the wireless network, by two letters such as DE:");
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(|error| Failure::new(format!("cannot read from stdin: {error}")))?;
+    land(line.trim()).map_err(Failure::new)
 }
 
 fn wifi(ssid: &str, country: &str, screen: &Screen) -> Result<Wifi, Failure> {
