@@ -143,6 +143,39 @@ fn an_image_that_changes_while_it_is_written_never_becomes_a_card_that_boots() {
 }
 
 #[test]
+fn a_card_that_keeps_something_else_than_it_was_given_is_bad_and_boots_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(folder.path());
+    let card = folder.path().join("card.img");
+    let (roots, target) = (Roots::default(), file(card.clone()));
+    // Somewhere in the systems, and in the table that it would boot by.
+    for at in [200 << 20, 446] {
+        let mut turned = false;
+        let allowed = Allowed { fixed: true, large: false };
+        let written = Flash { roots: &roots, target: &target, allowed }.write(
+            &mut Image::open(&image).unwrap(),
+            &told(),
+            &mut |progress| {
+                // All of it is on the card, but for its begin, which has not been read yet.
+                if progress.phase == Phase::Write && progress.done == progress.total && !turned {
+                    turned = true;
+                    File::options().write(true).open(&card).unwrap().write_all_at(&[0x5a], at).unwrap();
+                }
+                // The begin is written after that, and is turned when it was read: then its seed cannot be put in.
+                if progress.phase == Phase::Verify && progress.done == progress.total && at < (1 << 20) {
+                    File::options().write(true).open(&card).unwrap().write_all_at(&[0x5a; 512], 0).unwrap();
+                }
+            },
+        );
+        let error = written.unwrap_err();
+        assert!(turned && (at < (1 << 20) || matches!(error, ImageError::BadCard { .. })), "{at}: {error}");
+        let mut first = vec![1; 1 << 20];
+        File::open(&card).unwrap().read_exact_at(&mut first, 0).unwrap();
+        assert!(first.iter().all(|byte| *byte == 0), "{at}: it would boot");
+    }
+}
+
+#[test]
 fn a_seed_that_the_card_would_not_take_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let image = image(folder.path());
