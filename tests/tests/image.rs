@@ -317,5 +317,19 @@ fn the_same_inputs_give_the_same_image() {
     let manifest: Value = serde_json::from_str(&made[0]).unwrap();
     assert_eq!((&manifest["board"], &manifest["console"]), (&card::board().into(), &true.into()));
     let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
-    assert!(read("first.img") == read("second.img"));
+    let image = read("first.img");
+    assert!(image == read("second.img"));
+    // The first of its systems, by its table. Whoever gets in finds no shell, and nothing that lets anybody in.
+    let number = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap()) as usize * 512;
+    let (begin, bytes) = (number(446 + 16 + 8), number(446 + 16 + 12));
+    let system = folder.path().join("system");
+    std::fs::write(&system, &image[begin..begin + bytes]).unwrap();
+    let output = Command::new("unsquashfs").arg("-l").arg(&system).output().unwrap();
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.rsplit('/').next()).collect();
+    assert!(output.status.success() && names.contains(&"holmd"), "{output:?}");
+    for name in ["sh", "bash", "dash", "busybox", "sshd", "dropbear", "login", "agetty", "su", "sudo", "apt", "dpkg"] {
+        assert!(!names.contains(&name), "{name} is in it:\n{listed}");
+    }
+    println!("a system of {} files and folders", names.len());
 }
