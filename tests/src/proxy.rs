@@ -9,6 +9,7 @@ use std::time::Duration;
 #[derive(Default)]
 struct State {
     frozen: AtomicBool,
+    muted: AtomicBool,
     /// Connections of an earlier number end.
     life: AtomicU64,
     bytes: AtomicU64,
@@ -47,6 +48,11 @@ impl Proxy {
         self.state.frozen.store(frozen, Ordering::Relaxed);
     }
 
+    /// Nothing passes down to the device any more, and what it sends still passes up.
+    pub fn mute(&self, muted: bool) {
+        self.state.muted.store(muted, Ordering::Relaxed);
+    }
+
     /// Every connection ends.
     pub fn cut(&self) {
         self.state.life.fetch_add(1, Ordering::Relaxed);
@@ -74,11 +80,13 @@ fn serve(socket: &TcpStream, target: &str, state: &Arc<State>) {
     state.connections.fetch_add(1, Ordering::Relaxed);
     socket.set_nonblocking(false).unwrap();
     let Ok(other) = TcpStream::connect(target) else { return };
-    for (mut from, mut to) in [
-        (socket.try_clone().unwrap(), other.try_clone().unwrap()),
-        (other.try_clone().unwrap(), socket.try_clone().unwrap()),
+    for (mut from, mut to, down) in [
+        (socket.try_clone().unwrap(), other.try_clone().unwrap(), false),
+        (other.try_clone().unwrap(), socket.try_clone().unwrap(), true),
     ] {
         let state = state.clone();
+        let held =
+            move |state: &State| state.frozen.load(Ordering::Relaxed) || (down && state.muted.load(Ordering::Relaxed));
         let life = state.life.load(Ordering::Relaxed);
         from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         to.set_nodelay(true).unwrap();
@@ -88,7 +96,7 @@ fn serve(socket: &TcpStream, target: &str, state: &Arc<State>) {
                 if state.life.load(Ordering::Relaxed) != life {
                     break;
                 }
-                if state.frozen.load(Ordering::Relaxed) {
+                if held(&state) {
                     std::thread::sleep(Duration::from_millis(5));
                     continue;
                 }
@@ -96,7 +104,7 @@ fn serve(socket: &TcpStream, target: &str, state: &Arc<State>) {
                     Ok(0) => break,
                     Ok(count) => {
                         // What was read before it froze is held back as well.
-                        while state.frozen.load(Ordering::Relaxed) && state.life.load(Ordering::Relaxed) == life {
+                        while held(&state) && state.life.load(Ordering::Relaxed) == life {
                             std::thread::sleep(Duration::from_millis(5));
                         }
                         state.bytes.fetch_add(count as u64, Ordering::Relaxed);

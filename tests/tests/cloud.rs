@@ -7,8 +7,10 @@ use holm_protocol::{GapReason, Line};
 use holm_store::{Lane, Write};
 use holm_tests::cloud::{Acks, Plane};
 use holm_tests::eventually;
+use holm_tests::functions::example;
 use holm_tests::node::Node;
 use holm_tests::outbox::fill;
+use holm_tests::watcher::publish_all;
 use serde_json::Value;
 
 /// Rows for a lane.
@@ -180,6 +182,55 @@ fn acknowledgements_may_be_lost_late_and_doubled() {
         check_all(&plane, &node, "pi3", "s", 20_000);
         node.stop();
     }
+}
+
+#[test]
+fn a_line_that_is_cut_at_each_step_of_a_batch_loses_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = Plane::start(folder.path());
+    let node = plane.node(&folder.path().join("data"), "pi3");
+    // What has priority does not wait for company.
+    node.admin.deploy(&example("counter", |manifest| manifest + "priority = \"high\"\n"));
+    let mut sent = 0;
+    for _ in 0..3 {
+        for (step, acks) in [
+            ("sent, and no PUBACK", Acks::Prompt),
+            ("PUBACK, and nothing stored", Acks::Never),
+            ("stored, and no watermark", Acks::OneOf(u32::MAX)),
+            ("the watermark on its way", Acks::Prompt),
+        ] {
+            let (seen, stored) = {
+                let mut state = plane.core.state();
+                state.acks = acks;
+                (state.seen, state.records("pi3"))
+            };
+            plane.proxy.mute(step == "sent, and no PUBACK");
+            sent += 1;
+            publish_all(&node, "count/k", [format!("{{\"id\":\"{sent}\"}}")]);
+            patiently(step, || (plane.core.state().seen > seen).then_some(()));
+            if acks != Acks::Never {
+                patiently(step, || (plane.core.state().records("pi3") > stored).then_some(()));
+            }
+            if acks != Acks::Prompt {
+                // The PUBACK arrives.
+                std::thread::sleep(Duration::from_millis(100));
+                assert_eq!(left(&node), 1, "{step}: a PUBACK deletes nothing");
+            }
+            let before = plane.proxy.connections();
+            plane.proxy.cut();
+            plane.proxy.mute(false);
+            plane.core.state().acks = Acks::Prompt;
+            patiently("it connects again", || {
+                (plane.proxy.connections() > before && link(&node)["state"] == "connected").then_some(())
+            });
+            patiently("it is there, and deleted here", || (left(&node) == 0).then_some(()));
+            assert_eq!(plane.core.state().records("pi3"), sent, "{step}");
+        }
+    }
+    let state = plane.core.state();
+    assert!(state.altered == 0 && state.again >= 6, "{} {}", state.altered, state.again);
+    drop(state);
+    node.stop();
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::process::{Command, Output};
 use holm_tests::clock::{Clock, library};
 use holm_tests::cloud::{QUICK, patiently};
 use holm_tests::control_plane::{self, ControlPlane};
+use holm_tests::functions::example;
 use holm_tests::node::{Node, Start, binary};
 use holm_tests::publisher::Publisher;
+use holm_tests::watcher::publish_all;
 use serde_json::Value;
 
 const DAY: i64 = 86_400;
@@ -36,12 +38,17 @@ impl World {
         Some(Self { cloud, laptop, clock, library, folder })
     }
 
-    /// `holm`, by the control plane's clock; what it said as JSON.
-    fn holm(&self, words: &[&str]) -> Value {
+    /// `holm`, by the control plane's clock; what it wrote.
+    fn said(&self, words: &[&str]) -> String {
         let mut command = self.laptop.command(&self.cloud, words);
         let output = command.envs(self.clock.environment(&self.library)).output().unwrap();
         assert!(output.status.success(), "{words:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, as JSON.
+    fn holm(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.said(words)).unwrap()
     }
 
     fn enrol(&self, data: &Path, token: &Value, more: &[&str]) -> Output {
@@ -130,5 +137,69 @@ fn a_token_is_good_for_a_day() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("token-expired"), "{output:?}");
     assert!(!two.join("identity/device.json").exists());
+    world.cloud.stop();
+}
+
+#[test]
+fn a_device_that_was_cut_off_for_a_week_and_whose_clock_steps_back_then_goes_on() {
+    let Some(mut world) = World::new() else { return };
+    let (data, own) = (world.folder.path().join("pi1"), world.folder.path().join("own"));
+    std::fs::create_dir(&own).unwrap();
+    let token = world.holm(&["device", "enrol-token", "--group", "greenhouse", "--json"]);
+    assert!(world.enrol(&data, &token, &["--thing", "pi1"]).status.success());
+    // The device's clock and the control plane's are two.
+    let mut clock = Clock::new(&own);
+    let under = clock.under(&world.library);
+    let node = Start { config: QUICK, under: &under, ..Start::new(&data) }.run();
+    world.laptop.ok(&world.cloud, &["key", "new", "--cloud"]);
+    let deploy = |world: &World, version: &str| {
+        let bundle = example("counter", |manifest| {
+            manifest.replace("\"0.1.0\"", &format!("\"{version}\"")) + "priority = \"high\"\n"
+        });
+        world.said(&["publish", &world.laptop.bundle("counter.holm", &bundle), "--profile", "none"]);
+        let what = format!("counter@{version}");
+        let words = ["deploy", &what, "--device", "pi1", "--watch", "--timeout", "60s", "--health-window", "0s"];
+        world.said(&words);
+        assert_eq!(node.admin.get("/v1/functions")["functions"][0]["version"], version);
+    };
+    let events = |numbers: std::ops::RangeInclusive<u32>| {
+        publish_all(&node, "count/k", numbers.map(|number| format!("{{\"id\":\"{number}\"}}")));
+    };
+    let counted = |world: &World, last: u64| {
+        let numbers = || -> Vec<u64> {
+            let rows = world.said(&["results", "counter.n", "--cloud", "--device", "pi1", "--json"]);
+            let value = |row: &str| serde_json::from_str::<Value>(row).unwrap()["value"].as_f64().unwrap() as u64;
+            let mut numbers: Vec<u64> = rows.lines().map(value).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        patiently(&data, "all results", || (numbers().len() as u64 >= last).then_some(()));
+        assert_eq!(numbers(), (1..=last).collect::<Vec<_>>());
+    };
+    let connected = || patiently(&data, "the connection", || (link(&node)["state"] == "connected").then_some(()));
+    connected();
+    deploy(&world, "0.1.0");
+    events(1..=5);
+    counted(&world, 5);
+    let signal = |world: &World, name: &str| {
+        let sent = Command::new("kill").args([name, &world.cloud.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal(&world, "-STOP");
+    events(6..=20);
+    clock.jump(7 * DAY);
+    events(21..=30);
+    patiently(&data, "it notices", || (link(&node)["state"] != "connected").then_some(()));
+    signal(&world, "-CONT");
+    world.later(7 * DAY);
+    connected();
+    counted(&world, 30);
+    deploy(&world, "0.1.1");
+    // Two years back, in the middle of a session.
+    clock.jump(-2 * 365 * DAY);
+    events(31..=40);
+    counted(&world, 40);
+    deploy(&world, "0.1.2");
+    node.stop();
     world.cloud.stop();
 }

@@ -60,6 +60,8 @@ pub struct State {
     pub again: u64,
     /// Records that came again and were not the same, which is not.
     pub altered: u64,
+    /// Batches that came, whatever became of them.
+    pub seen: u64,
     /// See [`Acks`].
     pub acks: Acks,
     held: VecDeque<(String, Ack)>,
@@ -96,6 +98,7 @@ impl Core {
             streams: BTreeMap::new(),
             again: 0,
             altered: 0,
+            seen: 0,
             acks: Acks::Prompt,
             held: VecDeque::new(),
             counted: 0,
@@ -171,6 +174,7 @@ impl State {
         let header = batch.header.clone();
         let thing = header.device.to_string();
         let topic = Address::new(&header.device, Subject::Ack).to_string();
+        self.seen += 1;
         match self.acks {
             Acks::Never => return,
             Acks::Refuse(left) if left > 0 => {
