@@ -233,3 +233,97 @@ fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all
     }
     tally.told("a control plane", sites.len());
 }
+
+#[test]
+fn a_control_plane_killed_at_any_commit_of_a_rollout_or_its_abort_takes_everybody_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, image, log) = (folder.path().join("place"), folder.path().join("image"), folder.path().join("calls"));
+    std::fs::create_dir_all(&place).unwrap();
+    let cloud = ControlPlane::start(&place);
+    let laptop = Publisher::new(&place);
+    laptop.ok(&cloud, &["key", "new", "--cloud"]);
+    World::enrol_at(&cloud, &place.join("pi1"));
+    let (data, config) = (place.join("pi1"), World::config());
+    let start = || Start { config, ..Start::new(&data) }.run();
+    for version in ["1.0.0", "2.0.0"] {
+        let bundle = Guest::new("teller", "echo").on("ask").version(version).bundle();
+        laptop.publish(&cloud, &laptop.bundle("teller.holm", &bundle), &[]);
+    }
+    let node = start();
+    let words = ["deploy", "teller@1.0.0", "--group", "greenhouse", "--health-window", "0s", "--watch"];
+    laptop.ok(&cloud, &words);
+    node.stop();
+    let again = cloud.again();
+    cloud.stop();
+    std::fs::rename(&place, &image).unwrap();
+    // The second rollout: its state and how the only device stands, as far as there is one.
+    let stands = |cloud: &ControlPlane| -> Option<(String, String)> {
+        let get =
+            |path: &str| cloud.ask_with("GET", path, Some(&cloud.token), "", b"").ok().filter(|it| it.status == 200);
+        let (rollout, devices) = (get("/v1/rollouts/r-2")?.json(), get("/v1/rollouts/r-2/devices")?.json());
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        Some((text(&rollout["rollout"]["state"]), text(&devices["devices"][0]["standing"])))
+    };
+    // Takes it as far as it goes: begun, confirmed, aborted, back. Answers whether it came there.
+    let drive = |cloud: &mut ControlPlane| -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while !cloud.has_ended() {
+            let post = |path: &str, body: serde_json::Value| {
+                let _ = cloud.ask_with("POST", path, Some(&cloud.token), "", body.to_string().as_bytes());
+            };
+            let found = stands(cloud);
+            match found.as_ref().map(|(state, standing)| (state.as_str(), standing.as_str())) {
+                None => post(
+                    "/v1/rollouts",
+                    json!({
+                        "function": "teller", "version": "2.0.0", "group": "greenhouse", "stages": ["100%"], "soak_s": 0,
+                        "health_window_s": 0,
+                    }),
+                ),
+                Some(("completed", "confirmed")) => post("/v1/rollouts/r-2/abort", json!({ "why": "no" })),
+                Some(("aborted", "undone")) => return true,
+                Some(_) => {}
+            }
+            assert!(Instant::now() < deadline, "{found:?}\n{}", node::log(&data));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    };
+    let attempt = |under: Vec<String>| -> (Option<ControlPlane>, Node) {
+        restore(&image, &place);
+        let cloud = control_plane::Start { under, ..again.clone() }.try_run();
+        let node = start();
+        let Some(mut cloud) = cloud else { return (None, node) };
+        let there = drive(&mut cloud);
+        (there.then_some(cloud), node)
+    };
+    let (cloud, node) = attempt(recorder(&log));
+    let sites = spread(recorded(&std::fs::read_to_string(&log).unwrap()));
+    node.stop();
+    cloud.expect("nothing kills it").stop();
+    let mut tally = Tally::default();
+    for site in &sites {
+        let (survived, node) = attempt(site.killer());
+        if let Some(cloud) = survived {
+            tally.missed.push(site.clone());
+            drop(cloud);
+            node.stop();
+            continue;
+        }
+        tally.killed(site);
+        let found = runs(&node);
+        assert!(found == ["teller 1.0.0"] || found == ["teller 2.0.0"], "{site:?}: {found:?}");
+        *if found == ["teller 1.0.0"] { &mut tally.old } else { &mut tally.new } += 1;
+        let mut cloud = again.run();
+        assert!(drive(&mut cloud), "{site:?}");
+        assert_eq!(runs(&node), ["teller 1.0.0"], "{site:?}");
+        assert_eq!(
+            cloud.get("/v1/rollouts")["rollouts"].as_array().unwrap().len(),
+            2,
+            "{site:?}: one was begun, and once"
+        );
+        node.stop();
+        cloud.stop();
+    }
+    tally.told("a control plane with a rollout", sites.len());
+}
