@@ -67,7 +67,9 @@ fn said(world: &World) -> Value {
 fn a_function_has_an_update_wait_and_everybody_sees_why_and_until_when() {
     let world = world();
     let node = world.node("");
-    publish(&world, &brewer("1.0.0", "third-time"));
+    // So seldom that nobody is late to see the third time, who begins to look after a restart.
+    let patient = "[retry]\ninterval = \"4s\"\nbackoff_rate = 1.0";
+    publish(&world, &brewer("1.0.0", "third-time").more(patient));
     publish(&world, &brewer("2.0.0", "echo"));
     // There is nothing that it takes the place of.
     assert!(!deploy(&world, "1.0.0").contains("deferred"));

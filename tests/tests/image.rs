@@ -8,6 +8,7 @@
 //! not what is tried here (`tests/tests/power.rs` does that to the store).
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -234,13 +235,25 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
         // What is reported by now is not from before the cut.
         field.ended();
     }
-    // The node itself is replaced, by the same way; what its card has of functions and results stays.
+    // The node itself is replaced, by the same way; what its card has of functions and results stays. One that dies as soon as it is
+    // started, for its first instruction is nowhere, is taken back.
+    let replace = |field: &Field, version: &str, entry: Option<u64>, code: i32| {
+        let agent = card::agent(folder.path(), version);
+        if let Some(entry) = entry {
+            let program = File::options().write(true).open(&agent).unwrap();
+            program.write_all_at(&entry.to_le_bytes(), 24).unwrap();
+        }
+        field.laptop.ok(&field.cloud, &["publish", agent.to_str().unwrap()]);
+        let what = format!("holmd@{version}");
+        let words = ["deploy", &what, "--device", "pi3", "--health-window", "1s", "--watch", "--timeout", "15m"];
+        let told = field.laptop.run(&field.cloud, &words);
+        assert_eq!(told.status.code(), Some(code), "{told:?}\n{}", tail(&field.card.said()));
+    };
+    replace(&field, "0.1.8", Some(16), 4);
+    assert_eq!(field.cloud.get("/v1/devices/pi3")["agent"]["version"], "0.1.0");
+    println!("an agent that dies was taken back, over the air");
     let begin = Instant::now();
-    let agent = card::agent(folder.path(), "0.1.9");
-    field.laptop.ok(&field.cloud, &["publish", agent.to_str().unwrap()]);
-    let words = ["deploy", "holmd@0.1.9", "--device", "pi3", "--health-window", "1s", "--watch", "--timeout", "15m"];
-    let told = field.laptop.run(&field.cloud, &words);
-    assert!(told.status.success(), "{told:?}\n{}", tail(&field.card.said()));
+    replace(&field, "0.1.9", None, 0);
     field.wait("the new agent says so", || {
         (field.cloud.get("/v1/devices/pi3")["agent"]["version"] == "0.1.9").then_some(())
     });
