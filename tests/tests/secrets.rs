@@ -195,7 +195,11 @@ fn another_key_is_noticed_and_what_does_not_open_is_refused() {
     let world = World::new();
     let node = world.join("pi1");
     world.deploy("pi1");
-    world.sets(VALUE, &["api-key", "--device", "pi1"]);
+    for first in [true, false] {
+        let output = world.set(VALUE, &["api-key", "--device", "pi1"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && words.contains("pi1 for the first time; its key is") == first, "{words}");
+    }
     knows(&node, BACKWARDS);
     // Something that the device's key does not open, by a control plane that lies: nothing changes on the device.
     let key = world.cloud.get("/v1/devices/pi1")["reported"]["sealing_key"].clone();

@@ -242,10 +242,10 @@ fn replace(
     devices::insert_certificate(connection, device, certificate, *now)?;
     let used = "UPDATE token SET used = ?2, device = ?3 WHERE hash = ?1";
     connection.execute(used, params![token.0, now.0, device]).map_err(sql(action))?;
+    // It has nothing yet, so what the one before had done counts for nothing: it is told anew, all of it.
     if last.generation > 0
         && let Err(refused) = tell_first(connection, thing, last.generation, last.functions, signing, *now)?
     {
-        // It has nothing yet, so what the one before had done counts for nothing: it is told anew, all of it.
         return Ok(Err(refused));
     }
     audit(connection, *now, "", "replace", thing.as_str())?;
