@@ -161,6 +161,14 @@ impl Requester {
             Some(identity) if !anew => return Ok(identity),
             current => current,
         };
+        if let (Some(wanted), Some(current)) = (&invitation.thing, &current)
+            && wanted != current.thing()
+        {
+            // Before the token is used up, and a device that nobody has comes into the fleet.
+            let problem =
+                format!("this device is {}, and gets another certificate under no other name", current.thing());
+            return Err(SyncError::Given { what: "the thing name", problem });
+        }
         let thing = invitation.thing.as_ref().or(current.as_ref().map(Identity::thing));
         let url = &invitation.url;
         let anchor = http::exchange(url, "/v1/ca", None, tls::unverified(&self.time)?, &self.traffic).await?;

@@ -1,7 +1,9 @@
 //! A card in QEMU: made, flashed and booted by the real `holm`, with a node of its own in it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,6 +61,30 @@ pub struct Card {
     machine: Option<Child>,
 }
 
+/// Lines of the chip that QEMU's own machine has: its power button, twice, and one that nothing hangs on.
+const LINES: &str = "
+[[gpio]]
+name = \"door\"
+line = \"GPIO3\"
+direction = \"in\"
+[[gpio]]
+name = \"again\"
+line = \"POWER\"
+chip = \"9030000.pl061\"
+offset = 3
+direction = \"in\"
+[[gpio]]
+name = \"lamp\"
+line = \"GPIO5\"
+direction = \"out\"
+safe = \"low\"
+";
+
+/// Whether the machine has lines that the kernel knows how to drive; ours does not need to.
+pub fn has_lines() -> bool {
+    board() == "qemu-virt" && !is_tiny()
+}
+
 /// Why no card can be made or booted here.
 pub fn missing() -> Option<String> {
     for program in ["holmd", "holm-init"] {
@@ -81,9 +107,23 @@ fn program_for(name: &str) -> PathBuf {
 
 /// Makes the image, as somebody would; all that it prints.
 pub fn image(output: &Path) -> String {
+    image_with(output, &program_for("holmd"), &["--console", "--healthy-for", "2s"])
+}
+
+/// The same for a board whose cards are not tried, as it is without any wish.
+pub fn image_for(board: &str, output: &Path) -> String {
+    build(board, output, &program_for("holmd"), &[])
+}
+
+/// An image with a node's program that may be no good, and these options.
+pub fn image_with(output: &Path, holmd: &Path, options: &[&str]) -> String {
+    build(&board(), output, holmd, options)
+}
+
+fn build(board: &str, output: &Path, holmd: &Path, options: &[&str]) -> String {
     let mut command = Command::new(binary("holm"));
-    command.args(["image", "build", "--json", "--board", &board(), "--console", "--healthy-for", "2s", "--output"]);
-    command.arg(output).arg("--holmd").arg(program_for("holmd")).arg("--init").arg(program_for("holm-init"));
+    command.args(["image", "build", "--json", "--board", board]).args(options).arg("--output").arg(output);
+    command.arg("--holmd").arg(holmd).arg("--init").arg(program_for("holm-init"));
     if is_tiny() {
         command.arg("--tiny");
     }
@@ -96,10 +136,23 @@ pub fn image(output: &Path) -> String {
 
 /// The node's program for cards, which says that it is another version of as many letters.
 pub fn agent(folder: &Path, version: &str) -> PathBuf {
+    agent_that(folder, version, None)
+}
+
+/// One that dies as soon as it is started, for its first instruction is nowhere.
+pub fn dying_agent(folder: &Path, version: &str) -> PathBuf {
+    agent_that(folder, version, Some(16))
+}
+
+fn agent_that(folder: &Path, version: &str, entry: Option<u64>) -> PathBuf {
     let mut program = std::fs::read(program_for("holmd")).unwrap();
     let (said, says) = (b"holm-agent-build 0.1.0 ", format!("holm-agent-build {version} "));
     let at = memchr::memmem::find(&program, said).unwrap();
     program[at..at + said.len()].copy_from_slice(says.as_bytes());
+    if let Some(entry) = entry {
+        // `e_entry` of the ELF header.
+        program[24..32].copy_from_slice(&entry.to_le_bytes());
+    }
     let path = folder.join(format!("holmd-{version}"));
     std::fs::write(&path, program).unwrap();
     path
@@ -110,7 +163,8 @@ impl Card {
     pub fn flash(folder: &Path, image: &Path, laptop: &Publisher, cloud: &ControlPlane, thing: &str) -> Self {
         let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
         let config = folder.join("quick.toml");
-        std::fs::write(&config, crate::cloud::QUICK).unwrap();
+        let lines = if has_lines() { LINES } else { "" };
+        std::fs::write(&config, [crate::cloud::QUICK, lines].concat()).unwrap();
         let https = format!("https://{HOST}:{}", cloud.https.rsplit(':').next().unwrap());
         let mut command = laptop.command(cloud, &["flash", "--yes", "--hostname", thing, "--group", "greenhouse"]);
         command.args([
@@ -132,13 +186,19 @@ impl Card {
         card
     }
 
-    /// Flashes a card that belongs to nobody.
-    pub fn plain(folder: &Path, image: &Path) -> Self {
+    /// Flashes a card that belongs to nobody, and on which somebody has mangled the seed.
+    pub fn mangled(folder: &Path, image: &Path) -> Self {
         let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
         let mut command = Command::new(binary("holm"));
-        command.args(["flash", "--yes", "--image"]).arg(image).arg("--device").arg(card.path());
+        command.args(["flash", "--yes", "--hostname", "attic", "--image"]).arg(image).arg("--device").arg(card.path());
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = std::fs::File::options().read(true).write(true).open(card.path()).unwrap();
+        // Within the FAT partition, which the first system begins behind.
+        let mut begin = vec![0; 128 << 20];
+        file.read_exact_at(&mut begin, 0).unwrap();
+        let at = memchr::memmem::find(&begin, b"seed_version = 1").unwrap();
+        file.write_all_at(b"seed_version = 7", at as u64).unwrap();
         card
     }
 
@@ -184,9 +244,29 @@ impl Card {
         command
             .args(["image", "run", "--quiet", "--forward", &format!("{}:8883", self.port), "--card"])
             .arg(self.path());
+        command.args(["--", "-qmp", &format!("unix:{},server=on,wait=off", self.monitor().display())]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // QEMU is its child, and both are cut off together.
         self.machine = Some(command.process_group(0).spawn().unwrap());
+    }
+
+    /// Where QEMU is told what to do.
+    fn monitor(&self) -> PathBuf {
+        self.folder.join("monitor")
+    }
+
+    /// Presses the power button, for a tenth of a second: a line of the machine's chip that goes up and down.
+    pub fn press(&self) {
+        let mut socket = BufReader::new(UnixStream::connect(self.monitor()).unwrap());
+        for command in ["qmp_capabilities", "system_powerdown"] {
+            socket.get_mut().write_all(format!("{{\"execute\": \"{command}\"}}\n").as_bytes()).unwrap();
+        }
+        // Its greeting, and an answer to each.
+        for _ in 0..3 {
+            let mut line = String::new();
+            socket.read_line(&mut line).unwrap();
+            assert!(!line.contains("\"error\""), "{line}");
+        }
     }
 
     /// Cuts the power.

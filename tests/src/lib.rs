@@ -33,9 +33,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Waits until `condition` gives a value, or fails with `what` after 20 seconds.
+/// Waits until `condition` gives a value, or fails with `what` after a minute.
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    within(Duration::from_secs(20), what, condition)
+    within(Duration::from_secs(60), what, condition)
 }
 
 /// Waits until `condition` gives a value, or fails with `what` after this long.

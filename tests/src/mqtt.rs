@@ -39,6 +39,8 @@ pub struct Client {
     /// The socket under the stream, for its timeouts.
     socket: TcpStream,
     buffer: VecDeque<u8>,
+    /// Whether the broker had kept a session of this name.
+    pub resumed: bool,
 }
 
 impl Client {
@@ -73,7 +75,7 @@ impl Client {
     ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut client = Self { stream, socket, buffer: VecDeque::new() };
+        let mut client = Self { stream, socket, buffer: VecDeque::new(), resumed: false };
         let mut body = vec![0, 4];
         body.extend(b"MQTT");
         // With a user name and a password, two more flags (MQTT 5, 3.1.2).
@@ -91,7 +93,7 @@ impl Client {
         }
         client.send(0x10, &body)?;
         match client.receive()? {
-            Packet::Connack(_, 0) => Ok(client),
+            Packet::Connack(resumed, 0) => Ok(Self { resumed, ..client }),
             other => Err(io::Error::other(format!("{other:?}"))),
         }
     }

@@ -15,16 +15,24 @@ pub struct Watcher {
 impl Watcher {
     /// Subscribes at QoS 1.
     pub fn new(node: &Node, filter: &str) -> Self {
-        let name = format!("watcher-{}", rand::random::<u32>());
-        let mut client = Client::connect(&node.mqtt, &name, true).unwrap();
+        let mut client = Client::connect(&node.mqtt, &format!("watcher-{}", rand::random::<u32>()), true).unwrap();
         client.subscribe(filter, 1).unwrap();
         Self { client }
     }
 
-    /// The next message's topic and payload, which must come within ten seconds.
+    /// Takes up the session of this name, or begins it and subscribes at QoS 1: what comes while the watcher is away waits for it.
+    pub fn named(node: &Node, name: &str, filter: &str) -> Self {
+        let mut client = Client::connect(&node.mqtt, name, false).unwrap();
+        if !client.resumed {
+            client.subscribe(filter, 1).unwrap();
+        }
+        Self { client }
+    }
+
+    /// The next message's topic and payload, which must come within half a minute.
     #[expect(clippy::should_implement_trait, reason = "it fails rather than ends")]
     pub fn next(&mut self) -> (String, Value) {
-        self.next_within(Duration::from_secs(10)).expect("a message within ten seconds")
+        self.next_within(Duration::from_secs(30)).expect("a message within half a minute")
     }
 
     /// The next message, if one comes. A payload that is no JSON is given as text.

@@ -267,23 +267,20 @@ fn a_full_disk_refuses_durable_messages_and_loses_none_that_was_acknowledged() {
     assert_eq!(status, 500, "{answer}");
     // Space returns, and so does the node.
     std::fs::remove_file(&filler).unwrap();
-    let begin = Instant::now();
     eventually("an acknowledgement", || {
         client.publish("keep", payload(2002).as_bytes(), 1, 2002, false, None).unwrap();
         (acknowledgement(&mut client, 2002) == 0).then_some(())
     });
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     acknowledged.push(2002);
     eventually("an empty inbox", || (node.admin.get("/v1/status")["inbox"]["parked"] == 0).then_some(()));
     let functions = node.admin.get("/v1/functions");
     let slow = functions["functions"].as_array().unwrap().iter().find(|one| one["name"] == "slow").unwrap();
     assert!(slow["total"]["invocations"].as_u64().unwrap() >= 20, "{slow}");
     // Every event that was acknowledged has run, and no other.
-    let mut seen: Vec<u32> = watcher
-        .rest(Duration::from_millis(500))
-        .iter()
-        .map(|(_, report)| report["data"].as_str().unwrap().trim_start_matches('0').parse().unwrap())
+    let mut seen: Vec<u32> = (0..acknowledged.len())
+        .map(|_| watcher.next().1["data"].as_str().unwrap().trim_start_matches('0').parse().unwrap())
         .collect();
+    assert_eq!(watcher.rest(Duration::from_millis(500)), []);
     seen.sort_unstable();
     assert_eq!(seen, acknowledged);
     assert_eq!(node.admin.get("/v1/dlq")["dead_letters"], serde_json::json!([]));
@@ -424,12 +421,13 @@ fn a_clock_that_says_1970_stops_nothing_and_is_not_trusted() {
     // The clock is right again: schedules go on, and nothing is made up for 56 years.
     let node: Node = Start { under: &[], ..start }.run();
     let mut watcher = Watcher::new(&node, "seen/clock");
+    watcher.next();
     let second = Instant::now() + Duration::from_secs(1);
     let left = || second.checked_duration_since(Instant::now());
     let ticks = std::iter::from_fn(|| watcher.next_within(left()?)).count();
-    assert!((1..=6).contains(&ticks), "{ticks} ticks in a second");
+    assert!(ticks <= 6, "{ticks} ticks in a second");
     assert_eq!(publish(&node, "t", b"now"), 0);
-    let report = std::iter::from_fn(|| watcher.next_within(Duration::from_secs(1)))
+    let report = std::iter::from_fn(|| watcher.next_within(Duration::from_secs(10)))
         .find(|(_, report)| report["data"] == "now")
         .expect("the event");
     assert_eq!(report.1["synced"], true);

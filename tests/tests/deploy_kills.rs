@@ -4,7 +4,7 @@
 //! `HOLM_DEPLOY_KILLS` says how many of the places are tried, spread over the way (default 3); from the number that there is on, all.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -148,51 +148,125 @@ fn a_device_killed_at_any_commit_or_rename_runs_the_old_set_or_the_new_and_then_
     tally.told("a device", sites.len());
 }
 
+/// A control plane with a node, of which version 1.0.0 runs; both ended in order, and kept as they were. What begins from there begins alike
+/// each time.
+struct Frozen {
+    place: PathBuf,
+    image: PathBuf,
+    log: PathBuf,
+    laptop: Publisher,
+    again: control_plane::Start,
+    _folder: tempfile::TempDir,
+}
+
+impl Frozen {
+    /// `prepare` publishes; `deploy` are the words that have a node run 1.0.0.
+    fn new(prepare: impl FnOnce(&ControlPlane, &Publisher), deploy: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [place, image, log] = ["place", "image", "calls"].map(|name| folder.path().join(name));
+        std::fs::create_dir_all(&place).unwrap();
+        let cloud = ControlPlane::start(&place);
+        let laptop = Publisher::new(&place);
+        laptop.ok(&cloud, &["key", "new", "--cloud"]);
+        World::enrol_at(&cloud, &place.join("pi1"));
+        prepare(&cloud, &laptop);
+        let frozen = Self { again: cloud.again(), laptop, place, image, log, _folder: folder };
+        let node = frozen.node();
+        frozen.laptop.ok(&cloud, deploy);
+        node.stop();
+        cloud.stop();
+        std::fs::rename(&frozen.place, &frozen.image).unwrap();
+        frozen
+    }
+
+    /// The node's data folder.
+    fn data(&self) -> PathBuf {
+        self.place.join("pi1")
+    }
+
+    fn node(&self) -> Node {
+        Start { config: World::config(), ..Start::new(&self.data()) }.run()
+    }
+
+    /// What runs under this, and the node beside it; without a control plane that was killed before `drive` had done its work, or soon
+    /// after that: it answers whether it has.
+    fn attempt(&self, under: Vec<String>, drive: &impl Fn(&mut ControlPlane) -> bool) -> (Option<ControlPlane>, Node) {
+        restore(&self.image, &self.place);
+        let cloud = control_plane::Start { under, ..self.again.clone() }.try_run();
+        let node = self.node();
+        let Some(mut cloud) = cloud else { return (None, node) };
+        let there = drive(&mut cloud) && !soon(|| cloud.has_ended());
+        (there.then_some(cloud), node)
+    }
+
+    /// Kills the control plane at each place that `drive` comes to, and looks with `after` at what a new one makes of it, and the node that
+    /// has outlived the kill.
+    fn killed(
+        &self,
+        whose: &str,
+        drive: impl Fn(&mut ControlPlane) -> bool,
+        after: impl Fn(&Site, &mut ControlPlane, &Node),
+    ) {
+        let (cloud, node) = self.attempt(recorder(&self.log), &drive);
+        let sites = spread(recorded(&std::fs::read_to_string(&self.log).unwrap()));
+        node.stop();
+        cloud.expect("nothing kills it").stop();
+        let mut tally = Tally::default();
+        for site in &sites {
+            let (survived, node) = self.attempt(site.killer(), &drive);
+            if let Some(cloud) = survived {
+                tally.missed.push(site.clone());
+                // An end in order may come to it.
+                drop(cloud);
+                node.stop();
+                continue;
+            }
+            tally.killed(site);
+            let found = runs(&node);
+            assert!(found == ["teller 1.0.0"] || found == ["teller 2.0.0"], "{site:?}: {found:?}");
+            *if found == ["teller 1.0.0"] { &mut tally.old } else { &mut tally.new } += 1;
+            let mut cloud = self.again.run();
+            after(site, &mut cloud, &node);
+            node.stop();
+            cloud.stop();
+        }
+        tally.told(whose, sites.len());
+    }
+}
+
+fn teller(version: &str) -> Vec<u8> {
+    Guest::new("teller", "echo").on("ask").version(version).bundle()
+}
+
 #[test]
 fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all_or_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let (place, image, log) = (folder.path().join("place"), folder.path().join("image"), folder.path().join("calls"));
-    std::fs::create_dir_all(&place).unwrap();
-    let cloud = ControlPlane::start(&place);
-    let laptop = Publisher::new(&place);
-    laptop.ok(&cloud, &["key", "new", "--cloud"]);
-    laptop.believe(&cloud);
-    World::enrol_at(&cloud, &place.join("pi1"));
-    let (data, config) = (place.join("pi1"), World::config());
-    let start = || Start { config, ..Start::new(&data) }.run();
-    let guest = |version: &str| Guest::new("teller", "echo").on("ask").version(version).bundle();
-    let deploy = |version: &str| {
+    let deploy = |version: &str, more: &[&str]| -> Vec<String> {
         let release = format!("teller@{version}");
-        ["deploy", &release, "--device", "pi1", "--health-window", "0s"].map(str::to_owned).to_vec()
+        let words = ["deploy", &release, "--device", "pi1", "--health-window", "0s"];
+        words.iter().chain(more).map(ToString::to_string).collect()
     };
-    let words = |words: &[String], more: &[&str]| -> Vec<String> {
-        words.iter().cloned().chain(more.iter().map(ToString::to_string)).collect()
-    };
+    let watch = ["--watch", "--timeout", "100s"];
+    let (first, two) = (deploy("1.0.0", &watch), teller("2.0.0"));
+    let mut bundle = String::new();
+    let frozen = Frozen::new(
+        |cloud, laptop| {
+            laptop.believe(cloud);
+            laptop.publish(cloud, &laptop.bundle("one.holm", &teller("1.0.0")), &[]);
+            bundle = laptop.bundle("two.holm", &two);
+        },
+        &first.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let (laptop, data) = (&frozen.laptop, frozen.data());
+    let publish = ["publish", &bundle, "--profile", "none"].map(str::to_owned).to_vec();
     let run = |cloud: &ControlPlane, words: &[String]| {
         laptop.run(cloud, &words.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    laptop.publish(&cloud, &laptop.bundle("one.holm", &guest("1.0.0")), &[]);
-    let two = guest("2.0.0");
-    let publish = ["publish", &laptop.bundle("two.holm", &two), "--profile", "none"].map(str::to_owned).to_vec();
-    let node = start();
-    let watch = ["--watch", "--timeout", "100s"];
-    let confirmed = run(&cloud, &words(&deploy("1.0.0"), &watch));
-    assert!(confirmed.status.success(), "{confirmed:?}");
-    node.stop();
-    let again = cloud.again();
-    cloud.stop();
-    std::fs::rename(&place, &image).unwrap();
-    // What runs under this, and the node beside it; without a control plane that was killed.
-    let attempt = |under: Vec<String>| -> (Option<ControlPlane>, Node) {
-        restore(&image, &place);
-        let cloud = control_plane::Start { under, ..again.clone() }.try_run();
-        let node = start();
-        let Some(mut cloud) = cloud else { return (None, node) };
-        for words in [&publish, &deploy("2.0.0")] {
-            let output = run(&cloud, words);
+    let drive = |cloud: &mut ControlPlane| {
+        for words in [&publish, &deploy("2.0.0", &[])] {
+            let output = run(cloud, words);
             if !output.status.success() {
                 // A connection may end before its process is seen to.
-                within(Duration::from_secs(5), &format!("{words:?}: {output:?}"), || cloud.has_ended().then_some(()));
+                within(PATIENCE, &format!("{words:?}: {output:?}"), || cloud.has_ended().then_some(()));
             }
         }
         let deadline = Instant::now() + PATIENCE;
@@ -200,73 +274,40 @@ fn a_control_plane_killed_at_any_commit_or_rename_has_published_and_deployed_all
             let device = cloud.ask_with("GET", "/v1/devices/pi1", Some(&cloud.token), "", b"");
             if device.is_ok_and(|answer| {
                 answer.json()["job"]["status"] == "SUCCEEDED" && answer.json()["job"]["generation"] == 2
-            }) && !soon(|| cloud.has_ended())
-            {
-                return (Some(cloud), node);
+            }) {
+                return true;
             }
             assert!(Instant::now() < deadline, "{}", node::log(&data));
             std::thread::sleep(Duration::from_millis(20));
         }
-        (None, node)
+        false
     };
-    let (cloud, node) = attempt(recorder(&log));
-    let sites = spread(recorded(&std::fs::read_to_string(&log).unwrap()));
-    node.stop();
-    cloud.expect("nothing kills it").stop();
-    let mut tally = Tally::default();
-    for site in &sites {
-        let (survived, node) = attempt(site.killer());
-        if let Some(cloud) = survived {
-            tally.missed.push(site.clone());
-            // An end in order may come to it.
-            drop(cloud);
-            node.stop();
-            continue;
-        }
-        tally.killed(site);
-        let found = runs(&node);
-        assert!(found == ["teller 1.0.0"] || found == ["teller 2.0.0"], "{site:?}: {found:?}");
-        *if found == ["teller 1.0.0"] { &mut tally.old } else { &mut tally.new } += 1;
-        let cloud = again.run();
+    frozen.killed("a control plane", drive, |site, cloud, node| {
         // The same once more, as somebody at the laptop would.
-        let output = run(&cloud, &publish);
+        let output = run(cloud, &publish);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() || said.contains("is published already"), "{site:?}: {output:?}");
-        assert!(laptop.download(&cloud, "functions/teller/2.0.0/teller.holm").unwrap() == two, "{site:?}");
-        let output = run(&cloud, &words(&deploy("2.0.0"), &watch));
+        assert!(laptop.download(cloud, "functions/teller/2.0.0/teller.holm").unwrap() == two, "{site:?}");
+        let output = run(cloud, &deploy("2.0.0", &watch));
         assert!(output.status.success(), "{site:?}: {output:?}\n{}", node::log(&data));
-        assert_eq!(runs(&node), ["teller 2.0.0"], "{site:?}");
+        assert_eq!(runs(node), ["teller 2.0.0"], "{site:?}");
         let device = cloud.get("/v1/devices/pi1");
         let desired = device["desired"]["functions"].as_array().unwrap();
         assert_eq!((desired.len(), &desired[0]["version"]), (1, &json!("2.0.0")), "{site:?}: {device}");
-        node.stop();
-        cloud.stop();
-    }
-    tally.told("a control plane", sites.len());
+    });
 }
 
 #[test]
 fn a_control_plane_killed_at_any_commit_of_a_rollout_or_its_abort_takes_everybody_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let (place, image, log) = (folder.path().join("place"), folder.path().join("image"), folder.path().join("calls"));
-    std::fs::create_dir_all(&place).unwrap();
-    let cloud = ControlPlane::start(&place);
-    let laptop = Publisher::new(&place);
-    laptop.ok(&cloud, &["key", "new", "--cloud"]);
-    World::enrol_at(&cloud, &place.join("pi1"));
-    let (data, config) = (place.join("pi1"), World::config());
-    let start = || Start { config, ..Start::new(&data) }.run();
-    for version in ["1.0.0", "2.0.0"] {
-        let bundle = Guest::new("teller", "echo").on("ask").version(version).bundle();
-        laptop.publish(&cloud, &laptop.bundle("teller.holm", &bundle), &[]);
-    }
-    let node = start();
-    let words = ["deploy", "teller@1.0.0", "--group", "greenhouse", "--health-window", "0s", "--watch"];
-    laptop.ok(&cloud, &words);
-    node.stop();
-    let again = cloud.again();
-    cloud.stop();
-    std::fs::rename(&place, &image).unwrap();
+    let frozen = Frozen::new(
+        |cloud, laptop| {
+            for version in ["1.0.0", "2.0.0"] {
+                laptop.publish(cloud, &laptop.bundle("teller.holm", &teller(version)), &[]);
+            }
+        },
+        &["deploy", "teller@1.0.0", "--group", "greenhouse", "--health-window", "0s", "--watch"],
+    );
+    let data = frozen.data();
     // The second rollout: its state and how the only device stands, as far as there is one.
     let stands = |cloud: &ControlPlane| -> Option<(String, String)> {
         let get =
@@ -300,41 +341,10 @@ fn a_control_plane_killed_at_any_commit_of_a_rollout_or_its_abort_takes_everybod
         }
         false
     };
-    let attempt = |under: Vec<String>| -> (Option<ControlPlane>, Node) {
-        restore(&image, &place);
-        let cloud = control_plane::Start { under, ..again.clone() }.try_run();
-        let node = start();
-        let Some(mut cloud) = cloud else { return (None, node) };
-        let there = drive(&mut cloud) && !soon(|| cloud.has_ended());
-        (there.then_some(cloud), node)
-    };
-    let (cloud, node) = attempt(recorder(&log));
-    let sites = spread(recorded(&std::fs::read_to_string(&log).unwrap()));
-    node.stop();
-    cloud.expect("nothing kills it").stop();
-    let mut tally = Tally::default();
-    for site in &sites {
-        let (survived, node) = attempt(site.killer());
-        if let Some(cloud) = survived {
-            tally.missed.push(site.clone());
-            drop(cloud);
-            node.stop();
-            continue;
-        }
-        tally.killed(site);
-        let found = runs(&node);
-        assert!(found == ["teller 1.0.0"] || found == ["teller 2.0.0"], "{site:?}: {found:?}");
-        *if found == ["teller 1.0.0"] { &mut tally.old } else { &mut tally.new } += 1;
-        let mut cloud = again.run();
-        assert!(drive(&mut cloud), "{site:?}");
-        assert_eq!(runs(&node), ["teller 1.0.0"], "{site:?}");
-        assert_eq!(
-            cloud.get("/v1/rollouts")["rollouts"].as_array().unwrap().len(),
-            2,
-            "{site:?}: one was begun, and once"
-        );
-        node.stop();
-        cloud.stop();
-    }
-    tally.told("a control plane with a rollout", sites.len());
+    frozen.killed("a control plane with a rollout", drive, |site, cloud, node| {
+        assert!(drive(cloud), "{site:?}");
+        assert_eq!(runs(node), ["teller 1.0.0"], "{site:?}");
+        let rollouts = cloud.get("/v1/rollouts")["rollouts"].as_array().unwrap().len();
+        assert_eq!(rollouts, 2, "{site:?}: one was begun, and once");
+    });
 }

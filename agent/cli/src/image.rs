@@ -91,6 +91,9 @@ struct Build {
     /// How long a system on trial must run in one piece before it is confirmed
     #[arg(long, hide = true, value_name = "TIME")]
     healthy_for: Option<String>,
+    /// When it must have; then the board goes back to its other system
+    #[arg(long, hide = true, value_name = "TIME")]
+    healthy_within: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -113,6 +116,9 @@ struct Run {
     /// Show only what the card itself says on the serial line
     #[arg(long)]
     quiet: bool,
+    /// More for QEMU itself: `-- -gdb tcp::1234`
+    #[arg(last = true, value_name = "ARGUMENT")]
+    qemu: Vec<String>,
 }
 
 impl Image {
@@ -168,6 +174,7 @@ impl Build {
             tiny: self.tiny,
             console: self.console,
             healthy_for: self.healthy_for.clone(),
+            healthy_within: self.healthy_within.clone(),
         };
         let flavour = if self.tiny { "-tiny" } else { "" };
         let output = self.output.clone().unwrap_or_else(|| format!("holm-{}{flavour}.img", board.name).into());
@@ -199,7 +206,7 @@ impl Run {
             let console = format!("console={},115200 loglevel=7", taken.board.console);
             let more = if self.quiet { "" } else { &console };
             let mut command = machine.command(&taken, more, folder.path()).map_err(|error| failure(&error))?;
-            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
+            let child = command.args(&self.qemu).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
             let mut qemu = Qemu(child);
             let mut lines = read_lines(qemu.0.stdout.take()).map_err(cannot)?;
             let (mut restarts, mut tries) = (false, false);

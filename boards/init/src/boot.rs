@@ -39,6 +39,8 @@ pub struct Told {
     pub slot: Slot,
     /// How long a system on trial must run in one piece.
     pub healthy_for: Duration,
+    /// When it must have.
+    pub healthy_within: Duration,
     /// Whether the board's watchdog is used. An emulator may have one that bites at once.
     pub watchdog: bool,
 }
@@ -48,9 +50,11 @@ impl Told {
     pub fn parse(line: &str) -> Self {
         let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
         let slot = value("holm.slot=").and_then(|name| Slot::parse(name).ok()).unwrap_or_default();
-        let healthy_for = value("holm.healthy=").and_then(|text| holm_core::parse_duration(text).ok());
+        let time = |key| value(key).and_then(|text| holm_core::parse_duration(text).ok());
+        let healthy_for = time("holm.healthy=").unwrap_or(HEALTHY_FOR);
+        let healthy_within = time("holm.healthy-within=").unwrap_or(HEALTHY_WITHIN.max(healthy_for * 10));
         let watchdog = value("holm.watchdog=") != Some("off");
-        Self { slot, healthy_for: healthy_for.unwrap_or(HEALTHY_FOR), watchdog }
+        Self { slot, healthy_for, healthy_within, watchdog }
     }
 }
 
@@ -114,7 +118,7 @@ fn start() -> Result<(), InitError> {
     };
     let trial = (decision == Decision::Watch).then_some(Trial {
         healthy_for: told.healthy_for,
-        within: HEALTHY_WITHIN.max(told.healthy_for * 10),
+        within: told.healthy_within,
         confirm: &mut confirm,
     });
     match supervisor.run(trial) {
@@ -198,9 +202,10 @@ mod tests {
     #[test]
     fn the_command_line_is_read_for_what_concerns_us() {
         let told = Told::parse("console=ttyAMA0 holm.slot=b holm.healthy=5s holm.watchdog=off quiet");
-        assert_eq!(told, Told { slot: Slot::B, healthy_for: Duration::from_secs(5), watchdog: false });
-        let told = Told::parse("holm.slot=c");
-        assert_eq!((told.slot, told.watchdog), (Slot::A, true));
+        let [healthy_for, healthy_within] = [5, 600].map(Duration::from_secs);
+        assert_eq!(told, Told { slot: Slot::B, healthy_for, healthy_within, watchdog: false });
+        let told = Told::parse("holm.slot=c holm.healthy-within=20s");
+        assert_eq!((told.slot, told.watchdog, told.healthy_within), (Slot::A, true, Duration::from_secs(20)));
     }
 
     #[test]

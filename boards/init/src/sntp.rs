@@ -4,7 +4,7 @@
 //! lying server cannot lower.
 
 use std::fs;
-use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ const FLOOR: &str = "time";
 /// Seconds from 1900, where NTP begins, to 1970.
 const FROM_1900: u64 = 2_208_988_800;
 
+/// Where servers listen.
+const PORT: u16 = 123;
+
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -27,7 +30,11 @@ const CLOSE: i64 = 1;
 
 /// The time in seconds since 1970, by a server. `None` if it does not answer, or does not know.
 pub fn ask(server: &str) -> Option<u64> {
-    let address = (server, 123).to_socket_addrs().ok()?.find(|address| address.is_ipv4())?;
+    ask_at((server, PORT))
+}
+
+fn ask_at(server: impl ToSocketAddrs) -> Option<u64> {
+    let address = server.to_socket_addrs().ok()?.find(|address| address.is_ipv4())?;
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     socket.connect(address).ok()?;
@@ -88,6 +95,29 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_asked_what_time_it_is() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        // As RFC 4330, section 6 has it: the request's own time comes back as the originate timestamp.
+        let answers = std::thread::spawn(move || {
+            for right in [true, false] {
+                let mut request = [0; 128];
+                let (length, client) = server.recv_from(&mut request).unwrap();
+                assert_eq!((length, request[0]), (48, 0x23), "version 4, mode 3, and no extension");
+                let mut answer = [0; 48];
+                (answer[0], answer[1]) = (0x24, 2);
+                answer[24..32].copy_from_slice(&request[40..48]);
+                answer[31] ^= u8::from(!right);
+                answer[40..44].copy_from_slice(&3_941_000_000_u32.to_be_bytes());
+                server.send_to(&answer, client).unwrap();
+            }
+        });
+        assert_eq!(ask_at(address), Some(3_941_000_000 - FROM_1900));
+        assert_eq!(ask_at(address), None, "an answer to somebody else");
+        answers.join().unwrap();
+    }
 
     #[test]
     fn an_answer_is_believed_only_if_it_is_one_to_us_from_somebody_who_knows() {

@@ -23,10 +23,10 @@ use std::path::{Component, Path, PathBuf};
 
 use holm_bundle::Digest;
 use holm_core::Timestamp;
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::CloudError;
+use crate::blobs::{Blobs, Put};
 use crate::error::file;
 use crate::folder::{Folder, sync_folder};
 use crate::records::{Leapt, check_database, copy_database, leap};
@@ -39,6 +39,8 @@ const FORMAT: u32 = 1;
 const DESCRIPTION: &str = "backup.json";
 
 const DATABASE: &str = "records.db";
+
+const BLOBS: &str = "blobs";
 
 /// What zstd is asked for: keys and metadata are small, and bundles are packed already.
 const LEVEL: i32 = 3;
@@ -99,24 +101,31 @@ fn write(data: &Path, part: &Path, copy: &Path) -> Result<Copied, CloudError> {
     let description = Description { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned() };
     let description = serde_json::to_vec(&description).map_err(|error| broken(error.to_string()))?;
     append(&mut archive, DESCRIPTION, description.len() as u64, description.as_slice()).map_err(&failed)?;
-    let mut add = |name: &str, path: &Path| -> Result<(), CloudError> {
-        let source = File::open(path).map_err(file("read", path))?;
-        let length = source.metadata().map_err(file("read", path))?.len();
+    let mut add = |name: &str, source: File, length: u64| -> Result<(), CloudError> {
         copied.files += 1;
         copied.bytes += length;
         append(&mut archive, name, length, source.take(length)).map_err(&failed)
     };
-    add(DATABASE, copy)?;
+    let open = |path: &Path| -> Result<(File, u64), CloudError> {
+        let source = File::open(path).map_err(file("read", path))?;
+        let length = source.metadata().map_err(file("read", path))?.len();
+        Ok((source, length))
+    };
+    let (source, length) = open(copy)?;
+    add(DATABASE, source, length)?;
     for folder in ["ca", "keys"] {
         for (name, path) in files(&data.join(folder))? {
-            add(&format!("{folder}/{name}"), &path)?;
+            let (source, length) = open(&path)?;
+            add(&format!("{folder}/{name}"), source, length)?;
         }
     }
-    let blobs = data.join("blobs");
-    for first in folders(&blobs)? {
-        for (name, path) in files(&blobs.join(&first))? {
-            add(&format!("blobs/{first}/{name}"), &path)?;
-        }
+    let blobs = Blobs::beside(&data.join(BLOBS));
+    for name in blobs.names()? {
+        // Nothing ever takes one away.
+        let Some((blob, length)) = blobs.get(&name)? else { continue };
+        let name = name.to_string();
+        let (first, rest) = name.split_at(2);
+        add(&format!("{BLOBS}/{first}/{rest}"), blob, length)?;
     }
     let target = archive.into_inner().and_then(zstd::Encoder::finish).map_err(&failed)?;
     target.sync_all().map_err(&failed)?;
@@ -161,18 +170,6 @@ fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, CloudError> {
     Ok(found)
 }
 
-/// The folders of blobs: two digits each.
-fn folders(blobs: &Path) -> Result<Vec<String>, CloudError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(blobs).map_err(file("read", blobs))? {
-        let path = entry.map_err(file("read", blobs))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        found.extend(name.filter(|name| name.len() == 2 && path.is_dir()));
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// Makes a control plane in `data`, which must be empty or not there, out of a file that [`backup`] has written. `now` is when. Blocks.
 pub fn restore(from: &Path, data: &Path, now: Timestamp) -> Result<(Copied, Leapt), CloudError> {
     let empty = match fs::read_dir(data) {
@@ -211,6 +208,9 @@ fn unpack(from: &Path, part: &Path) -> Result<Copied, CloudError> {
     let failed = file("read", from);
     let mut archive = tar::Archive::new(zstd::Decoder::new(source).map_err(&failed)?);
     let (mut copied, mut described) = (Copied::default(), false);
+    let blobs = part.join(BLOBS);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&blobs).map_err(file("make", &blobs))?;
+    let blobs = Blobs::open(&blobs)?;
     for entry in archive.entries().map_err(&failed)? {
         let mut entry = entry.map_err(&failed)?;
         let name = entry.path().map_err(&failed)?.into_owned();
@@ -219,14 +219,18 @@ fn unpack(from: &Path, part: &Path) -> Result<Copied, CloudError> {
             describe(&name, &mut entry, from)?;
             continue;
         }
-        let path = part.join(checked(&name, entry.header().entry_type(), from)?);
-        let (length, digest) = write_one(&mut entry, &path)?;
         copied.files += 1;
-        copied.bytes += length;
-        let blob: Option<String> = name.strip_prefix("blobs").ok().map(|rest| rest.to_string_lossy().replace('/', ""));
-        if blob.is_some_and(|blob| blob != digest.to_string()) {
-            return Err(broken(format!("{} in {} is not what its name says", name.display(), from.display())));
-        }
+        copied.bytes += match place(&name, entry.header().entry_type(), from)? {
+            Place::File => write_one(&mut entry, &part.join(&name))?,
+            Place::Blob(digest) => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).map_err(&failed)?;
+                if let Put::Mismatch(_) = blobs.put(&digest, &bytes)? {
+                    return Err(broken(format!("{} in {} is not what its name says", name.display(), from.display())));
+                }
+                bytes.len() as u64
+            }
+        };
     }
     let (database, root) = (part.join(DATABASE), part.join("ca/root.crt"));
     for path in [&database, &root] {
@@ -255,8 +259,15 @@ fn describe(name: &Path, entry: &mut impl Read, from: &Path) -> Result<(), Cloud
     Ok(())
 }
 
-/// Where an entry belongs: nothing leaves the folder, and nothing is there that has no place.
-fn checked(name: &Path, kind: tar::EntryType, from: &Path) -> Result<PathBuf, CloudError> {
+/// Where an entry belongs.
+enum Place {
+    /// In the folder, under its name.
+    File,
+    Blob(Digest),
+}
+
+/// Nothing leaves the folder, and nothing is there that has no place.
+fn place(name: &Path, kind: tar::EntryType, from: &Path) -> Result<Place, CloudError> {
     let parts: Option<Vec<&str>> = name
         .components()
         .map(|part| match part {
@@ -264,47 +275,27 @@ fn checked(name: &Path, kind: tar::EntryType, from: &Path) -> Result<PathBuf, Cl
             _ => None,
         })
         .collect();
-    let known = match parts.as_deref() {
-        Some([DATABASE] | ["ca" | "keys", _]) => true,
-        Some(["blobs", first, rest]) => first.len() == 2 && rest.len() == 62,
-        _ => false,
+    let place = match parts.as_deref() {
+        Some([DATABASE] | ["ca" | "keys", _]) => Some(Place::File),
+        Some([BLOBS, first, rest]) if first.len() == 2 => format!("{first}{rest}").parse().ok().map(Place::Blob),
+        _ => None,
     };
-    if known && kind == tar::EntryType::Regular {
-        return Ok(name.to_owned());
-    }
-    Err(broken(format!("{} has an entry that has no place in a control plane: {}", from.display(), name.display())))
+    let place = place.filter(|_| kind == tar::EntryType::Regular);
+    place.ok_or_else(|| {
+        broken(format!("{} has an entry that has no place in a control plane: {}", from.display(), name.display()))
+    })
 }
 
-/// Writes a file that lasts, for its owner's eyes only.
-fn write_one(entry: &mut impl Read, path: &Path) -> Result<(u64, Digest), CloudError> {
+/// Writes a file that lasts, for its owner's eyes only. Returns its length.
+fn write_one(entry: &mut impl Read, path: &Path) -> Result<u64, CloudError> {
     let folder = path.parent().unwrap_or(path);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("make", folder))?;
     let failed = file("write", path);
-    let target = private().open(path).map_err(&failed)?;
-    let mut hashing = Hashing { target, hash: Context::new(&SHA256) };
-    let length = std::io::copy(entry, &mut hashing).map_err(&failed)?;
-    hashing.target.sync_all().map_err(&failed)?;
+    let mut target = private().open(path).map_err(&failed)?;
+    let length = std::io::copy(entry, &mut target).map_err(&failed)?;
+    target.sync_all().map_err(&failed)?;
     sync_folder(path)?;
-    let hash = <[u8; 32]>::try_from(hashing.hash.finish().as_ref()).map_err(|error| broken(error.to_string()))?;
-    Ok((length, Digest::from(hash)))
-}
-
-/// A file and the hash of what is written to it: a database need not fit into memory.
-struct Hashing {
-    target: File,
-    hash: Context,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.target.write(bytes)?;
-        self.hash.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.target.flush()
-    }
+    Ok(length)
 }
 
 /// A path without a slash at its end: with one, a name beside it would be inside.

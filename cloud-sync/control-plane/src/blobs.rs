@@ -48,7 +48,29 @@ impl Blobs {
             fs::remove_dir_all(&new).map_err(file("remove", &new))?;
         }
         fs::create_dir_all(&new).map_err(file("create", &new))?;
-        Ok(Self { folder: folder.to_owned(), puts: AtomicU64::new(0) })
+        Ok(Self::beside(folder))
+    }
+
+    /// To read from a folder that somebody else may have open, and puts into.
+    pub(crate) fn beside(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), puts: AtomicU64::new(0) }
+    }
+
+    /// The names of all, in order.
+    pub(crate) fn names(&self) -> Result<Vec<Digest>, CloudError> {
+        let entries = |folder: &Path| -> Result<Vec<String>, CloudError> {
+            let names = fs::read_dir(folder).map_err(file("read", folder))?.map(|entry| {
+                entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(file("read", folder))
+            });
+            names.collect()
+        };
+        let mut found = Vec::new();
+        for first in entries(&self.folder)?.into_iter().filter(|name| name.len() == 2) {
+            let rests = entries(&self.folder.join(&first))?;
+            found.extend(rests.iter().filter_map(|rest| format!("{first}{rest}").parse::<Digest>().ok()));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Keeps these bytes under this name.

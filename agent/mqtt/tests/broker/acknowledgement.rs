@@ -45,7 +45,7 @@ async fn commits_of_one_connection_run_in_parallel_and_are_acknowledged_in_order
 #[tokio::test]
 async fn fifty_commits_of_20_ms_take_nowhere_near_a_second() {
     let node = Node::start().await;
-    node.double.set(Mode::After(Duration::from_millis(20)));
+    node.double.set(Mode::After(Duration::from_millis(100)));
     let mut peer = Peer::connect(node.address, V5, "p", true).await;
     let begin = Instant::now();
     let burst: Vec<u8> = (1..=50).flat_map(|id| publish(V5, "a", 2, id, b"x")).collect();
@@ -64,8 +64,8 @@ async fn fifty_commits_of_20_ms_take_nowhere_near_a_second() {
         next += 1;
     }
     let taken = begin.elapsed();
-    println!("50 commits of 20 ms each took {taken:?}");
-    assert!(taken < Duration::from_millis(500), "{taken:?} is serial");
+    println!("50 commits of 100 ms each took {taken:?}");
+    assert!(taken < Duration::from_millis(2_500), "{taken:?} is serial");
     node.stopped().await;
 }
 

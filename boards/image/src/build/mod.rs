@@ -63,6 +63,8 @@ pub struct Recipe {
     pub console: bool,
     /// How long a system that is on trial must run; by default as init says.
     pub healthy_for: Option<String>,
+    /// When it must have; by default as init says.
+    pub healthy_within: Option<String>,
 }
 
 impl Recipe {
@@ -214,7 +216,9 @@ impl Recipe {
             // It has no screens. Without any console, init would begin without files 0 to 2.
             (false, true) => "console=ttynull quiet loglevel=3".to_owned(),
         };
-        let healthy = self.healthy_for.as_ref().map(|time| format!(" holm.healthy={time}")).unwrap_or_default();
+        let words = [("holm.healthy", &self.healthy_for), ("holm.healthy-within", &self.healthy_within)];
+        let healthy: String =
+            words.iter().filter_map(|(key, time)| Some(format!(" {key}={}", time.as_ref()?))).collect();
         format!("{console} panic=10 init_on_alloc=1 holm.slot={slot}{healthy}\n")
     }
 }
