@@ -186,13 +186,19 @@ impl Card {
         card
     }
 
-    /// Flashes a card that belongs to nobody, and on which somebody has mangled the seed.
-    pub fn mangled(folder: &Path, image: &Path) -> Self {
+    /// Flashes a card that belongs to nobody.
+    pub fn plain(folder: &Path, image: &Path) -> Self {
         let card = Self { folder: folder.to_owned(), port: free_port(), machine: None };
         let mut command = Command::new(binary("holm"));
         command.args(["flash", "--yes", "--hostname", "attic", "--image"]).arg(image).arg("--device").arg(card.path());
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        card
+    }
+
+    /// The same, and then somebody has mangled its seed.
+    pub fn mangled(folder: &Path, image: &Path) -> Self {
+        let card = Self::plain(folder, image);
         let file = std::fs::File::options().read(true).write(true).open(card.path()).unwrap();
         // Within the FAT partition, which the first system begins behind.
         let mut begin = vec![0; 128 << 20];
@@ -235,6 +241,18 @@ impl Card {
             line.split_once(']')?.0.rsplit('[').next()?.trim().parse::<f64>().ok()
         };
         Some(at(what)? - at("holm-init: holm-init ")?)
+    }
+
+    /// Seconds of the machine's own clock from init's first word in the last boot to the last line that has a time.
+    pub fn seconds_to_last(&self) -> Option<f64> {
+        let said = self.said();
+        let last = said.lines().rfind(|line| line.starts_with('[') && line.contains("] "))?;
+        self.seconds_to(last)
+    }
+
+    /// Whether the machine is off, or was reset.
+    pub fn has_ended(&mut self) -> bool {
+        self.machine.as_mut().is_none_or(|machine| machine.try_wait().unwrap().is_some())
     }
 
     /// Puts it in and gives it power.

@@ -1,10 +1,10 @@
 #!/bin/sh
 # What `cargo xtask evidence guest` does in a Debian that has been booted, by systemd: /packages has the packages (old, new), and a
-# function. A control plane runs beside the node. Every step prints a line to the first serial port; the first that fails
+# function. A control plane runs beside the node. Every step prints a line to the port that $OUT names; the first that fails
 # ends it.
 set -u
 export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-exec >/dev/ttyS0 2>&1
+exec >"$OUT" 2>&1
 trap 'systemctl poweroff' EXIT
 
 step() {
@@ -35,8 +35,8 @@ running() { shows ActiveState active && agent "$1"; }
 came() { holm results counter.n --cloud --json | grep -q "\"value\":$1"; }
 deploy() { holm deploy "$1" --device pi1 --watch --timeout 12m --health-window 2s; }
 breaks() { if deploy "$1" >/tmp/said 2>&1; then cat /tmp/said && return 1; else cat /tmp/said && grep -q rolled-back /tmp/said; fi; }
-# A copy of the agent that says that it is another version; the rest is for sed as well.
-copy() { sed "s/holm-agent-build 0\.1\.0 /holm-agent-build $1 /; $2" /usr/bin/holmd >"/tmp/holmd-$1"; }
+# A copy of the agent that says that it is another version.
+copy() { sed "s/holm-agent-build 0\.1\.0 /holm-agent-build $1 /" /usr/bin/holmd >"/tmp/holmd-$1"; }
 
 echo '127.0.0.1 localhost' >/etc/hosts
 echo "# systemd, with $(uname -srm)"
@@ -67,7 +67,9 @@ echo "        $(systemd-analyze security --no-pager holmd.service | tail -1), wi
 step "systemd-analyze security says at most 1.5" systemd-analyze security --no-pager --threshold=15 holmd.service
 
 echo "# an agent that breaks, and one that does not"
-copy 0.2.0 's/libc\.so\.6/libc.so.9/g'
+copy 0.2.0
+# Its first instruction is nowhere: `e_entry` of the ELF header.
+printf '\020\0\0\0\0\0\0\0' | dd of=/tmp/holmd-0.2.0 bs=1 seek=24 conv=notrunc status=none
 step "one that does not start is published" holm publish /tmp/holmd-0.2.0
 step "its deployment is taken back" breaks holmd@0.2.0
 step "the installed one runs" until_ running 0.1.0
@@ -75,7 +77,7 @@ restarts=$(systemctl show -p NRestarts --value holmd)
 echo "        systemd has started the unit again $restarts times for it"
 event 2
 step "it counts on" until_ counts 2
-copy 0.3.0 's/nothing/nothing/'
+copy 0.3.0
 step "one that does is published" holm publish /tmp/holmd-0.3.0
 step "it is confirmed" deploy holmd@0.3.0
 step "it runs" until_ running 0.3.0
@@ -90,7 +92,7 @@ step "it counts on" until_ counts 4
 step "its watchdog is fed for two minutes" sh_ 'sleep 120; [ "$(systemctl show -p NRestarts --value holmd)" = "$1" ]' "$((restarts + 1))"
 
 echo "# another package, with another agent: the same one again would leave what came over the air where it is"
-copy 0.4.0 's/nothing/nothing/'
+copy 0.4.0
 step "it is made" sh_ 'dpkg-deb -R /packages/new/holm_*.deb /tmp/other && cp /tmp/holmd-0.4.0 /tmp/other/usr/bin/holmd &&
     dpkg-deb -Znone --build /tmp/other /packages/new/holm_*.deb'
 step "the new packages install over the old" sh_ 'dpkg --install /packages/new/*.deb'

@@ -51,12 +51,16 @@ pub struct Programs {
 /// Builds the programs and packs them; `profile` instead of the programs' own, `version` instead of the workspace's.
 pub fn build(target: &Target, profile: Option<&str>, version: Option<&str>) -> anyhow::Result<()> {
     let version = version.map_or_else(workspace_version, |version| Ok(version.to_owned()))?;
-    let build = |what: Program| program(target, what, profile.unwrap_or(what.profile));
-    let programs = Programs { agent: build(AGENT)?, command: build(COMMAND)?, compiler: build(COMPILER)? };
-    for package in pack(target, &programs, &version, "-Zxz")? {
+    for package in pack(target, &programs(target, profile)?, &version, "-Zxz")? {
         println!("{}", describe(&package)?);
     }
     Ok(())
+}
+
+/// Builds the programs; `profile` instead of their own.
+pub fn programs(target: &Target, profile: Option<&str>) -> anyhow::Result<Programs> {
+    let build = |what: Program| program(target, what, profile.unwrap_or(what.profile));
+    Ok(Programs { agent: build(AGENT)?, command: build(COMMAND)?, compiler: build(COMPILER)? })
 }
 
 /// The packages of these programs, `holm` first; `compression` is a flag of dpkg-deb's.

@@ -31,12 +31,14 @@ const COMPILERS: [(&str, &str); 5] = [
     ("bc", "bc"),
 ];
 
-const PROOFS: [Proof; 7] = [
+const PROOFS: [Proof; 8] = [
     Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000", with: &[] },
     // More than there are: at every commit and every rename.
     Proof { name: "deploy-kills", test: "deploy_kills", variable: "HOLM_DEPLOY_KILLS", count: "1000", with: &[] },
     Proof { name: "power", test: "power", variable: "HOLM_CUTS", count: "10000", with: &[] },
     Proof { name: "image-power", test: "image", variable: "HOLM_IMAGE_CUTS", count: "50", with: &[] },
+    // A board whose node never lives; nothing of it is counted.
+    Proof { name: "watchdog", test: "watchdog", variable: "HOLM_WATCHDOG", count: "1", with: &[] },
     // All that is tried with cards, on what QEMU has for a Raspberry Pi 3.
     Proof { name: "raspi3b", test: "image", variable: "HOLM_IMAGE_BOARD", count: "rpi3", with: &[] },
     // The same with a kernel of our own, on QEMU's own machine and there.
@@ -51,7 +53,12 @@ const SUITE: &str = "tuf-conformance";
 type Prove = fn() -> anyhow::Result<(String, bool)>;
 
 /// What is proven without a count: how, by its name.
-const OTHERS: [(&str, Prove); 3] = [("arm", emulate::run), ("deb", install::run), ("guest", guest::run)];
+const OTHERS: [(&str, Prove); 4] = [
+    ("arm", emulate::run),
+    ("deb", install::run),
+    ("guest", || guest::run(&guest::AMD64)),
+    ("guest-arm64", || guest::run(&guest::ARM64)),
+];
 
 /// Runs the proof `name`, with `count` instead of its own number if given, and writes its log. For the suite, `count` is its folder.
 pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
@@ -73,7 +80,7 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     let count = count.unwrap_or(proof.count);
     // As `cargo xtask test` does, so that nothing is compiled twice.
     execute(&mut cargo(&["build", "--workspace", "--bins", "--tests", "--features", MUTANTS]))?;
-    if proof.test == "image" {
+    if ["image", "watchdog"].contains(&proof.test) {
         emulate::prepare()?;
         image::prepare()?;
         need(&COMPILERS)?;
@@ -81,7 +88,8 @@ pub fn run(name: &str, count: Option<&str>) -> anyhow::Result<()> {
     let commit = commit()?;
     let arguments = ["test", "--workspace", "--features", MUTANTS, "--test", proof.test];
     let mut running = cargo(&arguments)
-        .args(["--", "--nocapture", "--test-threads=1"])
+        // A test that waits for long is ignored elsewhere.
+        .args(["--", "--nocapture", "--test-threads=1", "--include-ignored"])
         .env(proof.variable, count)
         .envs(proof.with.iter().copied())
         .stdout(Stdio::piped())

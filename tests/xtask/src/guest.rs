@@ -1,49 +1,105 @@
-//! `cargo xtask evidence guest`: the packages in a Debian that is booted, under a systemd that runs, in a machine of QEMU's.
+//! `cargo xtask evidence guest` and `guest-arm64`: the packages in a Debian that is booted, under a systemd that runs, in a machine of QEMU's.
 //!
-//! The system is a folder that debootstrap fills, with Debian's kernel in it, and then a disk. It is of this machine's own processor,
+//! The system is a folder that debootstrap fills, with Debian's kernel in it, and then a disk. The first is of this machine's own processor,
 //! so that the programs are those that the tests have built, and emulated all the same: KVM within a machine that is one itself
-//! hangs more often than not. The steps are `boards/packaging/debian/booted.sh`; what they print comes
-//! through a serial port.
+//! hangs more often than not. The other one is an ARM, with the programs as they are shipped for it but for the optimisation over crates; its
+//! packages are set up by qemu's user mode, which the kernel is told of for as long as that takes. The steps are
+//! `boards/packaging/debian/booted.sh`; what they print comes through a port of the machine.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::install::{need_root, pack, pristine};
+use crate::dist::TARGETS;
 use crate::shell::{command, root, run as execute, write_program};
 use crate::test::need;
+use crate::{deb, install};
 
-/// What is there before the packages are.
-const WITH: &str = "--include=systemd,systemd-sysv,udev,dbus,linux-image-cloud-amd64,initramfs-tools,mosquitto-clients";
+/// A machine, and the Debian in it.
+pub struct Guest {
+    /// Debian's name for its processor.
+    debian: &'static str,
+    kernel: &'static str,
+    qemu: &'static str,
+    /// The package of that.
+    package: &'static str,
+    machine: &'static [&'static str],
+    /// Where the kernel talks, and the steps.
+    console: &'static str,
+    out: &'static str,
+}
+
+/// Of this machine's kind.
+pub const AMD64: Guest = Guest {
+    debian: "amd64",
+    kernel: "linux-image-cloud-amd64",
+    qemu: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    machine: &["-M", "q35", "-cpu", "max"],
+    console: "ttyS1",
+    out: "/dev/ttyS0",
+};
+
+/// What a board is, with 64 bits. Its machine has one serial port, which is the kernel's.
+pub const ARM64: Guest = Guest {
+    debian: "arm64",
+    kernel: "linux-image-arm64",
+    qemu: "qemu-system-aarch64",
+    package: "qemu-system-arm",
+    machine: &["-M", "virt", "-cpu", "cortex-a72", "-device", "virtio-serial-device"],
+    console: "ttyAMA0",
+    out: "/dev/hvc0",
+};
+
+/// What is there before the packages are, beside the kernel.
+const WITH: &str = "systemd,systemd-sysv,udev,dbus,initramfs-tools,mosquitto-clients";
 const STEPS: &str = "boards/packaging/debian/booted.sh";
 
-/// Started by systemd when all else is.
-const UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/packages/steps\n\
-                    TimeoutStartSec=30min\n[Install]\nWantedBy=multi-user.target\n";
+/// The steps take some minutes, and much longer on a foreign processor.
+const PATIENCE: Duration = Duration::from_secs(5_400);
 
-/// The steps take some minutes.
-const PATIENCE: Duration = Duration::from_secs(2_400);
+/// Where the kernel is told what runs programs of other processors.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
+
+/// Programs of aarch64, by the first bytes of an ELF header and which of their bits count; opened once, and good in every root.
+const FOREIGN: &str = r":holm-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F";
 
 /// Runs the steps. What there is to say, and whether all went well.
-pub fn run() -> anyhow::Result<(String, bool)> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!("the guest is an amd64 one, and so must this machine be");
-    }
-    need_root()?;
-    need(&[("qemu-system-x86_64", "qemu-system-x86"), ("/usr/sbin/mke2fs", "e2fsprogs"), ("timeout", "coreutils")])?;
-    let folder = root().join("target/dist/guest");
+pub fn run(guest: &Guest) -> anyhow::Result<(String, bool)> {
+    install::need_root()?;
+    need(&[(guest.qemu, guest.package), ("/usr/sbin/mke2fs", "e2fsprogs"), ("timeout", "coreutils")])?;
+    let folder = root().join("target/dist/guest").join(guest.debian);
     let system = folder.join("system");
     let _ = std::fs::remove_dir_all(&system);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    execute(command("cp").arg("-a").arg(pristine(&folder, "booted", WITH)?).arg(&system))?;
+    let (include, arch) = (format!("--include={WITH},{}", guest.kernel), format!("--arch={}", guest.debian));
+    let (target, programs, _foreign) = if guest.debian == AMD64.debian {
+        if std::env::consts::ARCH != "x86_64" {
+            bail!("the guest is an amd64 one, and so must this machine be");
+        }
+        let (target, programs) = install::of_tests(&folder)?;
+        (target, programs, None)
+    } else {
+        let target = TARGETS.iter().find(|target| target.debian == guest.debian);
+        let target = target.with_context(|| format!("nothing is shipped for {}", guest.debian))?;
+        (target, deb::programs(target, Some("release"))?, Some(Foreign::new()?))
+    };
+    execute(command("cp").arg("-a").arg(install::pristine(&folder, "booted", &[&arch, &include])?).arg(&system))?;
     let packages = system.join("packages");
-    pack(&folder, &packages)?;
+    install::pack(target, &programs, &packages)?;
     let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
     write_program(&packages.join("steps"), &steps)?;
     let units = system.join("etc/systemd/system");
     let unit = units.join("steps.service");
-    std::fs::write(&unit, UNIT).with_context(|| format!("cannot write {}", unit.display()))?;
+    // Started by systemd when all else is.
+    let text = format!(
+        "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nEnvironment=OUT={}\nExecStart=/packages/steps\n\
+         TimeoutStartSec={}\n[Install]\nWantedBy=multi-user.target\n",
+        guest.out,
+        PATIENCE.as_secs()
+    );
+    std::fs::write(&unit, text).with_context(|| format!("cannot write {}", unit.display()))?;
     let wanted = units.join("multi-user.target.wants");
     std::fs::create_dir_all(&wanted).with_context(|| format!("cannot make {}", wanted.display()))?;
     execute(command("ln").args(["-sf", "../steps.service"]).arg(wanted.join("steps.service")))?;
@@ -52,17 +108,27 @@ pub fn run() -> anyhow::Result<(String, bool)> {
     let _ = std::fs::remove_file(&disk);
     execute(command("/usr/sbin/mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&system).arg(&disk).arg("4G"))?;
     let (said, kernel) = (folder.join("said"), folder.join("kernel.log"));
-    let drive = format!("file={},format=raw,if=virtio", disk.display());
     let mut machine = command("timeout");
-    machine.arg(PATIENCE.as_secs().to_string()).arg("qemu-system-x86_64");
-    machine.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048", "-display", "none"]);
-    machine.args(["-no-reboot", "-nic", "none", "-drive", &drive]);
+    machine.arg(PATIENCE.as_secs().to_string()).arg(guest.qemu).args(guest.machine);
+    machine.args(["-accel", "tcg", "-smp", "2", "-m", "2048", "-display", "none", "-no-reboot", "-nic", "none"]);
+    machine.args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())]);
     machine.arg("-kernel").arg(boot(&system, "vmlinuz")?).arg("-initrd").arg(boot(&system, "initrd.img")?);
-    machine.args(["-append", "root=/dev/vda rw console=ttyS1 quiet systemd.show_status=0"]);
-    for port in [&said, &kernel] {
-        machine.arg("-serial").arg(format!("file:{}", port.display()));
+    let console = guest.console;
+    machine.args(["-append", &format!("root=/dev/vda rw console={console} quiet systemd.show_status=0")]);
+    if guest.out == "/dev/hvc0" {
+        machine.args(["-serial", &format!("file:{}", kernel.display())]);
+        machine.args([
+            "-chardev",
+            &format!("file,id=said,path={}", said.display()),
+            "-device",
+            "virtconsole,chardev=said",
+        ]);
+    } else {
+        for port in [&said, &kernel] {
+            machine.args(["-serial", &format!("file:{}", port.display())]);
+        }
     }
-    let ended = machine.status().context("cannot run qemu-system-x86_64")?;
+    let ended = machine.status().with_context(|| format!("cannot run {}", guest.qemu))?;
     let read = |path: &Path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).replace('\r', ""));
     let lines = read(&said).context("the guest has said nothing")?;
     let _ = std::fs::remove_file(&disk);
@@ -78,4 +144,28 @@ fn boot(system: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {
     let paths = listed.flatten().map(|entry| entry.path());
     let named = paths.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)));
     named.max().with_context(|| format!("there is no {name} in {}", folder.display()))
+}
+
+/// The kernel runs programs of aarch64, for as long as this is there.
+struct Foreign;
+
+impl Foreign {
+    fn new() -> anyhow::Result<Self> {
+        need(&[("qemu-aarch64-static", "qemu-user-static")])?;
+        let register = Path::new(BINFMT).join("register");
+        if !register.exists() {
+            execute(command("mount").args(["-t", "binfmt_misc", "none", BINFMT]))?;
+        }
+        // What one that was cut off has left.
+        drop(Self);
+        std::fs::write(&register, FOREIGN).context("cannot tell the kernel what runs programs of aarch64")?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // Not there: nothing to do.
+        let _ = std::fs::write(Path::new(BINFMT).join("holm-aarch64"), "-1");
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 
 use crate::deb::{self, Programs};
-use crate::dist::TARGETS;
+use crate::dist::{TARGETS, Target};
 use crate::shell::{command, need_wasm, output, root, run as execute, target_folder, write_program};
 use crate::test::need;
 
@@ -24,10 +24,11 @@ pub fn run() -> anyhow::Result<(String, bool)> {
     let system = folder.join("system");
     let _ = std::fs::remove_dir_all(&system);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    execute(command("cp").arg("-a").arg(pristine(&folder, RELEASE, WITH)?).arg(&system))?;
+    execute(command("cp").arg("-a").arg(pristine(&folder, RELEASE, &[WITH])?).arg(&system))?;
 
     let packages = system.join("packages");
-    pack(&folder, &packages)?;
+    let (target, programs) = of_tests(&folder)?;
+    pack(target, &programs, &packages)?;
     let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
     write_program(&packages.join("steps"), &steps)?;
     // In name spaces of its own: what is mounted there is gone with the last process, and so are the processes.
@@ -50,8 +51,8 @@ pub fn need_root() -> anyhow::Result<()> {
     need(&[("debootstrap", "debootstrap"), ("dpkg-deb", "dpkg")])
 }
 
-/// Two versions of the packages, and a function. The programs are those that the tests have built anyway.
-pub fn pack(folder: &Path, packages: &Path) -> anyhow::Result<()> {
+/// The programs that the tests have built anyway, stripped into a folder.
+pub fn of_tests(folder: &Path) -> anyhow::Result<(&'static Target, Programs)> {
     let mut target = None;
     for kind in &TARGETS {
         if kind.is_host()? {
@@ -67,23 +68,28 @@ pub fn pack(folder: &Path, packages: &Path) -> anyhow::Result<()> {
     };
     let programs =
         Programs { agent: stripped("holmd")?, command: stripped("holm")?, compiler: stripped("holm-compile")? };
+    Ok((target, programs))
+}
+
+/// Two versions of the packages, and a function.
+pub fn pack(target: &Target, programs: &Programs, packages: &Path) -> anyhow::Result<()> {
     for (name, version) in [("old", "0.1.0~1"), ("new", "0.1.0~2")] {
         let to = packages.join(name);
         std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
-        for package in deb::pack(target, &programs, version, "-Znone")? {
+        for package in deb::pack(target, programs, version, "-Znone")? {
             execute(command("mv").arg(&package).arg(&to))?;
         }
     }
     bundle(&packages.join("counter.holm"))
 }
 
-/// A system that nothing was installed in yet; made once.
-pub fn pristine(folder: &Path, name: &str, with: &str) -> anyhow::Result<PathBuf> {
+/// A system that nothing was installed in yet, with these options of debootstrap's; made once.
+pub fn pristine(folder: &Path, name: &str, with: &[&str]) -> anyhow::Result<PathBuf> {
     let system = folder.join(name);
     if !system.is_dir() {
         let partial = folder.join("partial");
         let _ = std::fs::remove_dir_all(&partial);
-        execute(command("debootstrap").args(["--variant=minbase", with, RELEASE]).arg(&partial))?;
+        execute(command("debootstrap").arg("--variant=minbase").args(with).arg(RELEASE).arg(&partial))?;
         std::fs::rename(&partial, &system).context("cannot keep what debootstrap has made")?;
     }
     Ok(system)

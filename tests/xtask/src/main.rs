@@ -46,13 +46,15 @@ cargo xtask <chore>
            check Cross.toml with `cross` itself, without containers
   evidence NAME [COUNT]
            a proof that takes too long for CI: kills, deploy-kills, power, image-power,
-           raspi3b, tiny, tiny-raspi3b; writes docs/evidence/NAME.log
+           watchdog, raspi3b, tiny, tiny-raspi3b; writes docs/evidence/NAME.log
   evidence arm
            the node's way on every kind of ARM, under qemu's user mode
   evidence deb
            the packages in a Debian system of their own: installed, run, upgraded, removed, purged; as root
   evidence guest
            the packages in a Debian that is booted in QEMU, under its systemd
+  evidence guest-arm64
+           the same in QEMU's `virt` machine, on an ARM
   evidence tuf-conformance DIR
            the public suite for TUF clients, of which DIR is a checkout with its Python environment
   bench [--quick] [--only PARTS]
