@@ -30,8 +30,8 @@ pub struct Target {
 enum Compiler {
     /// The machine's own.
     Host,
-    /// Debian's for another architecture: its prefix, and the package.
-    Debian(&'static str, &'static str),
+    /// Debian's for another architecture: its prefix, its package, and that of its C library's headers, which is only recommended.
+    Debian(&'static str, &'static str, &'static str),
     /// zig, under its own name for the target.
     Zig(&'static str),
 }
@@ -46,7 +46,7 @@ pub const TARGETS: [Target; 3] = [
     Target {
         triple: "armv7-unknown-linux-gnueabihf",
         debian: "armhf",
-        c: Compiler::Debian("arm-linux-gnueabihf", "gcc-arm-linux-gnueabihf"),
+        c: Compiler::Debian("arm-linux-gnueabihf", "gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"),
         most: 10_000_000,
     },
     Target { triple: "x86_64-unknown-linux-gnu", debian: "amd64", c: Compiler::Host, most: 10_000_000 },
@@ -171,9 +171,9 @@ impl Target {
         need_target(self.triple)?;
         match self.c {
             Compiler::Host => bail!("{} is built on such a machine only", self.triple),
-            Compiler::Debian(prefix, package) => {
-                let gcc = format!("{prefix}-gcc");
-                need(&[(&gcc, package)])?;
+            Compiler::Debian(prefix, package, headers) => {
+                let (gcc, header) = (format!("{prefix}-gcc"), format!("/usr/{prefix}/include/stdio.h"));
+                need(&[(&gcc, package), (&header, headers)])?;
                 if shell::there_is(&gcc) { Ok(()) } else { bail!("{gcc} is not installed") }
             }
             Compiler::Zig(_) => need_zig(),
@@ -189,7 +189,7 @@ impl Target {
         let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
         match self.c {
             Compiler::Host => {}
-            Compiler::Debian(prefix, _) => {
+            Compiler::Debian(prefix, ..) => {
                 let gcc = format!("{prefix}-gcc");
                 cargo
                     .env(linker, &gcc)
