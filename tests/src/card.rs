@@ -31,8 +31,12 @@ pub const HOST: &str = "10.0.2.2";
 const USER: (&str, &str) = ("field", "secret");
 
 /// Programs that make and boot cards, with the packages of Debian that have them.
-const PROGRAMS: [(&str, &str); 3] =
-    [("qemu-system-aarch64", "qemu-system-arm"), ("mksquashfs", "squashfs-tools"), ("mke2fs", "e2fsprogs")];
+const PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("mksquashfs", "squashfs-tools"),
+    ("mke2fs", "e2fsprogs"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+];
 
 /// The board whose cards are tried. QEMU's own machine, unless `HOLM_IMAGE_BOARD` says another one.
 pub fn board() -> String {

@@ -121,8 +121,8 @@ fn an_expired_certificate_is_renewed_within_its_grace_and_after_it_the_way_back_
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("this device is pi1, and gets"), "{said}");
     // Nothing was asked for: the token is good, and nobody is called pi2.
-    let fleet = world.cloud.get("/v1/devices");
-    assert!(!fleet.to_string().contains("pi2"), "{fleet}");
+    let fleet = world.said(&["fleet"]);
+    assert!(fleet.contains("pi1") && !fleet.contains("pi2"), "{fleet}");
     let output = world.enrol(&data, &token, &["--anew"]);
     assert!(output.status.success(), "{output:?}");
     world.cloud.stop();

@@ -23,13 +23,7 @@ struct Proof {
 const TINY: (&str, &str) = ("HOLM_IMAGE_FLAVOUR", "tiny");
 
 /// Programs that compile for the kernel of an image, or the kernel, with their Debian packages.
-const COMPILERS: [(&str, &str); 5] = [
-    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
-    ("make", "build-essential"),
-    ("flex", "flex"),
-    ("bison", "bison"),
-    ("bc", "bc"),
-];
+const COMPILERS: [(&str, &str); 4] = [("make", "build-essential"), ("flex", "flex"), ("bison", "bison"), ("bc", "bc")];
 
 const PROOFS: [Proof; 8] = [
     Proof { name: "kills", test: "kill", variable: "HOLM_KILLS", count: "10000", with: &[] },
