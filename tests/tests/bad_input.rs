@@ -377,11 +377,14 @@ fn what_waits_in_the_inbox_does_not_wait_for_the_clock() {
     node.admin.deploy(&Guest::new("slow", "slow").on("slow").with("ms", "300").limits(patient).bundle());
     let retry = "[retry]\nmax_attempts = 3\ninterval = \"200ms\"";
     node.admin.deploy(&Guest::new("stubborn", "third-time").on("try").more(retry).bundle());
+    // Kept from before the kill: whoever begins to look after it may be late.
+    let watch = |node: &Node| Watcher::named(node, "guest", "seen/#");
+    drop(watch(&node));
     assert_eq!((publish(&node, "slow", b"a"), publish(&node, "try", b"b")), (0, 0));
     node.kill();
     // A board without a battery for its clock comes up.
     let node = Start { under: &under, ..start }.run();
-    let mut watcher = Watcher::new(&node, "seen/#");
+    let mut watcher = watch(&node);
     let mut seen = [watcher.next().1, watcher.next().1].map(|report| report["data"].as_str().unwrap().to_owned());
     seen.sort();
     assert_eq!(seen, ["a", "b"]);
