@@ -132,6 +132,18 @@ fn what_waits_and_what_failed_can_be_looked_at_from_the_command_line() {
 }
 
 #[test]
+fn an_event_that_is_handed_over_is_waited_for_until_it_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();
+    node.admin.deploy(&Guest::new("slow", "drowsy").with("ms", "1500").limits("timeout = \"20s\"").bundle());
+    std::fs::write(folder.path().join("event"), "sleep").unwrap();
+    let file = folder.path().join("event");
+    let ended = json(folder.path(), &["invoke", "slow", file.to_str().unwrap(), "--json"]);
+    assert_eq!(ended[0]["outcome"], "ok", "{ended:?}");
+    node.stop();
+}
+
+#[test]
 fn the_losses_of_water_are_found_by_a_node() {
     let folder = tempfile::tempdir().unwrap();
     let node = Start { config: QUICK, ..Start::new(folder.path()) }.run();

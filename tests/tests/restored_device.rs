@@ -27,6 +27,24 @@ fn run(world: &World) -> Node {
     Start { config: World::config(), ..Start::new(&data) }.run()
 }
 
+/// Until nothing waits to go up. Answers with the epochs that the node began.
+fn up(world: &World) -> Value {
+    let node = run(world);
+    eventually("everything is up", || {
+        let status = node.admin.get("/v1/status");
+        let lanes = status["outbox"].as_array().unwrap();
+        lanes.iter().all(|lane| lane["rows"] == 0).then_some(())
+    });
+    let epochs = node.admin.get("/v1/status")["cloud"]["upload"]["epochs"].clone();
+    node.stop();
+    epochs
+}
+
+/// All of a folder, as an image of the card would have it.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
 /// What has arrived, in the order of its times.
 fn arrived(world: &World, series: &str) -> Vec<u64> {
     let answer = world.cloud.get(&format!("/v1/results?series=counter.{series}&device=pi1&limit=10000"));
@@ -41,20 +59,10 @@ fn a_device_that_has_numbered_as_much_again_before_it_connects_loses_nothing() {
     let (data, backup) = (world.data(), world.folder.path().join("backup"));
     let up = |numbers| {
         record(&data, "n", numbers);
-        let node = run(&world);
-        eventually("everything is up", || {
-            let status = node.admin.get("/v1/status");
-            let lanes = status["outbox"].as_array().unwrap();
-            lanes.iter().all(|lane| lane["rows"] == 0).then_some(())
-        });
-        let epochs = node.admin.get("/v1/status")["cloud"]["upload"]["epochs"].clone();
-        node.stop();
-        epochs
+        up(&world)
     };
     assert_eq!(up(1..=50), 0);
-    // All of the folder, as an image of the card would have it.
-    let copied = Command::new("cp").arg("-a").arg(&data).arg(&backup).status().unwrap();
-    assert!(copied.success());
+    copy(&data, &backup);
     assert_eq!(up(51..=100), 0);
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&backup, &data).unwrap();
@@ -69,5 +77,28 @@ fn a_device_that_has_numbered_as_much_again_before_it_connects_loses_nothing() {
     }
     assert_eq!(up(271..=280), 0);
     assert_eq!(arrived(&world, "n").len(), expected.len() + 10);
+    world.cloud.stop();
+}
+
+#[test]
+fn what_went_up_since_the_backup_and_waits_in_it_still_is_there_once() {
+    let world = World::start();
+    world.enrol();
+    let (data, backup) = (world.data(), world.folder.path().join("backup"));
+    record(&data, "n", 1..=50);
+    assert_eq!(up(&world), 0);
+    // When the copy is made, some of each series has not gone up.
+    record(&data, "n", 51..=60);
+    record(&data, "other", 1..=1_200);
+    copy(&data, &backup);
+    record(&data, "n", 61..=100);
+    assert_eq!(up(&world), 0);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&backup, &data).unwrap();
+    record(&data, "n", 201..=270);
+    record(&data, "other", 1_201..=1_210);
+    assert_eq!(up(&world), 1);
+    assert_eq!(arrived(&world, "n"), (1..=100).chain(201..=270).collect::<Vec<u64>>());
+    assert_eq!(arrived(&world, "other"), (1..=1_210).collect::<Vec<u64>>());
     world.cloud.stop();
 }

@@ -2,12 +2,16 @@
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::journal;
 use crate::reply::Event;
 use crate::screen::Screen;
+
+/// How long an event that is safe is waited for: one of a function that was stopped ends when somebody releases it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See `holm invoke --help`.
 #[derive(clap::Args)]
@@ -54,17 +58,19 @@ impl Invoke {
         let guise = topic.map(|topic| format!("?source=mqtt&subject={}", escape(topic))).unwrap_or_default();
         let answer = client.post(&format!("/v1/functions/{name}/invoke{guise}"), body.into()).await?;
         let id = answer.get("event").and_then(serde_json::Value::as_str).unwrap_or_default();
-        // Settled means done, or safe in the inbox: the journal tells which.
-        let mut lines = client.stream(&format!("/v1/events?limit=1000000&function={name}")).await?;
-        let mut found = None;
-        while let Some(value) = lines.next().await? {
-            if value.get("id").and_then(serde_json::Value::as_str) == Some(id) {
-                found = Some(value);
+        // What was handed over is done, or safe in the inbox and runs soon: the journal tells.
+        let mut lines = client.stream(&format!("/v1/events?follow=true&limit=1000000&function={name}")).await?;
+        let ended = async {
+            while let Some(value) = lines.next().await? {
+                if value.get("id").and_then(serde_json::Value::as_str) == Some(id) {
+                    return Ok(Some(value));
+                }
             }
-        }
-        let Some(value) = found else {
+            Ok(None)
+        };
+        let Some(value) = tokio::time::timeout(PATIENCE, ended).await.unwrap_or(Ok(None))? else {
             screen.note(format_args!(
-                "event {id} is safe in the inbox and has not run yet; watch it with `holm events -f`"
+                "event {id} is safe in the inbox and has not ended yet; watch it with `holm events -f`"
             ));
             return if self.json { screen.json(&answer) } else { Ok(()) };
         };

@@ -27,8 +27,8 @@
 //! [`PATIENCE`] of them the connection is made anew.
 //!
 //! A database out of a backup is noticed by what the control plane has under its numbers. Then nothing more is read until all that is on
-//! its way has been told of, so that it is there once; after that everything that is left goes up in a new epoch. What was stored, and not
-//! acknowledged before a connection broke, may be among that.
+//! its way has been told of; after that everything that is left goes up in a new epoch. What was stored without our knowing it is among
+//! that: it keeps its number, by which the control plane knows it.
 
 mod pick;
 mod settle;

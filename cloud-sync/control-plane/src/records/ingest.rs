@@ -3,7 +3,8 @@
 //! What is there already is skipped by the stream's coverage and never looked up row by row, and rows whose time is over can be dropped
 //! without a resend bringing them back. Only the last of the records that come again is compared with what is there: a database that
 //! was restored has given the same numbers to other records from some number on, so that one shows it. Nothing more is taken of that
-//! stream and epoch then, or what comes again under new numbers would be there twice.
+//! stream and epoch then. In the epoch that its device begins for it, everything that device has no watermark for comes again under
+//! the numbers it had, and what another epoch has under its number is left there.
 
 use holm_core::Timestamp;
 use holm_protocol::{
@@ -156,9 +157,9 @@ fn close(connection: &Connection, stream: i64) -> Result<(), CloudError> {
 
 fn insert(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch) -> Result<(), CloudError> {
     let action = "store records";
-    let record = "INSERT INTO record (stream, sequence, time, content_type, data) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let [(record, gap), (other_record, other_gap)] = INSERTS;
+    let (record, gap) = if has_other_epochs(connection, stream)? { (other_record, other_gap) } else { (record, gap) };
     let mut record = connection.prepare_cached(record).map_err(sql(action))?;
-    let gap = "INSERT INTO gap (stream, first, count, reason, time) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut gap = connection.prepare_cached(gap).map_err(sql(action))?;
     for (sequence, line) in &batch.lines {
         match line {
@@ -180,6 +181,33 @@ fn insert(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch)
         }
     }
     Ok(())
+}
+
+/// How records and gaps are stored: of a stream with one epoch, and of one with several. A device that begins an epoch sends
+/// again whatever it has no watermark for, under the numbers it has always had: what is there under its number is not stored twice.
+const INSERTS: [(&str, &str); 2] = [
+    (
+        "INSERT INTO record (stream, sequence, time, content_type, data) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO gap (stream, first, count, reason, time) VALUES (?1, ?2, ?3, ?4, ?5)",
+    ),
+    (
+        "INSERT INTO record (stream, sequence, time, content_type, data) SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS (
+             SELECT * FROM stream AS this JOIN stream AS other USING (device, name)
+             JOIN record ON record.stream = other.id AND sequence = ?2
+             WHERE this.id = ?1 AND other.id <> ?1 AND time = ?3 AND content_type IS ?4 AND data = ?5)",
+        "INSERT INTO gap (stream, first, count, reason, time) SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS (
+             SELECT * FROM stream AS this JOIN stream AS other USING (device, name)
+             JOIN gap ON gap.stream = other.id AND first = ?2
+             WHERE this.id = ?1 AND other.id <> ?1 AND count = ?3 AND reason = ?4 AND gap.time = ?5)",
+    ),
+];
+
+fn has_other_epochs(connection: &Connection, stream: i64) -> Result<bool, CloudError> {
+    let action = "look for a stream's other epochs";
+    let statement = "SELECT EXISTS (SELECT * FROM stream AS this JOIN stream AS other USING (device, name)
+                     WHERE this.id = ?1 AND other.id <> ?1)";
+    let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
+    statement.query_row([stream], |row| row.get(0)).map_err(sql(action))
 }
 
 fn save(connection: &Connection, stream: i64, before: &Coverage, after: &Coverage) -> Result<(), CloudError> {
