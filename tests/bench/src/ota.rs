@@ -23,6 +23,9 @@ use crate::{Scale, ingest, node, process};
 /// Records of the backlog.
 const BACKLOG: u64 = 1_000_000;
 
+/// Streams of it.
+const FLOWS: u64 = 16;
+
 /// Bytes of the outbox: nothing of the backlog is dropped.
 const OUTBOX: u64 = 2 << 30;
 
@@ -228,7 +231,25 @@ fn backlog(enrolled: &Enrolled<'_>, report: &mut Report) -> anyhow::Result<()> {
         let rows = cloud.get("/v1/results?series=counter.n&order=latest&limit=1");
         Ok(rows.pointer("/rows/0/sequence").and_then(Value::as_u64) >= Some(sent))
     })?;
-    node.stop()
+    node.stop()?;
+    for flow in 0..FLOWS {
+        in_order(cloud, &format!("bench.flow{flow}"), BACKLOG / FLOWS)?;
+    }
+    in_order(cloud, "counter.n", sent)
+}
+
+/// An error unless the control plane has so many records of a series, each of its numbers once and in their order.
+fn in_order(cloud: &ControlPlane, series: &str, records: u64) -> anyhow::Result<()> {
+    let answer = cloud.send("GET", &format!("/v1/export?series={series}&device=d1&format=ndjson"), b"");
+    let mut next = 1;
+    for line in answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let row: Value = serde_json::from_slice(line)?;
+        if row["sequence"] != next {
+            bail!("{series}: {row} where {next} was to come");
+        }
+        next += 1;
+    }
+    if next - 1 != records { bail!("{series}: {} records of {records}", next - 1) } else { Ok(()) }
 }
 
 /// Puts the backlog into the outbox of a node that does not run; the bytes of a record.
@@ -248,7 +269,7 @@ fn fill(data: &Path) -> anyhow::Result<f64> {
             Write::Outbox {
                 lane: Lane::Results,
                 // Each below what the outbox keeps of one.
-                stream: format!("result.bench.flow{}", number * 16 / BACKLOG).into(),
+                stream: format!("result.bench.flow{}", number * FLOWS / BACKLOG).into(),
                 created: now,
                 content_type: None,
                 data: record.data.into(),

@@ -47,9 +47,11 @@ const SUITE: &str = "tuf-conformance";
 type Prove = fn() -> anyhow::Result<(String, bool)>;
 
 /// What is proven without a count: how, by its name.
-const OTHERS: [(&str, Prove); 4] = [
+const OTHERS: [(&str, Prove); 6] = [
     ("arm", emulate::run),
-    ("deb", install::run),
+    ("deb", || install::run("amd64")),
+    ("deb-arm64", || install::run("arm64")),
+    ("deb-armhf", || install::run("armhf")),
     ("guest", || guest::run(&guest::AMD64)),
     ("guest-arm64", || guest::run(&guest::ARM64)),
 ];

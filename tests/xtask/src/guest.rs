@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::dist::TARGETS;
+use crate::install;
 use crate::shell::{command, root, run as execute, write_program};
 use crate::test::need;
-use crate::{deb, install};
 
 /// A machine, and the Debian in it.
 pub struct Guest {
@@ -59,12 +58,6 @@ const STEPS: &str = "boards/packaging/debian/booted.sh";
 /// The steps take some minutes, and much longer on a foreign processor.
 const PATIENCE: Duration = Duration::from_secs(5_400);
 
-/// Where the kernel is told what runs programs of other processors.
-const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
-
-/// Programs of aarch64, by the first bytes of an ELF header and which of their bits count; opened once, and good in every root.
-const FOREIGN: &str = r":holm-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F";
-
 /// Runs the steps. What there is to say, and whether all went well.
 pub fn run(guest: &Guest) -> anyhow::Result<(String, bool)> {
     install::need_root()?;
@@ -74,17 +67,10 @@ pub fn run(guest: &Guest) -> anyhow::Result<(String, bool)> {
     let _ = std::fs::remove_dir_all(&system);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let (include, arch) = (format!("--include={WITH},{}", guest.kernel), format!("--arch={}", guest.debian));
-    let (target, programs, _foreign) = if guest.debian == AMD64.debian {
-        if std::env::consts::ARCH != "x86_64" {
-            bail!("the guest is an amd64 one, and so must this machine be");
-        }
-        let (target, programs) = install::of_tests(&folder)?;
-        (target, programs, None)
-    } else {
-        let target = TARGETS.iter().find(|target| target.debian == guest.debian);
-        let target = target.with_context(|| format!("nothing is shipped for {}", guest.debian))?;
-        (target, deb::programs(target, Some("release"))?, Some(Foreign::new()?))
-    };
+    if guest.debian == AMD64.debian && std::env::consts::ARCH != "x86_64" {
+        bail!("the guest is an amd64 one, and so must this machine be");
+    }
+    let (target, programs, _foreign) = install::programs(guest.debian, &folder)?;
     execute(command("cp").arg("-a").arg(install::pristine(&folder, "booted", &[&arch, &include])?).arg(&system))?;
     let packages = system.join("packages");
     install::pack(target, &programs, &packages)?;
@@ -144,28 +130,4 @@ fn boot(system: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {
     let paths = listed.flatten().map(|entry| entry.path());
     let named = paths.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)));
     named.max().with_context(|| format!("there is no {name} in {}", folder.display()))
-}
-
-/// The kernel runs programs of aarch64, for as long as this is there.
-struct Foreign;
-
-impl Foreign {
-    fn new() -> anyhow::Result<Self> {
-        need(&[("qemu-aarch64-static", "qemu-user-static")])?;
-        let register = Path::new(BINFMT).join("register");
-        if !register.exists() {
-            execute(command("mount").args(["-t", "binfmt_misc", "none", BINFMT]))?;
-        }
-        // What one that was cut off has left.
-        drop(Self);
-        std::fs::write(&register, FOREIGN).context("cannot tell the kernel what runs programs of aarch64")?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        // Not there: nothing to do.
-        let _ = std::fs::write(Path::new(BINFMT).join("holm-aarch64"), "-1");
-    }
 }

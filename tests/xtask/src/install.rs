@@ -1,7 +1,8 @@
-//! `cargo xtask evidence deb`: the packages, as a Debian system takes them in and lets them go.
+//! `cargo xtask evidence deb`, `deb-arm64` and `deb-armhf`: the packages, as a Debian system takes them in and lets them go.
 //!
 //! The system is a folder that debootstrap fills. Nothing runs there but what the steps start: systemd is installed, so
-//! that its own tools look at units and users, and is not running. The steps are `boards/packaging/debian/tested.sh`.
+//! that its own tools look at units and users, and is not running. The steps are `boards/packaging/debian/tested.sh`. On another
+//! processor than this machine's all of that runs in qemu's user mode.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::deb::{self, Programs};
 use crate::dist::{TARGETS, Target};
+use crate::foreign::Foreign;
 use crate::shell::{command, need_wasm, output, root, run as execute, target_folder, write_program};
 use crate::test::need;
 
@@ -17,17 +19,18 @@ const RELEASE: &str = "bookworm";
 const WITH: &str = "--include=systemd,systemd-sysv,udev";
 const STEPS: &str = "boards/packaging/debian/tested.sh";
 
-/// Runs the steps. What there is to say, and whether all went well.
-pub fn run() -> anyhow::Result<(String, bool)> {
+/// Runs the steps on the processor of this Debian name. What there is to say, and whether all went well.
+pub fn run(debian: &str) -> anyhow::Result<(String, bool)> {
     need_root()?;
-    let folder = root().join("target/dist/install");
+    let folder = root().join("target/dist/install").join(debian);
     let system = folder.join("system");
     let _ = std::fs::remove_dir_all(&system);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    execute(command("cp").arg("-a").arg(pristine(&folder, RELEASE, &[WITH])?).arg(&system))?;
+    let (target, programs, _foreign) = programs(debian, &folder)?;
+    let arch = format!("--arch={debian}");
+    execute(command("cp").arg("-a").arg(pristine(&folder, RELEASE, &[&arch, WITH])?).arg(&system))?;
 
     let packages = system.join("packages");
-    let (target, programs) = of_tests(&folder)?;
     pack(target, &programs, &packages)?;
     let steps = std::fs::read_to_string(root().join(STEPS)).with_context(|| format!("cannot read {STEPS}"))?;
     write_program(&packages.join("steps"), &steps)?;
@@ -51,15 +54,14 @@ pub fn need_root() -> anyhow::Result<()> {
     need(&[("debootstrap", "debootstrap"), ("dpkg-deb", "dpkg")])
 }
 
-/// The programs that the tests have built anyway, stripped into a folder.
-pub fn of_tests(folder: &Path) -> anyhow::Result<(&'static Target, Programs)> {
-    let mut target = None;
-    for kind in &TARGETS {
-        if kind.is_host()? {
-            target = Some(kind);
-        }
+/// What is packed for the processor of this Debian name, and what lets the kernel run it. For this machine's own, it is what the tests have
+/// built anyway, stripped into a folder; for another, what is shipped, without the optimisation over crates.
+pub fn programs(debian: &str, folder: &Path) -> anyhow::Result<(&'static Target, Programs, Option<Foreign>)> {
+    let target = TARGETS.iter().find(|target| target.debian == debian);
+    let target = target.with_context(|| format!("nothing is packed for {debian}"))?;
+    if !target.is_host()? {
+        return Ok((target, deb::programs(target, Some("release"))?, Some(Foreign::new(debian)?)));
     }
-    let target = target.context("nothing is packed for machines like this one")?;
     deb::programs_of_tests()?;
     let stripped = |name: &str| -> anyhow::Result<PathBuf> {
         let to = folder.join(name);
@@ -68,7 +70,7 @@ pub fn of_tests(folder: &Path) -> anyhow::Result<(&'static Target, Programs)> {
     };
     let programs =
         Programs { agent: stripped("holmd")?, command: stripped("holm")?, compiler: stripped("holm-compile")? };
-    Ok((target, programs))
+    Ok((target, programs, None))
 }
 
 /// Two versions of the packages, and a function.

@@ -12,6 +12,7 @@ mod dist;
 mod emulate;
 mod evidence;
 mod flags;
+mod foreign;
 mod guest;
 mod image;
 mod install;
@@ -51,6 +52,8 @@ cargo xtask <chore>
            the node's way on every kind of ARM, under qemu's user mode
   evidence deb
            the packages in a Debian system of their own: installed, run, upgraded, removed, purged; as root
+  evidence deb-arm64, evidence deb-armhf
+           the same on an ARM, under qemu's user mode
   evidence guest
            the packages in a Debian that is booted in QEMU, under its systemd
   evidence guest-arm64
