@@ -291,6 +291,46 @@ fn nobody_is_told_while_all_who_confirmed_are_silent() {
 }
 
 #[test]
+fn silence_makes_no_success_of_those_that_failed() {
+    let scene = Scene::new(&["1.0.0"]);
+    let mut devices = scene.devices(5);
+    let plan = json!({
+        "version": "1.0.0", "stages": ["4", "100%"], "success_percent": 50, "abort_min": 5, "queued_timeout_s": 1,
+    });
+    let id = scene.begin(plan);
+    within(SOON, "four are told", || (scene.stand(&id).matches("unknown").count() == 4).then_some(()));
+    let told = scene.stand(&id);
+    let told: Vec<bool> = told.split_once(": ").unwrap().1.split(' ').map(|word| word == "unknown").collect();
+    let mut stage = devices.iter_mut().zip(told).filter_map(|(device, told)| told.then_some(device));
+    for status in ["FAILED", "REJECTED"] {
+        stage.next().unwrap().end(status);
+    }
+    // The other two could still succeed.
+    scene
+        .says(&id, "2 of 2 devices of stage 1 that have reported failed, and 50 % have to succeed; 2 are not heard of");
+    for _ in 0..2 {
+        stage.next().unwrap().end("SUCCEEDED");
+    }
+    within(SOON, "stage 2 begins", || scene.log(&id).contains("stage 2 of 2 begins").then_some(()));
+    scene.world.cloud.stop();
+}
+
+#[test]
+fn a_stage_that_all_have_left_lets_nobody_after_it_begin() {
+    let scene = Scene::new(&["1.0.0", "2.0.0"]);
+    let mut devices = scene.devices(3);
+    scene.confirmed(&mut devices, "1.0.0");
+    let id = scene.begin(json!({ "version": "2.0.0", "stages": ["1", "100%"] }));
+    let first = scene.told(&id);
+    // Somebody does not like what he sees.
+    let name = devices[first].device.thing.to_string();
+    scene.world.laptop.ok(&scene.world.cloud, &["device", "revoke", &name]);
+    scene.says(&id, "nobody of stage 1 is left to judge it by");
+    assert_eq!(scene.stand(&id).matches("waiting").count(), 2);
+    scene.world.cloud.stop();
+}
+
+#[test]
 fn who_confirmed_and_fails_since_goes_back_before_anybody_else_is_told() {
     let scene = Scene::new(&["1.0.0", "0.9.0"]);
     let mut devices = scene.devices(3);

@@ -227,6 +227,16 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             None => Decision::Wait(waits(&now)),
         };
     }
+    // Who is silent may be well: not lost, and no success either.
+    if is_less(now.confirmed, now.reported(), plan.success_percent) {
+        return Decision::Wait(format!(
+            "{} of {} devices of stage {number} that have reported failed, and {} % have to succeed; {} are not heard of",
+            now.failed,
+            now.reported(),
+            plan.success_percent,
+            now.unknown
+        ));
+    }
     let last = number >= plan.stages.len();
     if last {
         let (confirmed, unknown) = counts
@@ -239,9 +249,12 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         return Decision::Complete;
     }
     let present = now.reported() + now.unknown;
-    if present == 0 {
+    if present == 0 && (now.out == 0 || plan.min_reported == 0) {
         // A stage that nobody is in.
         return Decision::Advance;
+    }
+    if present == 0 {
+        return Decision::Wait(format!("nobody of stage {number} is left to judge it by: something else runs there"));
     }
     if now.reported() < plan.min_reported.min(present) {
         return Decision::Wait(format!(
