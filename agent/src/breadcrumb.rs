@@ -104,15 +104,23 @@ impl Blame {
     }
 }
 
-/// Forgets one function's strikes: the operator says so.
-pub fn pardon(folder: &Path, function: &FunctionName) -> std::io::Result<()> {
+/// Forgets one function's strikes.
+pub fn pardon(folder: &Path, function: &str) -> std::io::Result<()> {
     let path = folder.join("strikes");
     let mut strikes: BTreeMap<String, u32> =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    if strikes.remove(function.as_str()).is_none() {
+    if strikes.remove(function).is_none() {
         return Ok(());
     }
     write_synced(&path, &serde_json::to_vec(&strikes).unwrap_or_default())
+}
+
+/// Forgets all strikes and the last exit, before [`Blame::open`]: no function was to blame for it.
+pub fn acquit(folder: &Path) {
+    for name in ["running", "strikes"] {
+        // At worst a function is shut away until somebody releases it.
+        let _ = std::fs::remove_file(folder.join(name));
+    }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

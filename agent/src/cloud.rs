@@ -111,7 +111,7 @@ impl CloudConfig {
         self.ack_timeout = section.duration_in("ack_timeout", second..=600 * second).unwrap_or(self.ack_timeout);
     }
 
-    fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings {
             daily_bytes: self.daily_bytes.or(self.metered.then_some(METERED)),
             keep_alive: self.keep_alive,

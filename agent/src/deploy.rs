@@ -129,8 +129,15 @@ impl Deployer {
                 }
             }
         }
+        let tried = registry.on_trial();
         let mut changed = registry.end_trials() || aside.is_some();
-        for name in quarantine {
+        for name in &tried {
+            // What took the node down was the version that goes, and not the one that comes back.
+            if let Err(error) = crate::breadcrumb::pardon(folder, name) {
+                tracing::warn!(%error, function = name, "its strikes cannot be forgotten");
+            }
+        }
+        for name in quarantine.iter().filter(|name| !tried.contains(*name)) {
             changed = true;
             tracing::error!(
                 function = name,
@@ -374,7 +381,7 @@ impl Deployer {
             return Err(DeployError::NotFound(format!("`{name}` is not quarantined")));
         }
         // First, so that one more unclean exit does not quarantine it again at once.
-        crate::breadcrumb::pardon(&self.folder, name).map_err(|source| DeployError::File {
+        crate::breadcrumb::pardon(&self.folder, name.as_str()).map_err(|source| DeployError::File {
             action: "clear the record of unclean exits in",
             path: self.folder.clone(),
             source,

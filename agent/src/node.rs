@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use holm_boards::Health;
+use holm_cloud_sync::Cloud;
 use holm_mqtt::{Broker, BrokerConfig, ExternalClient, ExternalConfig};
 use holm_runtime::{Engine, EngineOptions, Profile, WASM_STACK};
 use holm_store::{OpenOptions, Opened, OutboxCaps, Reading, Store};
@@ -45,6 +46,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest a drain may take; then the inbox has what is left.
 const DRAIN: Duration = Duration::from_secs(15);
+
+/// An agent on trial that has heard nothing of the control plane for so many times of what counts as gone is given up: its reconciler
+/// does that earlier, where it gets as far as to run.
+const UNHEARD: u32 = 6;
 
 /// The stacks of threads that run guests, who invoke each other on them. Address space: what is not used costs nothing.
 const WORKER_STACK: usize = 3 << 20;
@@ -80,6 +85,7 @@ pub async fn run(config: Config, upgrade: Arc<Upgrade>) -> anyhow::Result<Ended>
     let forgive = tokio::time::sleep(FORGIVE_AFTER);
     tokio::pin!(forgive);
     let mut forgiven = false;
+    let hears_by = Instant::now() + config.cloud.settings().ack_timeout * UNHEARD;
     let ended = loop {
         let look = tokio::time::sleep(look);
         tokio::select! {
@@ -95,6 +101,13 @@ pub async fn run(config: Config, upgrade: Arc<Upgrade>) -> anyhow::Result<Ended>
                 notify::watchdog();
                 if let Some(board) = &mut node.board {
                     board.guard.feed();
+                }
+                if Instant::now() > hears_by && upgrade.trial().is_some() && !node.is_heard() {
+                    let why = "it runs, and its link to the control plane does not";
+                    tracing::error!(why, "this agent is on trial: the one before takes over");
+                    if let Err(error) = upgrade.give_up(why) {
+                        tracing::error!(error = format!("{error:#}"), "the agent before this one cannot be called");
+                    }
                 }
             }
             () = &mut forgive, if !forgiven => {
@@ -143,6 +156,7 @@ struct Running {
     blame: Blame,
     addresses: Addresses,
     board: Option<Attached>,
+    cloud: Option<Cloud>,
     _lock: std::fs::File,
 }
 
@@ -295,13 +309,31 @@ impl Running {
             let sim = board.as_ref().and_then(|board| board.sim.clone());
             Arc::new(Rehearsal::new(dispatcher.clone(), sim, folders, door, workers))
         });
-        let state = admin::State::new(deployer, dispatcher.clone(), letters, config.device.clone(), cloud);
+        let state = admin::State::new(deployer, dispatcher.clone(), letters, config.device.clone(), cloud.clone());
         tasks.spawn(admin::serve(socket, state.rehearse(rehearsal), stopped.clone()));
         if !rehearses {
             tasks.spawn(triggers::schedule::run(dispatcher.clone(), stopped));
         }
         triggers::lifecycle(&dispatcher, "start", None);
-        Ok(Self { tasks, threads, keeper, writer, ticker, dispatcher, store, blame, addresses, board, _lock: lock })
+        Ok(Self {
+            tasks,
+            threads,
+            keeper,
+            writer,
+            ticker,
+            dispatcher,
+            store,
+            blame,
+            addresses,
+            board,
+            cloud,
+            _lock: lock,
+        })
+    }
+
+    /// Whether the control plane has answered.
+    fn is_heard(&self) -> bool {
+        self.cloud.as_ref().is_some_and(Cloud::has_answered)
     }
 
     /// A thread that has ended.

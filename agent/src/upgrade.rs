@@ -27,6 +27,7 @@ use holm_cloud_sync::AgentStanding;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::breadcrumb;
 use crate::build::build;
 
 /// A trial gets so many starts: a power cut is not its fault, and twice is.
@@ -110,7 +111,12 @@ pub fn take_over(data: &Path) -> Upgrade {
     }
     // A trial that cannot be started leaves what was confirmed, and that may be gone as well.
     for _ in 0..3 {
+        let failed = standing.failed.clone();
         let program = choose(&mut standing, own, |standing| write(&folder, standing));
+        if standing.failed != failed {
+            // It went down by itself, whatever function was running.
+            breadcrumb::acquit(data);
+        }
         if program == own {
             break;
         }
@@ -270,6 +276,16 @@ impl Upgrade {
     /// This program's trial is over, and the one before runs again: the node ends for it.
     pub fn hand_back(&self) -> anyhow::Result<()> {
         self.change(|standing| Standing { trial: None, ..standing })?;
+        self.called.notify_one();
+        Ok(())
+    }
+
+    /// This program is on trial, and does not get as far as to judge for itself: the one before runs again, and the node ends for it.
+    pub fn give_up(&self, why: &str) -> anyhow::Result<()> {
+        self.change(|standing| {
+            let failed = standing.trial.clone().map(|trial| trial.failed(why.to_owned()));
+            Standing { trial: None, failed, ..standing }
+        })?;
         self.called.notify_one();
         Ok(())
     }

@@ -116,6 +116,11 @@ impl Cloud {
         answered.await.map_err(|_| gone())?
     }
 
+    /// Whether the control plane has answered this process.
+    pub fn has_answered(&self) -> bool {
+        *self.shared.answered.borrow()
+    }
+
     /// What runs may have changed.
     pub fn look(&self) {
         self.shared.news.notify_one();

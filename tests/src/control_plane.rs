@@ -264,8 +264,23 @@ impl ControlPlane {
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Ok(Answer { status, head, body: answer[end + 4..].to_vec() })
+        let body = &answer[end + 4..];
+        let body =
+            if head.to_lowercase().contains("transfer-encoding: chunked") { joined(body) } else { body.to_vec() };
+        Ok(Answer { status, head, body })
     }
+}
+
+/// What was sent in chunks.
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunks.windows(2).position(|window| window == b"\r\n") {
+        let length = std::str::from_utf8(&chunks[..end]).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+        let Some(chunk) = length.and_then(|length| chunks.get(end + 2..end + 2 + length)) else { break };
+        body.extend(chunk);
+        chunks = chunks.get(end + chunk.len() + 4..).unwrap_or_default();
+    }
+    body
 }
 
 impl Drop for ControlPlane {

@@ -189,6 +189,12 @@ fn an_agent_that_does_not_start_or_is_not_heard_costs_nothing_but_time() {
     let state = scene.state();
     assert!(state["confirmed"].is_null() && state["trial"].is_null(), "{state}");
 
+    // One that looks for its identity elsewhere, and so has no link at all.
+    scene.publish(&scene.agent("0.4.1", &[(b"device.json", b"devise.json")]));
+    let told = scene.deploy("holmd@0.4.1");
+    assert!(told.contains("its link to the control plane does not"), "{told}\n{}", log(&scene.world.data()));
+    scene.runs(&node, "0.1.0");
+
     // The next one is none the worse for it. Power cuts in its trial are not its fault, once.
     scene.publish(&scene.agent("0.5.0", &[]));
     let words = ["deploy", "holmd@0.5.0", "--device", "pi1", "--health-window", "3s"];

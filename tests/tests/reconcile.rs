@@ -10,6 +10,7 @@ use holm_tests::cloud::{QUICK, World, patiently, runs};
 use holm_tests::disk::{Small, fill};
 use holm_tests::eventually;
 use holm_tests::functions::Guest;
+use holm_tests::mqtt::Client;
 use holm_tests::node::Start;
 use holm_tests::watcher::{Watcher, publish_all};
 use serde_json::json;
@@ -204,6 +205,40 @@ fn a_kill_in_any_phase_leaves_the_old_or_the_new_set_and_it_goes_on() {
     }
     world.check_end(&job, "FAILED", Some("crash-loop"));
     assert_eq!(runs(&node), ["other 1.0.0", "teller 2.0.0"]);
+    node.stop();
+}
+
+#[test]
+fn a_version_that_takes_the_node_down_leaves_the_one_before_free() {
+    let config = QUICK.replace("quarantine_after = 0", "quarantine_after = 2");
+    let mut world = World::new();
+    let run = |world: &World| Start { config: &config, ..Start::new(&world.data) }.run();
+    world.start().stop();
+    let mut node = run(&world);
+    let one = world.release(&teller("1.0.0", "one"));
+    let job = world.deploy(&world.repository.desired(1, 0, vec![one]));
+    world.check_end(&job, "SUCCEEDED", None);
+    let slow = Guest::new("teller", "slow").on("ask").version("2.0.0").with("ms", "60000").limits("timeout = \"120s\"");
+    let two = world.release(&slow.bundle());
+    let job = world.deploy(&world.repository.desired(2, 300, vec![two]));
+    for number in 0..2 {
+        patiently(&world.data, "the trial", || (runs(&node) == ["teller 2.0.0"]).then_some(()));
+        let mut client = Client::connect(&node.mqtt, "asks", true).unwrap();
+        client.publish("ask", number.to_string().as_bytes(), 0, 0, false, None).unwrap();
+        // Noted before it begins, so that whoever is running when the node goes down is known.
+        patiently(&world.data, "it is running", || {
+            let noted = std::fs::read(world.data.join("running")).ok()?;
+            noted.starts_with(b"teller").then_some(())
+        });
+        node.kill();
+        node = run(&world);
+    }
+    world.check_end(&job, "FAILED", Some("crash-loop"));
+    assert_eq!(runs(&node), ["teller 1.0.0"]);
+    assert_ne!(node.admin.get("/v1/functions")["functions"][0]["state"], "quarantined");
+    let mut watcher = Watcher::new(&node, "seen/teller");
+    publish_all(&node, "ask", ["9".to_owned()]);
+    assert_eq!(watcher.next().1["label"], "one");
     node.stop();
 }
 

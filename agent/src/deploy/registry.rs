@@ -73,6 +73,11 @@ impl Registry {
         }
     }
 
+    /// Functions of which a version is being watched.
+    pub(super) fn on_trial(&self) -> BTreeSet<String> {
+        self.functions.iter().filter(|(_, entry)| entry.trial).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Ends all trials as a start does. True if there were any.
     pub(super) fn end_trials(&mut self) -> bool {
         let mut changed = false;

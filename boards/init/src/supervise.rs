@@ -96,6 +96,35 @@ struct Process {
     alive: Instant,
 }
 
+impl Process {
+    fn new(pid: Pid, now: Instant) -> Self {
+        Self { pid, started: now, ready: false, since: now, alive: now }
+    }
+
+    fn is_ready(&mut self, now: Instant) {
+        if !self.ready {
+            self.since = now;
+        }
+        (self.ready, self.alive) = (true, now);
+    }
+
+    /// How long it has been silent if that is too long: it is to be killed then. Until it is gone, or says anything new, it counts as one that
+    /// is not ready: the kernel may be unable to end it.
+    fn is_lost(&mut self, now: Instant) -> Option<Duration> {
+        let patience = if self.ready { ALIVE_WITHIN } else { READY_WITHIN };
+        if now - self.alive <= patience {
+            return None;
+        }
+        (self.ready, self.alive) = (false, now);
+        Some(patience)
+    }
+
+    /// Whether it has been ready for that long. One that is silent by now may never speak again.
+    fn is_healthy(&self, now: Instant, healthy_for: Duration) -> bool {
+        self.ready && now - self.since > healthy_for && now - self.alive < ALIVE_WITHIN / 2
+    }
+}
+
 /// Keeps the node running until the machine is to end.
 pub struct Supervisor {
     socket: UnixDatagram,
@@ -169,23 +198,16 @@ impl Supervisor {
                 None if now >= pause_until => process = self.start(),
                 None => {}
                 Some(process) => {
-                    let patience = if process.ready { ALIVE_WITHIN } else { READY_WITHIN };
-                    if now - process.alive > patience {
-                        complain(format_args!("holmd has been silent for {} s and is killed", patience.as_secs()));
+                    if let Some(silent) = process.is_lost(now) {
+                        complain(format_args!("holmd has been silent for {} s and is killed", silent.as_secs()));
                         let _ = kill_process(process.pid, Signal::KILL);
-                        process.alive = now;
                     } else if process.ready {
                         (lived, self.was_ready) = (now, true);
                     }
                 }
             }
             if let Some(watched) = &mut trial {
-                let healthy = process
-                    .as_ref()
-                    .filter(|process| process.ready && now - process.since > watched.healthy_for)
-                    // One that is silent by now may never speak again.
-                    .is_some_and(|process| now - process.alive < ALIVE_WITHIN / 2);
-                if healthy {
+                if process.as_ref().is_some_and(|process| process.is_healthy(now, watched.healthy_for)) {
                     (watched.confirm)();
                     trial = None;
                 } else if now - began > watched.within {
@@ -281,13 +303,7 @@ impl Supervisor {
                     pass_on("holmd", log);
                 }
                 let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
-                Some(Process {
-                    pid,
-                    started: Instant::now(),
-                    ready: false,
-                    since: Instant::now(),
-                    alive: Instant::now(),
-                })
+                Some(Process::new(pid, Instant::now()))
             }
             Err(error) => {
                 complain(format_args!("cannot start {HOLMD}: {error}"));
@@ -312,10 +328,7 @@ impl Supervisor {
         for line in said.lines() {
             match line {
                 "READY=1" => {
-                    if !process.ready {
-                        process.since = Instant::now();
-                    }
-                    (process.ready, process.alive) = (true, Instant::now());
+                    process.is_ready(Instant::now());
                     say(format_args!(
                         "the node is ready, {} ms after it was started",
                         process.started.elapsed().as_millis()
@@ -397,6 +410,27 @@ mod tests {
         assert_eq!(pattern(true, 3, true, false), Pattern::Trial);
         assert_eq!(pattern(true, 0, false, false), Pattern::NoNetwork);
         assert_eq!(pattern(true, 0, false, true), Pattern::Healthy);
+    }
+
+    #[test]
+    fn one_that_falls_silent_is_neither_healthy_nor_alive_even_if_it_cannot_be_killed() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let healthy_for = ALIVE_WITHIN;
+        let mut process = Process::new(Pid::INIT, began);
+        process.is_ready(began + second);
+        let mut kills = 0;
+        for seconds in 2..1_000 {
+            let now = began + second * seconds;
+            kills += u32::from(process.is_lost(now).is_some());
+            assert!(!process.is_healthy(now, healthy_for), "after {seconds} s");
+            // What feeds the board's watchdog.
+            assert_eq!(process.ready, now - began <= ALIVE_WITHIN + second, "after {seconds} s");
+        }
+        assert!(kills > 1);
+        process.is_ready(began + second * 1_000);
+        assert!(!process.is_healthy(began + second * 1_001, healthy_for));
+        process.alive = began + second * 1_100;
+        assert!(process.is_healthy(began + second * 1_101, healthy_for));
     }
 
     #[test]

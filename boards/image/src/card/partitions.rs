@@ -12,7 +12,7 @@ const PROTECTIVE: u8 = 0xee;
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 
 /// More partitions than anybody has on a card: a chain that runs in a circle must end.
-const MOST: usize = 128;
+const MOST: u32 = 128;
 
 /// Where a partition is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +63,13 @@ fn mbr(disk: &File, table: &Table) -> Result<Vec<Place>, String> {
     let Some(extended) = table.entries.iter().find(|entry| EXTENDED.contains(&entry.kind)) else { return Ok(places) };
     // Each has a table of its own: where it is, counted from there, and where the next one is, counted from the first.
     let mut at = extended.start();
-    for number in 5.. {
+    for number in 5..5 + MOST {
         let next = Table::parse(&sector(disk, at)?)?;
         let [logical, link, ..] = next.entries;
         if logical.kind != 0 {
             places.push(place(number, at, &logical));
         }
-        if !EXTENDED.contains(&link.kind) || places.len() >= MOST {
+        if !EXTENDED.contains(&link.kind) {
             break;
         }
         at = extended.start().saturating_add(link.start());
@@ -93,7 +93,7 @@ fn gpt(disk: &File) -> Result<Vec<Place>, String> {
     }
     let mut places = Vec::new();
     let mut entry = vec![0; 128];
-    for index in 0..count.min(MOST as u64) {
+    for index in 0..count.min(u64::from(MOST)) {
         let at = first.saturating_mul(SECTOR).saturating_add(index * size);
         disk.read_exact_at(&mut entry, at).map_err(|error| format!("its table cannot be read: {error}"))?;
         let (begin, end) = (number(&entry, 32, 8), number(&entry, 40, 8));
@@ -172,7 +172,9 @@ mod tests {
         let beyond = disk(&[(0, &table(&[(0x83, 2048, u32::MAX), (0x83, 1 << 30, 5)]))]);
         assert_eq!(places(&beyond), [(1, 2048, (16 * MIB) / 512 - 2048)]);
         let circle = disk(&[(0, &table(&[(0x0f, 8192, 8192)])), (8192 * 512, &table(&[(0x83, 64, 9), (0x05, 0, 9)]))]);
-        assert_eq!(places(&circle).len(), MOST);
+        assert_eq!(places(&circle).len(), MOST as usize);
+        let of_nothing = disk(&[(0, &table(&[(0x0f, 8192, 8192)])), (8192 * 512, &table(&[(0, 0, 0), (0x05, 0, 9)]))]);
+        assert_eq!(places(&of_nothing), []);
         assert!(Partitions::read(&disk(&[(0, &table(&[(PROTECTIVE, 1, 9)]))]), 16 * MIB).is_err());
     }
 }
