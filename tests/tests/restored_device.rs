@@ -102,3 +102,53 @@ fn what_went_up_since_the_backup_and_waits_in_it_still_is_there_once() {
     assert_eq!(arrived(&world, "other"), (1..=1_210).collect::<Vec<u64>>());
     world.cloud.stop();
 }
+
+#[test]
+fn what_has_the_numbers_of_others_is_not_taken_for_them_behind_many_that_are_the_same() {
+    let world = World::start();
+    world.enrol();
+    let (data, backup) = (world.data(), world.folder.path().join("backup"));
+    // More than two batches wait in the copy.
+    record(&data, "n", 1..=1_200);
+    copy(&data, &backup);
+    record(&data, "n", 1_201..=1_300);
+    assert_eq!(up(&world), 0);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&backup, &data).unwrap();
+    record(&data, "n", 2_001..=2_150);
+    assert_eq!(up(&world), 1);
+    assert_eq!(arrived(&world, "n"), (1..=1_300).chain(2_001..=2_150).collect::<Vec<u64>>());
+    world.cloud.stop();
+}
+
+#[test]
+fn logs_are_logs_after_it_as_well() {
+    let world = World::start();
+    world.enrol();
+    let (data, backup) = (world.data(), world.folder.path().join("backup"));
+    let log = |text: &str| {
+        let data = format!(r#"{{"level":"info","message":"{text}"}}"#).into();
+        let stream = "log.counter".into();
+        // Old ones are dropped.
+        let created = holm_core::Timestamp(time::OffsetDateTime::now_utc().unix_timestamp() * 1_000);
+        let row = Write::Outbox { lane: Lane::Logs, stream, created, content_type: None, data };
+        fill(&world.data(), std::iter::once(row));
+    };
+    log("before");
+    record(&data, "n", 1..=5);
+    assert_eq!(up(&world), 0);
+    copy(&data, &backup);
+    record(&data, "n", 6..=10);
+    assert_eq!(up(&world), 0);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&backup, &data).unwrap();
+    record(&data, "n", 11..=12);
+    assert_eq!(up(&world), 1);
+    log("after");
+    assert_eq!(up(&world), 0);
+    let logs = world.cloud.get("/v1/logs?device=pi1").to_string();
+    assert!(logs.contains("before") && logs.contains("after"), "{logs}");
+    let results = world.cloud.get("/v1/results?device=pi1").to_string();
+    assert!(!results.contains("log.counter"), "{results}");
+    world.cloud.stop();
+}

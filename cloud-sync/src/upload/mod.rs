@@ -4,6 +4,7 @@
 //!
 //! - A row is deleted only when the control plane's watermark has passed it. No PUBACK deletes anything.
 //! - Of each stream, everything goes up in order and without holes: rows, and gap records for what is gone.
+//! - What the control plane has had before this process sent it is held against that, batch by batch, before a row is deleted.
 //! - Memory does not grow with the backlog: at most [`WINDOW`] batches are on their way, of which nothing is kept but their numbers,
 //!   and one is being made.
 //!
@@ -15,6 +16,10 @@
 //! A lane rests until a row comes, lingers so that more may join it, and is then flushed up to the row that was its last one when the
 //! flush began. A full batch's worth of new rows ends the lingering early. After a connect every lane is flushed: that is the
 //! backlog.
+//!
+//! The first batch of a stream that a process sends goes alone. A watermark beyond it says that the control plane has more than that: what an
+//! earlier process has sent and was not told of, or what a database that was restored has not. So that batch is settled, and no more, and
+//! the next one goes alone as well.
 //!
 //! # Who goes first
 //!
@@ -117,6 +122,14 @@ struct Flight {
     done: bool,
 }
 
+/// What was sent of a stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    last: u64,
+    /// The control plane has said that it has no more than that.
+    is_all: bool,
+}
+
 /// Figures since start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct UploadStats {
@@ -142,6 +155,10 @@ pub(crate) struct Upload {
     outbox: Outbox,
     ack_timeout: Duration,
     lanes: [LaneState; 3],
+    /// Of each stream that anything was sent of, in this life of the process and of the database.
+    sent: BTreeMap<StreamName, Sent>,
+    /// Lanes that are to be looked through from their begin, before anything more is read.
+    again: [bool; 3],
     flights: Vec<Flight>,
     /// The life of the database, as it was last read.
     epoch: Option<String>,
@@ -176,6 +193,8 @@ impl Upload {
             outbox,
             ack_timeout: settings.ack_timeout,
             lanes: [LaneState::Resting { seen: 0 }; 3],
+            sent: BTreeMap::new(),
+            again: [false; 3],
             flights: Vec::new(),
             epoch: None,
             generation: 0,
@@ -250,6 +269,21 @@ impl Upload {
         Ok(())
     }
 
+    /// Whether a batch of it is on its way, and the control plane may have more of it than this process has sent.
+    fn goes_alone(&self, stream: &StreamName) -> bool {
+        let known = self.sent.get(stream).is_some_and(|sent| sent.is_all);
+        !known && self.flights.iter().any(|flight| flight.stream == *stream)
+    }
+
+    /// What waits behind one that went alone was passed over.
+    fn look_again(&mut self, stream: &StreamName) {
+        for flight in self.flights.iter().filter(|flight| flight.stream == *stream) {
+            if let Some(again) = self.again.get_mut(flight.lane.number() as usize) {
+                *again = true;
+            }
+        }
+    }
+
     /// Somebody looks at what comes in the log lane.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.hurried = Some(now + LOOKS);
@@ -274,6 +308,11 @@ impl Upload {
         let window = if self.timeouts > 0 { 1 } else { WINDOW };
         if self.reading || self.flights.len() >= window || self.blocked.len() >= MAX_BLOCKED {
             return None;
+        }
+        for ((state, lane), again) in self.lanes.iter_mut().zip(Lane::ALL).zip(&mut self.again) {
+            if std::mem::take(again) {
+                *state = LaneState::Flushing { looked: 0, upto: None, seen: self.outbox.rows(lane) };
+            }
         }
         let lanes: Vec<(Lane, i64, Option<i64>)> = self
             .order()
@@ -305,12 +344,12 @@ impl Upload {
         if self.alarm_went { [second, third, Lane::Alarms] } else { [Lane::Alarms, second, third] }
     }
 
-    /// Streams of which something is on its way, each with the sequence that comes next.
+    /// Streams of which something is on its way, each with the sequence that comes next: none where that waits.
     fn passed(&self) -> Vec<(String, i64)> {
         let mut next: BTreeMap<&str, u64> = BTreeMap::new();
         for flight in &self.flights {
             let end = next.entry(flight.stream.as_str()).or_default();
-            *end = (*end).max(flight.last + 1);
+            *end = (*end).max(if self.goes_alone(&flight.stream) { u64::MAX } else { flight.last + 1 });
         }
         let flying = next.into_iter().map(|(name, end)| (name.to_owned(), i64::try_from(end).unwrap_or(i64::MAX)));
         let blocked = self.blocked.iter().map(|name| (name.clone(), i64::MAX));
@@ -346,6 +385,8 @@ impl Upload {
     pub(crate) fn sent(&mut self, ready: &Ready, now: Instant) {
         self.mend.remove(ready.header.stream.as_str());
         self.epoch = Some(ready.header.epoch.to_string());
+        let sent = self.sent.entry(ready.header.stream.clone()).or_default();
+        sent.last = sent.last.max(ready.header.last());
         self.stats.batches += 1;
         match ready.lane {
             Lane::Alarms => self.alarm_went = true,
@@ -371,6 +412,10 @@ impl Upload {
             if self.epoch.as_deref() != Some(watermark.epoch.to_string().as_str()) {
                 continue;
             }
+            let alone = self.goes_alone(&watermark.stream);
+            let Some(sent) = self.sent.get_mut(&watermark.stream) else { continue };
+            sent.is_all = watermark.upto <= sent.last;
+            let last = sent.last;
             let mut ours = false;
             for flight in self.flights.iter_mut().filter(|flight| flight.stream == watermark.stream) {
                 flight.told = flight.told.max(Some(watermark.upto));
@@ -379,8 +424,11 @@ impl Upload {
                 }
                 ours |= watermark.upto >= flight.first;
             }
+            if alone && !self.goes_alone(&watermark.stream) {
+                self.look_again(&watermark.stream);
+            }
             if ours {
-                self.verdicts.watermark(&watermark.stream, watermark.upto);
+                self.verdicts.watermark(&watermark.stream, watermark.upto.min(last), watermark.upto);
             }
         }
         for refusal in ack.refused {
@@ -457,6 +505,7 @@ impl Upload {
                 );
                 self.stats.epochs += 1;
                 self.epoch_begun = true;
+                self.sent.clear();
                 self.restart();
                 return false;
             }
@@ -468,6 +517,9 @@ impl Upload {
         };
         let mut moved = false;
         for (stream, upto) in verdicts.watermarks() {
+            if self.goes_alone(stream) {
+                self.look_again(stream);
+            }
             for flight in self.flights.iter().filter(|flight| flight.stream == *stream && flight.last <= upto) {
                 self.stats.acknowledged += flight.records;
                 moved = true;

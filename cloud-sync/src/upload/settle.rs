@@ -15,14 +15,15 @@ pub(crate) struct Verdicts {
     pub(super) may_begin_epoch: bool,
     /// The database is an old copy, and nothing is on its way any more.
     pub(super) new_epoch: bool,
-    watermarks: BTreeMap<StreamName, u64>,
+    /// Up to where each stream is settled, and the watermark that says so, which may be beyond that.
+    watermarks: BTreeMap<StreamName, (u64, u64)>,
     refusals: Vec<(Lane, StreamName, u64, u64)>,
 }
 
 impl Verdicts {
-    pub(super) fn watermark(&mut self, stream: &StreamName, upto: u64) {
+    pub(super) fn watermark(&mut self, stream: &StreamName, upto: u64, there: u64) {
         let known = self.watermarks.entry(stream.clone()).or_default();
-        *known = (*known).max(upto);
+        *known = (known.0.max(upto), known.1.max(there));
     }
 
     pub(super) fn refusal(&mut self, lane: Lane, refusal: &Refusal) {
@@ -42,13 +43,13 @@ impl Verdicts {
     }
 
     pub(super) fn watermarks(&self) -> impl Iterator<Item = (&StreamName, u64)> {
-        self.watermarks.iter().map(|(stream, upto)| (stream, *upto))
+        self.watermarks.iter().map(|(stream, (upto, _))| (stream, *upto))
     }
 
     /// What could not be settled joins what has come since.
     pub(super) fn put_back(&mut self, earlier: Self) {
-        for (stream, upto) in earlier.watermarks {
-            self.watermark(&stream, upto);
+        for (stream, (upto, there)) in earlier.watermarks {
+            self.watermark(&stream, upto, there);
         }
         self.refusals.extend(earlier.refusals);
     }
@@ -91,10 +92,10 @@ fn attempt(outbox: &Outbox, verdicts: &Verdicts, clock: WallClock) -> Result<Vec
     let at = clock().0;
     let mut beyond = Vec::new();
     let mut writes = Vec::new();
-    for (stream, upto) in &verdicts.watermarks {
+    for (stream, (upto, there)) in &verdicts.watermarks {
         let last = outbox.last_sequence(stream.as_str()).map_err(|source| SyncError::Store { source })?;
-        let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
-        if upto <= last {
+        let [upto, there] = [*upto, *there].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+        if there <= last {
             writes.push(CloudWrite::Forget { stream: stream.to_string(), upto });
         } else {
             beyond.push(stream.clone());

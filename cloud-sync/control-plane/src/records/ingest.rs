@@ -86,6 +86,7 @@ fn ingest(connection: &Connection, address: &Address, payload: &[u8], now: Times
             return Ok(Ingested::Ignored(format!("{} sends with too many holes in {}", address.thing, header.stream)));
         }
         insert(connection, stream, &coverage, &batch)?;
+        keep_lane(connection, stream, &batch)?;
         save(connection, stream, &coverage, &with)?;
         coverage = with;
         device.touch(connection, now)?;
@@ -111,7 +112,9 @@ fn stream(connection: &Connection, device: i64, header: &BatchHeader) -> Result<
         if count >= MAX_STREAMS {
             return Ok(None);
         }
-        let statement = "INSERT INTO stream (device, name, epoch, lane, upto) VALUES (?1, ?2, ?3, ?4, 0)";
+        // A device that begins an epoch does not know the lane of what has nothing but gaps there.
+        let statement = "INSERT INTO stream (device, name, epoch, lane, upto) VALUES (?1, ?2, ?3, coalesce(\
+                         (SELECT lane FROM stream WHERE device = ?1 AND name = ?2 ORDER BY id DESC LIMIT 1), ?4), 0)";
         connection
             .execute(statement, params![device, header.stream.as_str(), epoch, lane_number(header.lane)])
             .map_err(sql("add a stream"))?;
@@ -125,6 +128,16 @@ fn stream(connection: &Connection, device: i64, header: &BatchHeader) -> Result<
         .collect::<Result<_, _>>()
         .map_err(sql(action))?;
     Ok(Some((id, Coverage { upto: unsigned(upto), spans })))
+}
+
+/// A stream is in the lane that its records come in.
+fn keep_lane(connection: &Connection, stream: i64, batch: &Batch) -> Result<(), CloudError> {
+    if !batch.lines.iter().any(|(_, line)| matches!(line, Line::Record(_))) {
+        return Ok(());
+    }
+    let statement = "UPDATE stream SET lane = ?2 WHERE id = ?1 AND lane <> ?2";
+    let mut statement = connection.prepare_cached(statement).map_err(sql("note a lane"))?;
+    statement.execute(params![stream, lane_number(batch.header.lane)]).map(drop).map_err(sql("note a lane"))
 }
 
 /// Whether the last record that comes again is another one than what is there. One whose time is over cannot be compared.
