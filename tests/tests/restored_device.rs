@@ -12,10 +12,15 @@ use serde_json::Value;
 
 /// Gives the database of a node that does not run so many results.
 fn record(data: &Path, series: &str, numbers: std::ops::RangeInclusive<u64>) {
+    record_later(data, series, numbers, 0);
+}
+
+/// The same, so many milliseconds later.
+fn record_later(data: &Path, series: &str, numbers: std::ops::RangeInclusive<u64>, later: i64) {
     let row = |number: u64| Write::Outbox {
         lane: Lane::Results,
         stream: format!("result.counter.{series}").into(),
-        created: holm_core::Timestamp(1_795_000_000_000 + i64::try_from(number).unwrap()),
+        created: holm_core::Timestamp(1_795_000_000_000 + later + i64::try_from(number).unwrap()),
         content_type: None,
         data: number.to_string().into(),
     };
@@ -118,6 +123,25 @@ fn what_has_the_numbers_of_others_is_not_taken_for_them_behind_many_that_are_the
     record(&data, "n", 2_001..=2_150);
     assert_eq!(up(&world), 1);
     assert_eq!(arrived(&world, "n"), (1..=1_300).chain(2_001..=2_150).collect::<Vec<u64>>());
+    world.cloud.stop();
+}
+
+#[test]
+fn a_device_whose_clock_was_set_before_it_heard_that_all_is_there_is_no_restored_one() {
+    const LATER: i64 = 40_000_000_000;
+    let world = World::start();
+    world.enrol();
+    let (data, copied) = (world.data(), world.folder.path().join("copy"));
+    record(&data, "n", 1..=600);
+    copy(&data, &copied);
+    record(&data, "n", 601..=700);
+    assert_eq!(up(&world), 0);
+    // As if no word of it had come back, and what was recorded since the start had been dated anew.
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copied, &data).unwrap();
+    record_later(&data, "n", 601..=700, LATER);
+    assert_eq!(up(&world), 0);
+    assert_eq!(arrived(&world, "n"), (1..=700).collect::<Vec<u64>>());
     world.cloud.stop();
 }
 

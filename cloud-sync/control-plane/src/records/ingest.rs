@@ -8,7 +8,7 @@
 
 use holm_core::Timestamp;
 use holm_protocol::{
-    Ack, Address, Batch, BatchHeader, BatchLimits, Lane, Line, ProtocolError, Refusal, RefusalReason, Watermark,
+    Ack, Address, Batch, BatchHeader, BatchLimits, Lane, Line, ProtocolError, Record, Refusal, RefusalReason, Watermark,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -142,18 +142,54 @@ fn keep_lane(connection: &Connection, stream: i64, batch: &Batch) -> Result<(), 
 
 /// Whether the last record that comes again is another one than what is there. One whose time is over cannot be compared.
 fn is_another(connection: &Connection, stream: i64, there: &Coverage, batch: &Batch) -> Result<bool, CloudError> {
-    let again = batch.lines.iter().rev().find_map(|(sequence, line)| match line {
+    let mut again = batch.lines.iter().rev().filter_map(|(sequence, line)| match line {
         Line::Record(record) if there.contains(*sequence, *sequence) => Some((*sequence, record)),
         Line::Record(_) | Line::Gap(_) => None,
     });
-    let Some((sequence, record)) = again else { return Ok(false) };
+    let Some((sequence, record)) = again.next() else { return Ok(false) };
+    let later = match compare(connection, stream, sequence, record)? {
+        Again::Other => return Ok(true),
+        Again::Gone | Again::Later(0) => return Ok(false),
+        Again::Later(later) => later,
+    };
+    // Its device has dated it anew: the clock was set since it was sent. Then so are those before it, from some one on.
+    let mut dated_anew = 1;
+    for (sequence, record) in again {
+        match compare(connection, stream, sequence, record)? {
+            Again::Later(before) if before == later => dated_anew += 1,
+            Again::Gone | Again::Later(0) => {}
+            Again::Other | Again::Later(_) => return Ok(true),
+        }
+    }
+    // One alone may be another that says the same.
+    Ok(dated_anew < 2 && record.time.0.saturating_sub(later) > UNKNOWN_BEFORE)
+}
+
+/// 2024-01-01: whose clock says that it is earlier does not know the time.
+const UNKNOWN_BEFORE: i64 = 1_704_067_200_000;
+
+/// A record that comes again, beside what is there under its number.
+enum Again {
+    /// Its time is over.
+    Gone,
+    /// That says something else.
+    Other,
+    /// It says the same, and is dated so many milliseconds later.
+    Later(i64),
+}
+
+fn compare(connection: &Connection, stream: i64, sequence: u64, record: &Record) -> Result<Again, CloudError> {
     let action = "compare a record";
-    let statement =
-        "SELECT time = ?3 AND content_type IS ?4 AND data = ?5 FROM record WHERE stream = ?1 AND sequence = ?2";
+    let statement = "SELECT time, content_type IS ?3 AND data = ?4 FROM record WHERE stream = ?1 AND sequence = ?2";
     let mut statement = connection.prepare_cached(statement).map_err(sql(action))?;
-    let values = params![stream, signed(sequence), record.time.0, record.content_type, record.data];
-    let same: Option<bool> = statement.query_row(values, |row| row.get(0)).optional().map_err(sql(action))?;
-    Ok(same == Some(false))
+    let values = params![stream, signed(sequence), record.content_type, record.data];
+    let found: Option<(i64, bool)> =
+        statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(sql(action))?;
+    Ok(match found {
+        None => Again::Gone,
+        Some((time, true)) => Again::Later(record.time.0.saturating_sub(time)),
+        Some((_, false)) => Again::Other,
+    })
 }
 
 fn is_closed(connection: &Connection, stream: i64) -> Result<bool, CloudError> {
