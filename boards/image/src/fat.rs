@@ -90,8 +90,13 @@ pub(crate) fn of(card: &File, path: &Path) -> Result<Window<File>, ImageError> {
     use std::os::unix::fs::FileExt as _;
     let mut sector = [0; 512];
     card.read_exact_at(&mut sector, 0).map_err(ImageError::file("read", path))?;
+    by(&sector, card, path)
+}
+
+/// The same where the card has no table yet, by the table that it will get.
+pub(crate) fn by(sector: &[u8], card: &File, path: &Path) -> Result<Window<File>, ImageError> {
     let wrong = |problem: &str| ImageError::Card { path: path.to_owned(), problem: problem.to_owned() };
-    let table = holm_init::table::Table::parse(&sector).map_err(wrong)?;
+    let table = holm_init::table::Table::parse(sector).map_err(wrong)?;
     table.check().map_err(wrong)?;
     let [boot, ..] = table.entries;
     let card = card.try_clone().map_err(ImageError::file("open", path))?;

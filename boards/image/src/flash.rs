@@ -15,7 +15,7 @@
 //! whole, and in what a seed is.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -70,10 +70,10 @@ pub(crate) trait Source {
     fn each_chunk(&mut self, with: Each<'_>) -> Result<(), ImageError>;
     /// Whether what the digest leaves out of the first chunk is right.
     fn begins(&self, chunk: &[u8]) -> bool;
-    /// Writes the seed.
-    fn put_seed(&self, card: &File, path: &Path) -> Result<(), ImageError>;
+    /// Writes the seed to a card that has not got its begin yet, which is this.
+    fn put_seed(&self, card: &File, path: &Path, first: &[u8]) -> Result<(), ImageError>;
     /// Reads it again.
-    fn compare_seed(&self, card: &File, path: &Path) -> Result<(), ImageError>;
+    fn compare_seed(&self, card: &File, path: &Path, first: &[u8]) -> Result<(), ImageError>;
 }
 
 /// Takes a chunk, where it begins, and how long all of it is.
@@ -114,12 +114,12 @@ impl Source for Ours<'_> {
         crate::Manifest::read(chunk.get(4096..).unwrap_or_default()).as_ref() == Ok(&self.image.manifest)
     }
 
-    fn put_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
-        seed::put(card, path, self.seed)
+    fn put_seed(&self, card: &File, path: &Path, first: &[u8]) -> Result<(), ImageError> {
+        seed::put(card, path, first, self.seed)
     }
 
-    fn compare_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
-        seed::compare(card, path, self.seed)
+    fn compare_seed(&self, card: &File, path: &Path, first: &[u8]) -> Result<(), ImageError> {
+        seed::compare(card, path, first, self.seed)
     }
 }
 
@@ -182,8 +182,7 @@ impl Flash<'_> {
         let mut card = self.open()?;
         let first = write_all_but_first(image, &mut card, path, tell)?;
         card.sync_all().map_err(ImageError::file("sync", path))?;
-        put_first(&mut card, path, &first)?;
-        let proven = self.prove(image, &card, tell);
+        let proven = self.prove(image, &card, &first, tell);
         if proven.is_err() {
             // It must not boot. What cannot be cleared now does not hold what was written either.
             let _ = card.write_all_at(&vec![0; CHUNK], 0).and_then(|()| card.sync_all());
@@ -191,14 +190,35 @@ impl Flash<'_> {
         proven
     }
 
-    /// Reads it back, and gives it its seed.
-    fn prove(&self, image: &dyn Source, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+    /// Reads it back, gives it its seed, and then what it boots by: one that is pulled out before that boots nothing.
+    fn prove(
+        &self,
+        image: &dyn Source,
+        card: &File,
+        first: &[u8],
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<(), ImageError> {
         let path = self.target.path();
-        self.verify(image, card, tell)?;
-        image.put_seed(card, path)?;
+        drop_caches(card);
+        let mut reader = self.reader()?;
+        self.verify(image, &mut reader, first, tell)?;
+        image.put_seed(card, path, first)?;
         card.sync_all().map_err(ImageError::file("sync", path))?;
         drop_caches(card);
-        image.compare_seed(card, path)
+        image.compare_seed(card, path, first)?;
+        put_first(card, path, first)?;
+        drop_caches(card);
+        let total = image.bytes();
+        tell(Progress { phase: Phase::Verify, done: total.saturating_sub(first.len() as u64), total });
+        let mut buffer = Buffer::new();
+        let found = buffer.of(first.len());
+        reader.rewind().and_then(|()| reader.read_exact(found)).map_err(ImageError::file("read back", path))?;
+        if found != first {
+            let (expected, found) = ("what it boots by".to_owned(), "something else".to_owned());
+            return Err(ImageError::BadCard { path: path.to_owned(), expected, found });
+        }
+        tell(Progress { phase: Phase::Verify, done: total, total });
+        Ok(())
     }
 
     /// Opens the card for us alone, and makes sure that it is still the one.
@@ -233,38 +253,60 @@ impl Flash<'_> {
         }
     }
 
-    /// Reads the card back and compares it.
-    fn verify(&self, image: &dyn Source, card: &File, tell: &mut dyn FnMut(Progress)) -> Result<(), ImageError> {
+    /// Reads the card past the caches, where that is possible; on a file system that cannot, without.
+    fn reader(&self) -> Result<File, ImageError> {
         let path = self.target.path();
-        drop_caches(card);
-        // Past the caches, where that is possible; on a file system that cannot, without.
         let direct = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
-        let direct = OpenOptions::new().read(true).custom_flags(direct).open(path);
-        let mut reader = match direct {
-            Ok(direct) => direct,
-            Err(_) => File::open(path).map_err(ImageError::file("open", path))?,
-        };
-        let mut buffer = vec![0; CHUNK + ALIGNMENT];
-        let skip = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        match OpenOptions::new().read(true).custom_flags(direct).open(path) {
+            Ok(direct) => Ok(direct),
+            Err(_) => File::open(path).map_err(ImageError::file("open", path)),
+        }
+    }
+
+    /// Reads all back but the begin, which is not there yet, and compares it.
+    fn verify(
+        &self,
+        image: &dyn Source,
+        reader: &mut File,
+        first: &[u8],
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<(), ImageError> {
+        let path = self.target.path();
+        let bad = |expected: String, found: String| ImageError::BadCard { path: path.to_owned(), expected, found };
         let mut digest = image.digest();
-        let (mut at, total) = (0, image.bytes());
+        digest.add(0, first);
+        if !image.begins(first) {
+            return Err(bad("its manifest".to_owned(), "another".to_owned()));
+        }
+        let (begin, total) = (first.len() as u64, image.bytes());
+        reader.seek(SeekFrom::Start(begin)).map_err(ImageError::file("read back", path))?;
+        let mut buffer = Buffer::new();
+        let mut at = begin;
         while at < total {
             let want = usize::try_from(total - at).unwrap_or(usize::MAX).min(CHUNK);
-            let chunk = buffer.get_mut(skip..skip + want).unwrap_or_default();
+            let chunk = buffer.of(want);
             reader.read_exact(chunk).map_err(ImageError::file("read back", path))?;
             digest.add(at, chunk);
-            if at == 0 && !image.begins(chunk) {
-                let (expected, found) = ("its manifest".to_owned(), "another".to_owned());
-                return Err(ImageError::BadCard { path: path.to_owned(), expected, found });
-            }
             at += want as u64;
-            tell(Progress { phase: Phase::Verify, done: at, total });
+            tell(Progress { phase: Phase::Verify, done: at - begin, total });
         }
         let (expected, found) = (image.sha256().to_owned(), digest.finish());
-        match expected == found {
-            true => Ok(()),
-            false => Err(ImageError::BadCard { path: path.to_owned(), expected, found }),
-        }
+        if expected == found { Ok(()) } else { Err(bad(expected, found)) }
+    }
+}
+
+/// A chunk, where a read past the caches may write it.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn new() -> Self {
+        Self(vec![0; CHUNK + ALIGNMENT])
+    }
+
+    /// So many bytes, a chunk's at most.
+    fn of(&mut self, bytes: usize) -> &mut [u8] {
+        let skip = self.0.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        self.0.get_mut(skip..skip + bytes.min(CHUNK)).unwrap_or_default()
     }
 }
 
@@ -300,12 +342,9 @@ fn write_all_but_first(
     }
 }
 
-fn put_first(card: &mut File, path: &Path, first: &[u8]) -> Result<(), ImageError> {
-    let put = |card: &mut File| -> io::Result<()> {
-        card.write_all_at(first, 0)?;
-        card.sync_all()
-    };
-    put(card).map_err(ImageError::file("write the beginning of", path))
+fn put_first(card: &File, path: &Path, first: &[u8]) -> Result<(), ImageError> {
+    let put = card.write_all_at(first, 0).and_then(|()| card.sync_all());
+    put.map_err(ImageError::file("write the beginning of", path))
 }
 
 /// Best effort: where it is not possible, reading past the caches does it.

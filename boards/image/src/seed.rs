@@ -5,6 +5,7 @@ use std::path::Path;
 
 use holm_init::seed::{FILE, MOST_BYTES, Seed};
 
+use crate::window::Window;
 use crate::{ImageError, fat};
 
 /// The pre-shared key of a wireless network, 64 hexadecimal digits: PBKDF2 with HMAC-SHA1, 4096 rounds, salted with the
@@ -21,8 +22,8 @@ pub fn psk(ssid: &str, passphrase: &str) -> Result<String, ImageError> {
     Ok(crate::hex(&key))
 }
 
-/// Writes it to the card's FAT partition. An empty one is none.
-pub(crate) fn put(card: &File, path: &Path, seed: &Seed) -> Result<(), ImageError> {
+/// Writes it to the FAT partition of a card that has no table yet, but will get this one. An empty one is none.
+pub(crate) fn put(card: &File, path: &Path, table: &[u8], seed: &Seed) -> Result<(), ImageError> {
     if *seed == Seed::default() {
         return Ok(());
     }
@@ -33,12 +34,13 @@ pub(crate) fn put(card: &File, path: &Path, seed: &Seed) -> Result<(), ImageErro
     }
     // What init would refuse is refused here, where somebody can do something about it.
     Seed::parse(FILE, &text).map_err(|problems| wrong(problems.to_string()))?;
-    fat::put(fat::of(card, path)?, [(FILE, text.as_bytes())]).map_err(ImageError::file("write the seed to", path))
+    fat::put(fat::by(table, card, path)?, [(FILE, text.as_bytes())])
+        .map_err(ImageError::file("write the seed to", path))
 }
 
 /// Reads it again.
-pub(crate) fn compare(card: &File, path: &Path, seed: &Seed) -> Result<(), ImageError> {
-    match (read(card, path)?, *seed == Seed::default()) {
+pub(crate) fn compare(card: &File, path: &Path, table: &[u8], seed: &Seed) -> Result<(), ImageError> {
+    match (read_in(fat::by(table, card, path)?, path)?, *seed == Seed::default()) {
         (None, true) => Ok(()),
         (Some(found), false) if found == *seed => Ok(()),
         _ => Err(ImageError::Seed { problem: format!("{} does not keep it as it was written", path.display()) }),
@@ -47,7 +49,11 @@ pub(crate) fn compare(card: &File, path: &Path, seed: &Seed) -> Result<(), Image
 
 /// The seed of a card that has not booted yet.
 pub fn read(card: &File, path: &Path) -> Result<Option<Seed>, ImageError> {
-    let bytes = fat::get(fat::of(card, path)?, FILE).map_err(ImageError::file("read the seed of", path))?;
+    read_in(fat::of(card, path)?, path)
+}
+
+fn read_in(partition: Window<File>, path: &Path) -> Result<Option<Seed>, ImageError> {
+    let bytes = fat::get(partition, FILE).map_err(ImageError::file("read the seed of", path))?;
     let Some(bytes) = bytes else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| ImageError::Seed { problem: "it is no text".to_owned() })?;
     Seed::parse(FILE, &text).map(Some).map_err(|problems| ImageError::Seed { problem: problems.to_string() })

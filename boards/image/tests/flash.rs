@@ -161,8 +161,9 @@ fn a_card_that_keeps_something_else_than_it_was_given_is_bad_and_boots_nothing()
                     turned = true;
                     File::options().write(true).open(&card).unwrap().write_all_at(&[0x5a], at).unwrap();
                 }
-                // The begin is written after that, and is turned when it was read: then its seed cannot be put in.
-                if progress.phase == Phase::Verify && progress.done == progress.total && at < (1 << 20) {
+                // The begin is written when all else has been read: it is turned right after that.
+                let all_else = progress.total - (1 << 20);
+                if progress.phase == Phase::Verify && progress.done == all_else && at < (1 << 20) {
                     File::options().write(true).open(&card).unwrap().write_all_at(&[0x5a; 512], 0).unwrap();
                 }
             },
@@ -172,6 +173,27 @@ fn a_card_that_keeps_something_else_than_it_was_given_is_bad_and_boots_nothing()
         let mut first = vec![1; 1 << 20];
         File::open(&card).unwrap().read_exact_at(&mut first, 0).unwrap();
         assert!(first.iter().all(|byte| *byte == 0), "{at}: it would boot");
+    }
+}
+
+#[test]
+fn a_card_that_is_pulled_out_before_it_was_read_back_boots_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(folder.path());
+    let card = folder.path().join("card.img");
+    let (roots, target) = (Roots::default(), file(card.clone()));
+    for done in [1 << 20, 300 << 20] {
+        let allowed = Allowed { fixed: true, large: false };
+        let flash = Flash { roots: &roots, target: &target, allowed };
+        let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            flash.write(&mut Image::open(&image).unwrap(), &told(), &mut |progress| {
+                assert!(progress.phase != Phase::Verify || progress.done < done, "cut");
+            })
+        }));
+        assert!(cut.is_err());
+        let mut first = vec![1; 1 << 20];
+        File::open(&card).unwrap().read_exact_at(&mut first, 0).unwrap();
+        assert!(first.iter().all(|byte| *byte == 0), "{done}: it would boot");
     }
 }
 

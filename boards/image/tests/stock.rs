@@ -395,6 +395,24 @@ fn what_was_erased_is_zeros() {
 }
 
 #[test]
+fn what_is_erased_is_on_the_disk_and_a_second_run_takes_no_zeros_for_it() {
+    let board = Board::new(&TRIXIE, &told(), "", "");
+    let (files, seen) = (board.boot.join("holm/files"), board.bench.path("seen"));
+    let sync = format!("#!/bin/sh\ncp -r {} {}\n", files.display(), seen.display());
+    let sync = board.bench.write("bin/sync", sync);
+    fs::set_permissions(sync, fs::Permissions::from_mode(0o755)).unwrap();
+    // As a power cut in the middle of erasing has left it.
+    let key = told().mqtt.unwrap().key;
+    board.bench.write("root/etc/holm/mqtt.key", &key);
+    fs::write(files.join("mqtt.key"), vec![0; key.len()]).unwrap();
+    assert!(board.run("dash", "holm/setup.sh").status.success());
+    assert_eq!(board.read("etc/holm/mqtt.key").0, key);
+    let enrol = told().enrol.unwrap().document();
+    assert_eq!(board.read("var/lib/holm/enrol.toml").0, enrol);
+    assert_eq!(fs::read_to_string(seen.join("enrol.toml")).unwrap(), enrol, "erased before it was on the disk");
+}
+
+#[test]
 fn what_cannot_become_a_node_is_refused_before_a_card_is_touched() {
     let bench = Bench::new();
     let (holm, other) = ([bench.package("holm", "arm64", "-Zxz")], bench.package("holm-compiler", "arm64", "-Zxz"));

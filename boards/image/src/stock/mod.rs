@@ -25,6 +25,7 @@ use crate::card::partitions::{Partitions, Place};
 use crate::card_seed::{FILE, Seed};
 use crate::flash::{Each, Source};
 use crate::image::{CHUNK, Digest, each_chunk};
+use crate::layout::MIB;
 use crate::signature::{LOOKED_AT, content};
 use crate::window::Window;
 use crate::{ImageError, Phase, Progress, fat, hex};
@@ -94,6 +95,9 @@ impl Stock {
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(ImageError::file("read", path))?;
         let (boot, system) = identify(&file, bytes).map_err(unfit)?;
+        if boot.start < MIB {
+            return Err(unfit("its FAT partition begins in the first mebibyte, which is written last".to_owned()));
+        }
         Ok(Self { path: path.to_owned(), system, bytes, sha256, file, boot })
     }
 
@@ -195,12 +199,12 @@ impl Source for With<'_> {
         true
     }
 
-    fn put_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
+    fn put_seed(&self, card: &File, path: &Path, _: &[u8]) -> Result<(), ImageError> {
         let files = self.seeded.files.iter().map(|(name, bytes)| (&**name, &**bytes));
         fat::put(self.stock.window(card, path)?, files).map_err(ImageError::file("write the seed to", path))
     }
 
-    fn compare_seed(&self, card: &File, path: &Path) -> Result<(), ImageError> {
+    fn compare_seed(&self, card: &File, path: &Path, _: &[u8]) -> Result<(), ImageError> {
         for (name, bytes) in &self.seeded.files {
             if self.stock.get(card, path, name)?.as_ref() != Some(bytes) {
                 let problem = format!("{} does not keep {name} as it was written", path.display());

@@ -6,6 +6,8 @@ set -u
 # From the card to its place: which, whose, for whom, where. One that is not there was not wanted.
 hand() {
     [ -f "$here/files/$1" ] || return 0
+    # One that was erased already, before the power went: what came of it is there.
+    [ -n "$(tr -d '\000' <"$here/files/$1" | head -c 1)" ] || return 0
     to=$root$4
     mkdir -p "${to%/*}" && cp "$here/files/$1" "$to.part" && chown "$2" "$to.part" && chmod "$3" "$to.part" \
         && mv -f "$to.part" "$to" && return 0
@@ -13,8 +15,9 @@ hand() {
     failed=yes
 }
 
-# FAT leaves what a deleted file held where it was, for any laptop to find.
+# FAT leaves what a deleted file held where it was, for any laptop to find. What came of it is on the disk before.
 erase() {
+    sync
     for file in "$here"/files/*; do
         [ -f "$file" ] || continue
         dd if=/dev/zero of="$file" bs="$(wc -c <"$file")" count=1 conv=notrunc,fsync 2>/dev/null
