@@ -78,6 +78,9 @@ pub async fn run(config: Config, upgrade: Arc<Upgrade>) -> anyhow::Result<Ended>
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut cut = config.stage.tether.then(tether).transpose()?;
     let mut node = Running::start(&config, &upgrade, stopped).await?;
+    if let Some(board) = &mut node.board {
+        board.guard.watch().context("the board's watchdog cannot be used")?;
+    }
     node.announce(&config);
     let watchdog = [notify::watchdog_period(), node.board.as_ref().and_then(|board| board.guard.period())];
     let watchdog = watchdog.into_iter().flatten().min();
@@ -365,6 +368,10 @@ impl Running {
     }
 
     async fn drain(mut self) -> anyhow::Result<()> {
+        // It takes longer than a watchdog may wait.
+        if let Some(board) = &mut self.board {
+            board.guard.rest();
+        }
         // Or a sensor that is read often would keep the workers from running dry.
         self.dispatcher.controls.hush();
         let tasks = async {

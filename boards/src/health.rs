@@ -25,12 +25,13 @@ pub enum Health {
 pub struct Guard {
     board: Arc<dyn Board>,
     led: Option<String>,
+    /// The watchdog's device, where it is to be used.
+    device: Option<String>,
     watchdog: Option<(Box<dyn Write + Send>, Duration)>,
 }
 
 impl Guard {
-    /// Takes what is asked for. A watchdog runs from here on: who does not [`Guard::feed`] it is reset. Fails if the
-    /// board has no such thing, or it cannot be opened.
+    /// Takes what is asked for. Fails if the board has no such thing.
     pub fn new(board: Arc<dyn Board>, profile: &Profile, led: bool, watchdog: bool) -> Result<Self, BoardError> {
         let missing = |what: &str| BoardError::Unsupported(format!("the profile `{}` has no {what}", profile.name));
         let led = match (led, &profile.led) {
@@ -38,17 +39,24 @@ impl Guard {
             (true, None) => return Err(missing("LED")),
             (false, _) => None,
         };
-        let mut opened = None;
-        if watchdog {
-            let device = &profile.watchdog.as_ref().ok_or_else(|| missing("watchdog"))?.device;
-            let name = device.trim_start_matches("/dev/");
-            let seconds = board.read_attribute(&format!("/sys/class/watchdog/{name}/timeout"));
-            let seconds = seconds.ok().and_then(|text| text.trim().parse().ok());
-            // Twice may fail before the third is too late.
-            let period = seconds.map_or(UNKNOWN, |seconds| Duration::from_secs(seconds) / 3);
-            opened = Some((board.open_device(device)?, period.max(Duration::from_millis(300))));
-        }
-        Ok(Self { board, led, watchdog: opened })
+        let device = match (watchdog, &profile.watchdog) {
+            (true, Some(watchdog)) => Some(watchdog.device.clone()),
+            (true, None) => return Err(missing("watchdog")),
+            (false, _) => None,
+        };
+        Ok(Self { board, led, device, watchdog: None })
+    }
+
+    /// The watchdog runs from here on, if there is one: who does not [`Guard::feed`] it is reset. Fails if it cannot be opened.
+    pub fn watch(&mut self) -> Result<(), BoardError> {
+        let Some(device) = &self.device else { return Ok(()) };
+        let name = device.trim_start_matches("/dev/");
+        let seconds = self.board.read_attribute(&format!("/sys/class/watchdog/{name}/timeout"));
+        let seconds = seconds.ok().and_then(|text| text.trim().parse().ok());
+        // Twice may fail before the third is too late.
+        let period = seconds.map_or(UNKNOWN, |seconds| Duration::from_secs(seconds) / 3);
+        self.watchdog = Some((self.board.open_device(device)?, period.max(Duration::from_millis(300))));
+        Ok(())
     }
 
     /// How often [`Guard::feed`] is due; `None` if there is nothing to feed.
@@ -80,10 +88,15 @@ impl Guard {
         }
     }
 
-    /// The node ends because it was told to: nothing is reset for that.
+    /// The node has ended.
     pub fn end(&mut self) {
         self.show(Health::Ended);
-        if let Some((device, _)) = &mut self.watchdog
+        self.rest();
+    }
+
+    /// The node is going to end because it was told to: nothing is reset for that, however long it takes.
+    pub fn rest(&mut self) {
+        if let Some((mut device, _)) = self.watchdog.take()
             // The kernel's magic letter (`Documentation/watchdog/watchdog-api.rst`).
             && let Err(error) = device.write_all(b"V").and_then(|()| device.flush())
         {
@@ -104,6 +117,9 @@ mod tests {
         let rpi4 = Profile::named("rpi4").unwrap();
         board.write_attribute("/sys/class/watchdog/watchdog0/timeout", "15\n").unwrap();
         let mut guard = Guard::new(board.clone(), &rpi4, true, true).unwrap();
+        // What a start has to do may take longer than a watchdog waits.
+        assert!(guard.period().is_none() && board.read_attribute("/dev/watchdog0").is_err());
+        guard.watch().unwrap();
         assert_eq!(guard.period(), Some(Duration::from_secs(5)));
         let read = |path: &str| board.read_attribute(path).unwrap();
         guard.show(Health::Starting);
@@ -115,6 +131,8 @@ mod tests {
             (read("/sys/class/leds/ACT/trigger").as_str(), read("/sys/class/leds/ACT/brightness").as_str()),
             ("none", "1")
         );
+        guard.rest();
+        assert_eq!((read("/dev/watchdog0").as_str(), guard.period()), ("\0\0V", None));
         guard.end();
         assert_eq!(read("/sys/class/leds/ACT/brightness"), "0");
         assert_eq!(read("/dev/watchdog0"), "\0\0V", "told last that it is no crash");

@@ -152,7 +152,8 @@ fn rebuild(from: &Path, to: &Path) -> Result<(u64, Vec<String>), StoreError> {
     connection.pragma_update(None, "synchronous", "FULL").map_err(sql("make the new database"))?;
     schema::migrate(&mut connection)?;
     // SQLite writes into a database it opens (recovery of the log): work on a copy, keep the evidence.
-    let copy = with_suffix(from, ".copy");
+    // Always of the same name, so that one that was cut off makes room for the next.
+    let copy = from.with_file_name("copy.db");
     let suffixes = ["", "-wal", "-shm", "-journal"];
     remove(&copy, &suffixes)?;
     for suffix in ["", "-wal"] {
