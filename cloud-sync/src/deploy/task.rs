@@ -332,12 +332,20 @@ impl Reconciler {
         }
         let (refreshed, history) = (self.refreshed.clone(), self.record.history());
         let fetching = async {
-            match refreshed {
+            let fetched = match refreshed {
                 Some(refreshed) => {
                     fetcher.clone().fetch(&refreshed.repository, Some(&refreshed.keys), state, &history).await
                 }
                 // After a restart: it was accepted, and what the repository said then is known.
                 None => fetcher.clone().fetch(&fetcher.source.known().await?, None, state, &history).await,
+            };
+            match fetched {
+                // It took so long that what was known is not fresh any more: perhaps there is fresher.
+                Err(refusal) if refusal.reason == ReasonCode::MetadataExpired => {
+                    let refreshed = fetcher.source.refresh().await?;
+                    fetcher.clone().fetch(&refreshed.repository, Some(&refreshed.keys), state, &history).await
+                }
+                fetched => fetched,
             }
         };
         let timed = async { tokio::time::timeout(left, fetching).await };
