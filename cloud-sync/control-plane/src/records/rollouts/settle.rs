@@ -120,6 +120,10 @@ fn look(connection: &Connection, rollout: &Rollout, row: &Open, now: Timestamp) 
     Ok(match &job.status {
         JobStatus::Succeeded if undoing => found(Standing::Undone, details),
         JobStatus::Succeeded => found(Standing::Confirmed, details),
+        // It is told again: see `step::remind`.
+        JobStatus::Failed | JobStatus::Rejected if undoing && may_pass(details.as_ref()) => {
+            found(Standing::Undoing, details)
+        }
         JobStatus::Failed | JobStatus::Rejected if undoing => found(Standing::Stuck, details),
         JobStatus::Failed | JobStatus::Rejected => found(Standing::Failed, details),
         JobStatus::Canceled | JobStatus::Removed | JobStatus::TimedOut => follow(connection, rollout, row)?,
@@ -136,6 +140,21 @@ fn look(connection: &Connection, rollout: &Rollout, row: &Open, now: Timestamp) 
         },
         _ => found(Standing::Working, details),
     })
+}
+
+/// Whether a device that did not go back may do so another time: nothing of what it was told is wrong.
+fn may_pass(details: Option<&StatusDetails>) -> bool {
+    let reason = details.and_then(|details| details.get(StatusDetails::REASON)).map(ReasonCode::parse);
+    matches!(
+        reason,
+        Some(
+            ReasonCode::Deadline
+                | ReasonCode::DiskFull
+                | ReasonCode::DownloadFailed
+                | ReasonCode::Expired
+                | ReasonCode::MetadataExpired
+        )
+    )
 }
 
 /// A later job has taken the place of ours. If it wants the same of the function, it is the one to look at.

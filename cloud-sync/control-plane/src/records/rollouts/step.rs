@@ -18,6 +18,13 @@ use crate::signing::Signing;
 /// Devices that are told something in one transaction: each is a signature and some kilobytes, and devices' records wait meanwhile.
 const BATCH: u32 = 100;
 
+/// A device that could not go back is told again after so many milliseconds, or earlier where less counts as silence.
+const REMIND_AFTER: i64 = 600_000;
+
+/// Whether what a device `r` of a rollout was told last has ended, and not well.
+const COULD_NOT: &str = "EXISTS (SELECT * FROM job j WHERE j.device = r.device AND j.generation = r.generation \
+                         AND j.status IN ('FAILED', 'REJECTED'))";
+
 /// "Within the last minute", in milliseconds.
 const MINUTE: i64 = 60_000;
 
@@ -63,8 +70,12 @@ fn step(
     let mut stepped = Stepped::default();
     match rollout.state {
         State::Running => run(connection, &rollout, signing, live, now, &mut stepped)?,
-        State::Aborting => undo(connection, &rollout, signing, now, &mut stepped)?,
-        State::Paused | State::Aborted | State::Completed => {}
+        State::Aborting => {
+            undo(connection, &rollout, signing, now, &mut stepped)?;
+            remind(connection, &rollout, signing, now, &mut stepped)?;
+        }
+        State::Aborted => remind(connection, &rollout, signing, now, &mut stepped)?,
+        State::Paused | State::Completed => {}
     }
     Ok(stepped)
 }
@@ -276,9 +287,7 @@ fn undo(
             keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now)?;
             continue;
         }
-        // What ran before has been watched in its time, and a window would only be one more way to stay where it is.
-        let policy = DeploymentPolicy { health_window_s: 0, deadline_s: rollout.plan.deadline_s, window: None };
-        put(connection, rollout, member, last, before, (policy, Standing::Undoing), signing, now, stepped)?;
+        put(connection, rollout, member, last, before, (way_back(rollout), Standing::Undoing), signing, now, stepped)?;
     }
     if !done {
         stepped.again = true;
@@ -288,9 +297,11 @@ fn undo(
     connection.execute(skipped, params![signed(rollout.id.0), now.0]).map_err(sql("abort a rollout"))?;
     // Who is not heard of takes it up when he comes, and is not waited for longer than anybody.
     let since = now.0.saturating_sub(i64::from(rollout.plan.queued_timeout_s) * 1_000);
-    let waiting = "SELECT count(*) FROM rollout_device WHERE rollout = ?1 AND state = 'undoing' AND told > ?2";
+    let waiting = format!(
+        "SELECT count(*) FROM rollout_device r WHERE rollout = ?1 AND state = 'undoing' AND told > ?2 AND NOT {COULD_NOT}"
+    );
     let waiting: i64 = connection
-        .query_row(waiting, [signed(rollout.id.0), since], |row| row.get(0))
+        .query_row(&waiting, [signed(rollout.id.0), since], |row| row.get(0))
         .map_err(sql("abort a rollout"))?;
     if waiting == 0 {
         let reason = rollout.reason.clone().unwrap_or_default();
@@ -309,8 +320,40 @@ fn undo(
     Ok(())
 }
 
+/// Tells devices again that could not go back for a reason that may have passed by now.
+fn remind(
+    connection: &Connection,
+    rollout: &Rollout,
+    signing: &Signing,
+    now: Timestamp,
+    stepped: &mut Stepped,
+) -> Result<(), CloudError> {
+    let since = now.0.saturating_sub((i64::from(rollout.plan.queued_timeout_s) * 1_000).min(REMIND_AFTER));
+    let which = format!("r.state = 'undoing' AND r.updated <= {since} AND {COULD_NOT}");
+    let reminded = members(connection, rollout, &which, BATCH)?;
+    if reminded.is_empty() || (rollout.change.is_release() && desired::releases(connection, now)?.is_err()) {
+        return Ok(());
+    }
+    for member in reminded {
+        let (before, wanted) = (of_json(member.before.as_deref())?, of_json(member.wanted.as_deref())?);
+        let last = desired::last(connection, member.row)?;
+        // What it could not do, it has not got.
+        if last.function(&rollout.function) != wanted.as_ref() {
+            keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now)?;
+            continue;
+        }
+        put(connection, rollout, member, last, before, (way_back(rollout), Standing::Undoing), signing, now, stepped)?;
+    }
+    Ok(())
+}
+
+/// What ran before has been watched in its time, and a window would only be one more way to stay where it is.
+fn way_back(rollout: &Rollout) -> DeploymentPolicy {
+    DeploymentPolicy { health_window_s: 0, deadline_s: rollout.plan.deadline_s, window: None }
+}
+
 /// Queues a device's next state, and notes that.
-#[allow(clippy::too_many_arguments)] // One call from each of two places: a struct would be named for nothing.
+#[allow(clippy::too_many_arguments)] // One call from each of three places: a struct would be named for nothing.
 fn put(
     connection: &Connection,
     rollout: &Rollout,
