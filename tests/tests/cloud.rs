@@ -185,6 +185,24 @@ fn acknowledgements_may_be_lost_late_and_doubled() {
 }
 
 #[test]
+fn streams_that_there_is_no_room_for_hold_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = Plane::start(folder.path());
+    let data = folder.path().join("data");
+    plane.core.state().acks = Acks::NoRoomFor("many.");
+    let many = (1..=200).map(|number| row(Lane::Results, &format!("many.{number}"), 1));
+    fill(&data, many.chain((1..=2_000).map(|number| row(Lane::Results, "s", number))));
+    let node = plane.node(&data, "pi3");
+    patiently("the others arrive", || (plane.core.state().stream("pi3", "s")?.watermark == 2_000).then_some(()));
+    patiently("what waits is kept", || (left(&node) == 200).then_some(()));
+    // There is room, and a new connection.
+    plane.core.state().acks = Acks::Prompt;
+    plane.proxy.cut();
+    patiently("all of it", || (left(&node) == 0 && plane.core.state().records("pi3") == 2_200).then_some(()));
+    node.stop();
+}
+
+#[test]
 fn a_line_that_is_cut_at_each_step_of_a_batch_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let plane = Plane::start(folder.path());

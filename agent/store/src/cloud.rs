@@ -14,6 +14,8 @@
 //! A row whose content has rotted goes up as a gap, and goes with the watermark that passes it. A hole that no gap record
 //! explains, which only damage can leave, goes up as a gap too: the records behind it must not wait for ever.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::apply::run;
@@ -139,7 +141,12 @@ impl Store {
 impl Outbox {
     /// The first row of `lane` after `after` whose stream is not named in `passed` with a sequence beyond the row's. Beside it, the
     /// last row that was passed over on the way: nothing up to there has to be looked at again.
-    pub fn head(&self, lane: Lane, after: i64, passed: &[(String, i64)]) -> Result<(i64, Option<Head>), StoreError> {
+    pub fn head(
+        &self,
+        lane: Lane,
+        after: i64,
+        passed: &BTreeMap<String, i64>,
+    ) -> Result<(i64, Option<Head>), StoreError> {
         let action = "look for what goes up next";
         let connection = self.store.read()?;
         let mut statement = connection
@@ -152,7 +159,7 @@ impl Outbox {
             // One whose stream cannot be read belongs to nobody. The writer drops it when it evicts.
             let (Ok(stream), Ok(sequence)) = (row.get_ref(1), row.get::<_, i64>(2)) else { continue };
             let Ok(stream) = stream.as_str() else { continue };
-            if passed.iter().any(|(name, next)| name == stream && sequence < *next) {
+            if passed.get(stream).is_some_and(|next| sequence < *next) {
                 looked = id;
                 continue;
             }
@@ -162,7 +169,7 @@ impl Outbox {
     }
 
     /// As [`Outbox::head`], of gap records: a stream whose rows are all gone has nothing else.
-    pub fn gap_head(&self, lane: Lane, passed: &[(String, i64)]) -> Result<Option<Head>, StoreError> {
+    pub fn gap_head(&self, lane: Lane, passed: &BTreeMap<String, i64>) -> Result<Option<Head>, StoreError> {
         let action = "look for gaps that go up next";
         let connection = self.store.read()?;
         let mut statement = connection
@@ -171,7 +178,7 @@ impl Outbox {
         let mut rows = statement.query([lane.number()]).map_err(sql(action))?;
         while let Some(row) = rows.next().map_err(sql(action))? {
             let (Ok(stream), Ok(last)) = (row.get::<_, String>(1), row.get::<_, i64>(2)) else { continue };
-            if !passed.iter().any(|(name, next)| *name == stream && last < *next) {
+            if passed.get(&stream).is_none_or(|next| last >= *next) {
                 return Ok(Some(Head { id: row.get(0).map_err(sql(action))?, stream }));
             }
         }

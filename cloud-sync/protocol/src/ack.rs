@@ -35,6 +35,8 @@ codes! {
         Mismatch = "mismatch",
         /// Other records are stored under its numbers: the device's database is a restored one.
         Conflict = "conflict",
+        /// There is no room for another stream of this device. Its others are taken.
+        TooManyStreams = "too-many-streams",
     }
 }
 

@@ -64,8 +64,8 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 /// New rows that are not waited with: a full batch.
 const FULL: u64 = 500;
 
-/// Streams that the control plane is too old for, until the next connection. Beyond it, nothing is sent.
-const MAX_BLOCKED: usize = 64;
+/// Streams that the control plane cannot take yet, until the next connection. Beyond it, nothing is sent.
+const MAX_BLOCKED: usize = 4_096;
 
 /// How long rows of a lane wait for others.
 fn linger(lane: Lane, hurried: Option<Instant>, now: Instant) -> Duration {
@@ -345,7 +345,7 @@ impl Upload {
     }
 
     /// Streams of which something is on its way, each with the sequence that comes next: none where that waits.
-    fn passed(&self) -> Vec<(String, i64)> {
+    fn passed(&self) -> BTreeMap<String, i64> {
         let mut next: BTreeMap<&str, u64> = BTreeMap::new();
         for flight in &self.flights {
             let end = next.entry(flight.stream.as_str()).or_default();
@@ -460,7 +460,10 @@ impl Upload {
         } else if refusal.reason == RefusalReason::Conflict && !self.epoch_begun {
             self.is_old_copy(stream);
         } else {
-            tracing::error!(stream, reason, "the control plane cannot take these records yet: it is to be updated");
+            // Once for all of them: it would be said of each, at each connection.
+            if self.blocked.is_empty() {
+                tracing::error!(stream, reason, "the control plane cannot take these records yet, and perhaps others");
+            }
             self.blocked.insert(stream.to_owned());
             self.flights.retain(|flight| flight.stream != refusal.stream);
         }

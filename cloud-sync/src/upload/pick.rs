@@ -27,7 +27,7 @@ pub(crate) struct Request {
     /// Lanes in the order of their turns: the last row that was looked at, and the last row of the flush.
     pub(super) lanes: Vec<(Lane, i64, Option<i64>)>,
     /// Streams of which something is on its way, each with the sequence that comes next.
-    pub(super) passed: Vec<(String, i64)>,
+    pub(super) passed: BTreeMap<String, i64>,
     /// Where to begin instead.
     pub(super) mend: BTreeMap<String, i64>,
 }
@@ -128,8 +128,7 @@ fn make(request: &Request, lane: Lane, head: &Head, clock: WallClock, picked: &m
         picked.unsendable += 1;
         return Ok(Made::Again);
     };
-    let from = request.passed.iter().find(|(name, _)| *name == head.stream).map(|(_, next)| *next);
-    let from = from.or_else(|| request.mend.get(&head.stream).copied());
+    let from = request.passed.get(&head.stream).copied().or_else(|| request.mend.get(&head.stream).copied());
     let stretch = outbox.stretch(&head.stream, from, PORTION).map_err(|source| SyncError::Store { source })?;
     if stretch.items.is_empty() {
         return Ok(Made::Nothing);

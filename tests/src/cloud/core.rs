@@ -28,6 +28,8 @@ pub enum Acks {
     LateAndTwice,
     /// So many batches are refused for good.
     Refuse(u32),
+    /// There is no room for streams whose names begin so.
+    NoRoomFor(&'static str),
 }
 
 /// In which unit it tells the time.
@@ -179,15 +181,10 @@ impl State {
             Acks::Never => return,
             Acks::Refuse(left) if left > 0 => {
                 self.acks = Acks::Refuse(left - 1);
-                let refusal = Refusal {
-                    stream: header.stream,
-                    epoch: header.epoch,
-                    first: header.first,
-                    count: header.count,
-                    reason: RefusalReason::Malformed,
-                };
-                self.outgoing.push((topic, Ack::new(vec![], vec![refusal]).write().unwrap()));
-                return;
+                return self.refuse(topic, header, RefusalReason::Malformed);
+            }
+            Acks::NoRoomFor(begin) if header.stream.as_str().starts_with(begin) => {
+                return self.refuse(topic, header, RefusalReason::TooManyStreams);
             }
             _ => {}
         }
@@ -222,6 +219,12 @@ impl State {
             }
             _ => self.outgoing.push((topic, ack.write().unwrap())),
         }
+    }
+
+    fn refuse(&mut self, topic: String, header: BatchHeader, reason: RefusalReason) {
+        let BatchHeader { stream, epoch, first, count, .. } = header;
+        let refusal = Refusal { stream, epoch, first, count, reason };
+        self.outgoing.push((topic, Ack::new(vec![], vec![refusal]).write().unwrap()));
     }
 
     /// Now, in the unit that is told here by the documentation, or in the one that is told everywhere.

@@ -55,7 +55,7 @@ fn a_lane_is_looked_through_once_whatever_is_on_its_way() {
     let outbox = running.store.cloud();
     running.store.commit((1..=3).flat_map(|n| [result("a", &n.to_string()), result("b", "x")]).collect()).unwrap();
     let stream = |after: i64, passed: &[(&str, i64)]| {
-        let passed: Vec<_> = passed.iter().map(|(name, next)| ((*name).to_owned(), *next)).collect();
+        let passed = passed.iter().map(|(name, next)| ((*name).to_owned(), *next)).collect();
         let (looked, head) = outbox.head(Lane::Results, after, &passed).unwrap();
         (looked, head.map(|head| head.stream))
     };
@@ -106,8 +106,8 @@ fn a_watermark_takes_rows_and_gaps_and_leaves_what_is_behind_it() {
     running.store.commit((1..=8).map(|n| result("s", &n.to_string())).collect()).unwrap();
     running.store.commit(vec![result("t", "1")]).unwrap();
     check(&outbox, None, 1, &["cap x3", "4", "5", "6", "7", "8"]);
-    assert_eq!(outbox.gap_head(Lane::Results, &[]).unwrap().map(|head| head.stream), Some("s".into()));
-    assert_eq!(outbox.gap_head(Lane::Results, &[("s".into(), 4)]).unwrap(), None);
+    assert_eq!(outbox.gap_head(Lane::Results, &[].into()).unwrap().map(|head| head.stream), Some("s".into()));
+    assert_eq!(outbox.gap_head(Lane::Results, &[("s".into(), 4)].into()).unwrap(), None);
     outbox.commit(vec![forget("s", 2)]).unwrap();
     check(&outbox, None, 3, &["cap x1", "4", "5", "6", "7", "8"]);
     outbox.commit(vec![forget("s", 6), forget("t", 1)]).unwrap();

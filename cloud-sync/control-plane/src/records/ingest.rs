@@ -22,8 +22,11 @@ use crate::error::sql;
 /// again, and until then nothing more of it is taken beyond these.
 const MAX_SPANS: usize = 1_000;
 
-/// Streams of one device, in all lives of its database.
+/// Streams of one device, in one life of its database.
 const MAX_STREAMS: i64 = 10_000;
+
+/// The same, in all lives of it.
+const MAX_STREAMS_EVER: i64 = 100_000;
 
 /// What became of a batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +69,8 @@ fn ingest(connection: &Connection, address: &Address, payload: &[u8], now: Times
         _ => return Ok(Ingested::Ignored(format!("{} is not an active device", address.thing))),
     };
     let Some((stream, mut coverage)) = stream(connection, device.id, &header)? else {
-        return Ok(Ingested::Ignored(format!("{} has too many streams", address.thing)));
+        // Not in silence: it would go on trying, and send nothing else.
+        return Ok(refuse(&header, RefusalReason::TooManyStreams));
     };
     if is_closed(connection, stream)? {
         return Ok(refuse(&header, RefusalReason::Conflict));
@@ -106,10 +110,11 @@ fn stream(connection: &Connection, device: i64, header: &BatchHeader) -> Result<
         .optional()
         .map_err(sql(action))?;
     let Some((id, upto)) = found else {
-        let count: i64 = connection
-            .query_row("SELECT count(*) FROM stream WHERE device = ?1", [device], |row| row.get(0))
+        let statement = "SELECT count(*), count(CASE WHEN epoch = ?2 THEN 1 END) FROM stream WHERE device = ?1";
+        let (ever, now): (i64, i64) = connection
+            .query_row(statement, [device, epoch], |row| Ok((row.get(0)?, row.get(1)?)))
             .map_err(sql(action))?;
-        if count >= MAX_STREAMS {
+        if now >= MAX_STREAMS || ever >= MAX_STREAMS_EVER {
             return Ok(None);
         }
         // A device that begins an epoch does not know the lane of what has nothing but gaps there.
