@@ -29,6 +29,9 @@ const DELETE_MOST: i64 = 4_000;
 /// The reason of a gap that damage left.
 const DAMAGE: &str = "damage";
 
+/// What JSON carries: no protocol takes more.
+const LAST_SEQUENCE: i64 = (1 << 53) - 1;
+
 /// The reason of a gap at the begin of an epoch: these numbers belong to an earlier one, and nothing is missing.
 const EARLIER_EPOCH: &str = "earlier-epoch";
 
@@ -163,6 +166,10 @@ impl Outbox {
                 looked = id;
                 continue;
             }
+            // A number that was never given out is a rotten one, and belongs to nobody either.
+            if !(1..=given_out(&connection, stream)?).contains(&sequence) {
+                continue;
+            }
             return Ok((looked, Some(Head { id, stream: stream.to_owned() })));
         }
         Ok((looked, None))
@@ -284,6 +291,15 @@ fn gaps(connection: &Connection, stream: &str, from: i64) -> Result<Vec<(i64, i6
     Ok(rows.filter_map(Result::ok).collect())
 }
 
+/// The last number of a stream that was given out; if that has gone, the last that there can be.
+fn given_out(connection: &Connection, stream: &str) -> Result<i64, StoreError> {
+    let action = "read the end of a stream";
+    let mut statement =
+        connection.prepare_cached("SELECT sequence FROM stream WHERE name = ?1").map_err(sql(action))?;
+    let found: Option<i64> = statement.query_row([stream], |row| row.get(0)).optional().map_err(sql(action))?;
+    Ok(found.unwrap_or(LAST_SEQUENCE).min(LAST_SEQUENCE))
+}
+
 fn read_stretch(
     connection: &Connection,
     stream: &str,
@@ -298,11 +314,12 @@ fn read_stretch(
     let mut statement = connection
         .prepare_cached(
             "SELECT sequence, created, content_type, CASE WHEN octet_length(data) > ?3 THEN NULL ELSE data END
-             FROM outbox WHERE stream = ?1 AND sequence >= ?2 ORDER BY sequence",
+             FROM outbox WHERE stream = ?1 AND sequence BETWEEN ?2 AND ?4 ORDER BY sequence",
         )
         .map_err(sql(action))?;
     let largest = i64::try_from(portion.largest).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![stream, from.unwrap_or(1), largest]).map_err(sql(action))?;
+    let last = given_out(connection, stream)?;
+    let mut rows = statement.query(params![stream, from.unwrap_or(1), largest, last]).map_err(sql(action))?;
     let mut weave =
         Weave { first: from, next: from.unwrap_or(1), items: Vec::new(), gaps: gaps.into_iter().peekable() };
     let mut bytes = 0;

@@ -66,6 +66,8 @@ pub(crate) fn pick(request: Request, clock: WallClock) -> Picked {
     for (lane, looked, upto) in &request.lanes {
         match look(&request, *lane, *looked, *upto, clock, &mut picked) {
             Ok(None) => {}
+            // One lane that cannot be read keeps no other from going.
+            Err(error) => picked.ready = Err(error),
             found => {
                 picked.ready = found;
                 break;

@@ -97,6 +97,31 @@ fn rows_and_gaps_come_in_one_order_without_holes() {
 }
 
 #[test]
+fn a_number_that_was_never_given_out_is_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::open(folder.path());
+    running.store.commit((1..=4).map(|n| result("s", &n.to_string())).chain([result("t", "1")]).collect()).unwrap();
+    running.close();
+    let rotten = rusqlite::Connection::open(folder.path().join("holm.db")).unwrap();
+    for (sequence, rot) in [(1, 0), (2, 1_i64 << 60), (3, 700_003)] {
+        let changed =
+            rotten.execute("UPDATE outbox SET sequence = ?2 WHERE sequence = ?1 AND stream = 's'", [sequence, rot]);
+        assert_eq!(changed.unwrap(), 1);
+    }
+    drop(rotten);
+    let running = Running::open(folder.path());
+    let outbox = running.store.cloud();
+    check(&outbox, None, 4, &["4"]);
+    check(&outbox, Some(1), 1, &["damage x3", "4"]);
+    let head = |passed: &[(&str, i64)]| {
+        let passed = passed.iter().map(|(name, next)| ((*name).to_owned(), *next)).collect();
+        outbox.head(Lane::Results, 0, &passed).unwrap().1.map(|head| head.stream)
+    };
+    assert_eq!((head(&[]), head(&[("s", 5)]), head(&[("s", 5), ("t", 2)])), (Some("s".into()), Some("t".into()), None));
+    running.close();
+}
+
+#[test]
 fn a_watermark_takes_rows_and_gaps_and_leaves_what_is_behind_it() {
     let folder = tempfile::tempdir().unwrap();
     let caps = OutboxCaps { stream_bytes: 5, ..OutboxCaps::default() };
