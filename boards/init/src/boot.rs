@@ -12,6 +12,7 @@ use crate::link::Links;
 use crate::mounts::{self, Card, DATA, MODULES, RADIO_MODULES};
 use crate::slots::{Decision, Slot, Slots};
 use crate::supervise::{End, Supervisor, Trial};
+use crate::watchdog::Watchdog;
 use crate::{InitError, kernel, network, radio, seed, sntp};
 
 /// How long a system that is on trial must run in one piece.
@@ -77,10 +78,18 @@ fn start() -> Result<(), InitError> {
     let told = Told::parse(&fs::read_to_string(path).map_err(InitError::file("read", path))?);
     say(format_args!("holm-init {}, slot {}", env!("CARGO_PKG_VERSION"), told.slot));
     mounts::load_modules(MODULES);
+    let watch = || told.watchdog.then(Watchdog::open).flatten();
+    let watchdog = watch();
     let mut card = Card::wait()?;
     mounts::switch(&mut card, told.slot)?;
     let data = Path::new(DATA);
     mounts::load_modules(MODULES);
+    let watchdog = watchdog.or_else(watch);
+    say(match (told.watchdog, &watchdog) {
+        (true, Some(_)) => "the board's watchdog runs",
+        (true, None) => "the board has no watchdog",
+        (false, _) => "the board's watchdog is not used",
+    });
     if radio::is_wanted(data) {
         mounts::load_modules(RADIO_MODULES);
     }
@@ -110,7 +119,7 @@ fn start() -> Result<(), InitError> {
         warn(error.chain());
     }
     let addresses = network::start(hostname, data);
-    let supervisor = Supervisor::new(led, addresses, told.watchdog)?;
+    let supervisor = Supervisor::new(led, addresses, watchdog)?;
     let mut confirm = || {
         let confirmed = confirm(&card, told.slot, &mut slots, data);
         confirmed

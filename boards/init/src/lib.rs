@@ -19,5 +19,6 @@ pub mod slots;
 pub mod sntp;
 pub mod supervise;
 pub mod table;
+pub mod watchdog;
 
 pub use error::InitError;

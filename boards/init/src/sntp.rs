@@ -1,7 +1,7 @@
-//! The time of day: asked by SNTP (RFC 4330), never earlier than what is known to have been.
+//! The time of day: asked by SNTP (RFC 4330). A board without a clock of its own starts where it was last.
 //!
-//! Nothing signs such an answer. It is for logs and schedules; certificates are judged by the agent's own floor, which a
-//! lying server cannot lower.
+//! Nothing signs such an answer. It is for logs and schedules, and the next one may set it right, in either direction; certificates are
+//! judged by the agent's own floor, which a lying server cannot lower.
 
 use std::fs;
 use std::net::{ToSocketAddrs, UdpSocket};
@@ -13,11 +13,14 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use crate::InitError;
 use crate::console::{say, warn};
 
-/// The file with the latest time that is known to have been, in seconds, in the data partition.
+/// The file with the time that it was last, in seconds, in the data partition.
 const FLOOR: &str = "time";
 
 /// Seconds from 1900, where NTP begins, to 1970.
 const FROM_1900: u64 = 2_208_988_800;
+
+/// 2024-01-01, before any release.
+const UNKNOWN_BEFORE: u64 = 1_704_067_200;
 
 /// Where servers listen.
 const PORT: u16 = 123;
@@ -57,7 +60,9 @@ fn parse(answer: &[u8], nonce: [u8; 8]) -> Option<u64> {
     let seconds = answer.get(40..44)?.try_into().ok().map(u32::from_be_bytes)?;
     // The first era ends in 2036; small numbers are of the next one.
     let era = if seconds < 1 << 31 { 1 << 32 } else { 0 };
-    (good && seconds != 0).then(|| u64::from(seconds) + era - FROM_1900)
+    let seconds = u64::from(seconds).checked_add(era)?.checked_sub(FROM_1900)?;
+    // Who says that it is earlier does not know either, whatever he says of himself.
+    (good && seconds >= UNKNOWN_BEFORE).then_some(seconds)
 }
 
 /// Sets the clock, if it is off.
@@ -132,6 +137,8 @@ mod tests {
         };
         assert_eq!(answer(0x24, 2, 7, 3_941_000_000), Some(3_941_000_000 - FROM_1900));
         assert_eq!(answer(0x24, 2, 7, 1000), Some((1 << 32) + 1000 - FROM_1900), "after 2036");
+        assert_eq!(answer(0x24, 2, 7, 3_900_000_000), None, "2023");
+        assert_eq!(answer(0x24, 2, 7, 1 << 31), None, "1968");
         assert_eq!(answer(0x24, 2, 8, 3_941_000_000), None, "to somebody else");
         assert_eq!(answer(0xe4, 2, 7, 3_941_000_000), None, "not set");
         assert_eq!(answer(0x24, 0, 7, 3_941_000_000), None, "a kiss of death");

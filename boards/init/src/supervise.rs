@@ -22,6 +22,7 @@ use crate::console::{complain, pass_on, say, warn};
 use crate::led::{Led, Pattern};
 use crate::mounts::HOLM;
 use crate::network::Addresses;
+use crate::watchdog::{FEED_EVERY, Watchdog};
 
 /// The program.
 const HOLMD: &str = "/usr/bin/holmd";
@@ -58,9 +59,6 @@ const FAILURES_WITH_CARD: u32 = 5;
 
 /// Ends in a row, until the LED shows that the node does not stay alive.
 const FAILURES_SHOWN: u32 = 3;
-
-/// How often the board's watchdog is fed, which waits for ten seconds or longer, and its LED looked after.
-const FEED_EVERY: Duration = Duration::from_secs(2);
 
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -138,8 +136,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Gets ready: the socket, the signals, and the watchdog unless it is not to be used.
-    pub fn new(led: Led, addresses: Addresses, watchdog: bool) -> Result<Self, InitError> {
+    /// Gets ready: the socket, the signals, and the watchdog if there is one.
+    pub fn new(led: Led, addresses: Addresses, watchdog: Option<Watchdog>) -> Result<Self, InitError> {
         let path = Path::new(SOCKET);
         let socket = UnixDatagram::bind(path).map_err(InitError::file("listen on", path))?;
         // `holmd` is not root.
@@ -156,13 +154,7 @@ impl Supervisor {
         // The kernel sends SIGINT for Ctrl-Alt-Del once it is told to.
         let (terminate, restart) = (flag(signal_hook::consts::SIGTERM)?, flag(signal_hook::consts::SIGINT)?);
         let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
-        let used = watchdog;
-        let watchdog = used.then(|| File::options().write(true).open("/dev/watchdog0").ok()).flatten();
-        say(match (used, &watchdog) {
-            (true, Some(_)) => "the board's watchdog runs",
-            (true, None) => "the board has no watchdog",
-            (false, _) => "the board's watchdog is not used",
-        });
+        let watchdog = watchdog.map(Watchdog::take);
         Ok(Self { socket, watchdog, terminate, restart, config: CONFIG, was_ready: false, led, addresses })
     }
 
