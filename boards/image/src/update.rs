@@ -28,6 +28,9 @@ pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) ->
     })?;
     let old = Manifest::of(&file, card)?;
     image.is_for(&old.board)?;
+    if old.wifi && !image.manifest.wifi {
+        return Err(wrong("its system joins wireless networks, and the image's does not".to_owned()));
+    }
     image.check(tell)?;
     let choice = fat::get(fat::of(&file, card)?, CHOICE).map_err(failed("read"))?.unwrap_or_default();
     let choice = String::from_utf8_lossy(&choice).into_owned();
@@ -67,4 +70,24 @@ pub fn update(card: &Path, image: &mut Image, tell: &mut dyn FnMut(Progress)) ->
     fat::put(fat::of(&file, card)?, [(TRIAL, slot.name().as_bytes())]).map_err(failed("write"))?;
     file.sync_all().map_err(failed("sync"))?;
     Ok(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::MANIFEST;
+
+    #[test]
+    fn a_board_on_a_wireless_network_is_not_given_a_system_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let (card, image) = (folder.path().join("card.img"), folder.path().join("holm.img"));
+        for path in [&card, &image] {
+            crate::build::small(path, "rpi4").unwrap();
+        }
+        let file = File::options().read(true).write(true).open(&card).unwrap();
+        let manifest = Manifest { wifi: true, ..Manifest::of(&file, &card).unwrap() };
+        file.write_all_at(&manifest.bytes().unwrap(), MANIFEST.start).unwrap();
+        let error = update(&card, &mut Image::open(&image).unwrap(), &mut |_| ()).unwrap_err();
+        assert!(error.to_string().contains("wireless"), "{error}");
+    }
 }

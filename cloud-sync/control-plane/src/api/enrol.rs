@@ -79,6 +79,10 @@ pub(super) async fn renew(
     let renewed = plane.records.renew(old, agent, issued.kept, now).await??;
     plane.live.remove(&renewed.ended);
     plane.live.add(fingerprint, thing.as_str());
+    // It may have been revoked since it was made.
+    if plane.records.owner(fingerprint).await?.is_err() {
+        plane.live.remove(&[fingerprint]);
+    }
     tracing::info!(%thing, "a device has a new certificate");
     enrolled(&plane, &headers, thing, &renewed.groups, chain_pem).await
 }
