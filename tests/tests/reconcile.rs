@@ -265,7 +265,7 @@ fn metadata_that_expires_while_it_is_worked_on_is_fetched_again() {
     let node = world.start();
     let one = world.release(&teller("1.0.0", "one"));
     // Good for some seconds still.
-    let soon = Duration::from_secs(8);
+    let soon = Duration::from_secs(20);
     let almost = Timestamp(NOW.0 - 86_400_000 + i64::try_from(soon.as_millis()).unwrap());
     world.repository.publish(&mut world.plane.https.desk(), None, almost);
     world.plane.https.desk().withheld = true;
