@@ -131,12 +131,8 @@ impl Deployer {
         }
         let tried = registry.on_trial();
         let mut changed = registry.end_trials() || aside.is_some();
-        for name in &tried {
-            // What took the node down was the version that goes, and not the one that comes back.
-            if let Err(error) = crate::breadcrumb::pardon(folder, name) {
-                tracing::warn!(%error, function = name, "its strikes cannot be forgotten");
-            }
-        }
+        // What took the node down was the version that goes, and not the one that comes back. At worst that is shut away.
+        tried.iter().for_each(|name| drop(crate::breadcrumb::pardon(folder, name)));
         for name in quarantine.iter().filter(|name| !tried.contains(*name)) {
             changed = true;
             tracing::error!(

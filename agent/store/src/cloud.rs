@@ -203,13 +203,8 @@ impl Outbox {
 
     /// The highest sequence that a stream ever had; 0 for one that was never there.
     pub fn last_sequence(&self, stream: &str) -> Result<i64, StoreError> {
-        let found: Option<i64> = self
-            .store
-            .read()?
-            .prepare_cached("SELECT sequence FROM stream WHERE name = ?1")
-            .and_then(|mut statement| statement.query_row([stream], |row| row.get(0)).optional())
-            .map_err(sql("look up a stream"))?;
-        Ok(found.unwrap_or_default())
+        let connection = self.store.read()?;
+        Ok(last_sequence(&connection, stream)?.unwrap_or_default())
     }
 
     /// A stream from `from` on, or from its begin. Empty if there is nothing.
@@ -291,13 +286,16 @@ fn gaps(connection: &Connection, stream: &str, from: i64) -> Result<Vec<(i64, i6
     Ok(rows.filter_map(Result::ok).collect())
 }
 
+fn last_sequence(connection: &Connection, stream: &str) -> Result<Option<i64>, StoreError> {
+    connection
+        .prepare_cached("SELECT sequence FROM stream WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([stream], |row| row.get(0)).optional())
+        .map_err(sql("look up a stream"))
+}
+
 /// The last number of a stream that was given out; if that has gone, the last that there can be.
 fn given_out(connection: &Connection, stream: &str) -> Result<i64, StoreError> {
-    let action = "read the end of a stream";
-    let mut statement =
-        connection.prepare_cached("SELECT sequence FROM stream WHERE name = ?1").map_err(sql(action))?;
-    let found: Option<i64> = statement.query_row([stream], |row| row.get(0)).optional().map_err(sql(action))?;
-    Ok(found.unwrap_or(LAST_SEQUENCE).min(LAST_SEQUENCE))
+    Ok(last_sequence(connection, stream)?.unwrap_or(LAST_SEQUENCE).min(LAST_SEQUENCE))
 }
 
 fn read_stretch(

@@ -99,16 +99,16 @@ impl Process {
         Self { pid, started: now, ready: false, since: now, alive: now }
     }
 
-    fn is_ready(&mut self, now: Instant) {
+    fn became_ready(&mut self, now: Instant) {
         if !self.ready {
             self.since = now;
         }
         (self.ready, self.alive) = (true, now);
     }
 
-    /// How long it has been silent if that is too long: it is to be killed then. Until it is gone, or says anything new, it counts as one that
+    /// Looks whether it has been silent for too long, and for how long if so: it is to be killed then. Until it is gone, or says anything new, it counts as one that
     /// is not ready: the kernel may be unable to end it.
-    fn is_lost(&mut self, now: Instant) -> Option<Duration> {
+    fn lose(&mut self, now: Instant) -> Option<Duration> {
         let patience = if self.ready { ALIVE_WITHIN } else { READY_WITHIN };
         if now - self.alive <= patience {
             return None;
@@ -190,7 +190,7 @@ impl Supervisor {
                 None if now >= pause_until => process = self.start(),
                 None => {}
                 Some(process) => {
-                    if let Some(silent) = process.is_lost(now) {
+                    if let Some(silent) = process.lose(now) {
                         complain(format_args!("holmd has been silent for {} s and is killed", silent.as_secs()));
                         let _ = kill_process(process.pid, Signal::KILL);
                     } else if process.ready {
@@ -320,7 +320,7 @@ impl Supervisor {
         for line in said.lines() {
             match line {
                 "READY=1" => {
-                    process.is_ready(Instant::now());
+                    process.became_ready(Instant::now());
                     say(format_args!(
                         "the node is ready, {} ms after it was started",
                         process.started.elapsed().as_millis()
@@ -409,17 +409,17 @@ mod tests {
         let (began, second) = (Instant::now(), Duration::from_secs(1));
         let healthy_for = ALIVE_WITHIN;
         let mut process = Process::new(Pid::INIT, began);
-        process.is_ready(began + second);
+        process.became_ready(began + second);
         let mut kills = 0;
         for seconds in 2..1_000 {
             let now = began + second * seconds;
-            kills += u32::from(process.is_lost(now).is_some());
+            kills += u32::from(process.lose(now).is_some());
             assert!(!process.is_healthy(now, healthy_for), "after {seconds} s");
             // What feeds the board's watchdog.
             assert_eq!(process.ready, now - began <= ALIVE_WITHIN + second, "after {seconds} s");
         }
         assert!(kills > 1);
-        process.is_ready(began + second * 1_000);
+        process.became_ready(began + second * 1_000);
         assert!(!process.is_healthy(began + second * 1_001, healthy_for));
         process.alive = began + second * 1_100;
         assert!(process.is_healthy(began + second * 1_101, healthy_for));

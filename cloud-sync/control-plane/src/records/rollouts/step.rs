@@ -281,13 +281,7 @@ fn undo(
     let told = members(connection, rollout, which, BATCH)?;
     let done = told.is_empty();
     for member in told {
-        let (before, wanted) = (of_json(member.before.as_deref())?, of_json(member.wanted.as_deref())?);
-        let last = desired::last(connection, member.row)?;
-        if last.function(&rollout.function) != wanted.as_ref() {
-            keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now)?;
-            continue;
-        }
-        put(connection, rollout, member, last, before, (way_back(rollout), Standing::Undoing), signing, now, stepped)?;
+        send_back(connection, rollout, member, signing, now, stepped)?;
     }
     if !done {
         stepped.again = true;
@@ -335,25 +329,32 @@ fn remind(
         return Ok(());
     }
     for member in reminded {
-        let (before, wanted) = (of_json(member.before.as_deref())?, of_json(member.wanted.as_deref())?);
-        let last = desired::last(connection, member.row)?;
-        // What it could not do, it has not got.
-        if last.function(&rollout.function) != wanted.as_ref() {
-            keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now)?;
-            continue;
-        }
-        put(connection, rollout, member, last, before, (way_back(rollout), Standing::Undoing), signing, now, stepped)?;
+        send_back(connection, rollout, member, signing, now, stepped)?;
     }
     Ok(())
 }
 
-/// What ran before has been watched in its time, and a window would only be one more way to stay where it is.
-fn way_back(rollout: &Rollout) -> DeploymentPolicy {
-    DeploymentPolicy { health_window_s: 0, deadline_s: rollout.plan.deadline_s, window: None }
+/// Tells a device to run what it ran before, unless it was told something else since.
+fn send_back(
+    connection: &Connection,
+    rollout: &Rollout,
+    member: Member,
+    signing: &Signing,
+    now: Timestamp,
+    stepped: &mut Stepped,
+) -> Result<(), CloudError> {
+    let (before, wanted) = (of_json(member.before.as_deref())?, of_json(member.wanted.as_deref())?);
+    let last = desired::last(connection, member.row)?;
+    if last.function(&rollout.function) != wanted.as_ref() {
+        return keep(connection, rollout, &member, Standing::Superseded, None, Some("it runs something else"), now);
+    }
+    // What ran before has been watched in its time, and a window would only be one more way to stay where it is.
+    let policy = DeploymentPolicy { health_window_s: 0, deadline_s: rollout.plan.deadline_s, window: None };
+    put(connection, rollout, member, last, before, (policy, Standing::Undoing), signing, now, stepped)
 }
 
 /// Queues a device's next state, and notes that.
-#[allow(clippy::too_many_arguments)] // One call from each of three places: a struct would be named for nothing.
+#[allow(clippy::too_many_arguments)] // One call from each of two places: a struct would be named for nothing.
 fn put(
     connection: &Connection,
     rollout: &Rollout,
